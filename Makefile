@@ -1,0 +1,32 @@
+# `make demo` and `make test` set up what they need; PYTHON chooses the interpreter (3.10 to 3.13).
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+TORCH := $(shell grep '^torch==' constraints.txt)
+# Set WORKERS=0 to see the output of a test as it runs.
+WORKERS ?= 2
+
+.PHONY: install demo test lint wheel
+install: $(STAMP)
+
+# PyTorch comes first and by its exact version, so that a build already chosen for this machine (CPU, CUDA) is kept.
+$(STAMP): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet "$(TORCH)"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
+	touch $@
+
+demo: $(STAMP)
+	HF_HUB_OFFLINE=1 $(BIN)/python -m zsvss.run test --config demo.yaml
+
+test: $(STAMP)
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy --strict zsvss
+
+wheel: $(STAMP)
+	$(BIN)/python -m build --wheel

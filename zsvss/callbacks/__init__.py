@@ -1,0 +1,1 @@
+"""Lightning callbacks: progress, timing and what a run writes."""
