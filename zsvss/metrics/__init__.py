@@ -1,0 +1,54 @@
+"""Mean IoU, video consistency and the naming of clusters."""
+
+from zsvss.metrics.benchmark import ClassRow, class_table, fold_results, gather_results, total_confusion, video_table
+from zsvss.metrics.confusion import (
+    SegmentationIoU,
+    SegmentationScores,
+    confusion_matrix,
+    iou_from_confusion,
+    segmentation_scores,
+)
+from zsvss.metrics.consistency import (
+    ConsistencyProtocol,
+    ConsistencyWindows,
+    VideoConsistency,
+    mean_consistency,
+    video_consistency,
+)
+from zsvss.metrics.evaluation import LabelSpace, VideoEvaluator, VideoResult
+from zsvss.metrics.naming import (
+    ClusterNaming,
+    FirstFrameNaming,
+    HungarianNaming,
+    LabelledFrameNaming,
+    PosthocMajorityNaming,
+    PosthocVideoNaming,
+)
+
+__all__ = [
+    "ClassRow",
+    "ClusterNaming",
+    "ConsistencyProtocol",
+    "ConsistencyWindows",
+    "FirstFrameNaming",
+    "HungarianNaming",
+    "LabelSpace",
+    "LabelledFrameNaming",
+    "PosthocMajorityNaming",
+    "PosthocVideoNaming",
+    "SegmentationIoU",
+    "SegmentationScores",
+    "VideoConsistency",
+    "VideoEvaluator",
+    "VideoResult",
+    "class_table",
+    "confusion_matrix",
+    "fold_results",
+    "gather_results",
+    "iou_from_confusion",
+    "mean_consistency",
+    "segmentation_scores",
+    "total_confusion",
+    "video_consistency",
+    "video_table",
+]
