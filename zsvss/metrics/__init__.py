@@ -15,7 +15,7 @@ from zsvss.metrics.consistency import (
     mean_consistency,
     video_consistency,
 )
-from zsvss.metrics.evaluation import LabelSpace, VideoEvaluator, VideoResult
+from zsvss.metrics.evaluation import VideoEvaluator, VideoResult
 from zsvss.metrics.naming import (
     ClusterNaming,
     FirstFrameNaming,
@@ -32,7 +32,6 @@ __all__ = [
     "ConsistencyWindows",
     "FirstFrameNaming",
     "HungarianNaming",
-    "LabelSpace",
     "LabelledFrameNaming",
     "PosthocMajorityNaming",
     "PosthocVideoNaming",

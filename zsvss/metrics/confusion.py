@@ -16,10 +16,10 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-IGNORE = -1
+from zsvss.data.taxonomy import IGNORE_INDEX
 
 
-def confusion_matrix(pred: Tensor, target: Tensor, num_classes: int, ignore_index: int = IGNORE) -> Tensor:
+def confusion_matrix(pred: Tensor, target: Tensor, num_classes: int, ignore_index: int = IGNORE_INDEX) -> Tensor:
     """Count pixels by ground-truth class (row) and predicted class (column).
 
     Args:
@@ -141,7 +141,7 @@ class SegmentationIoU(Metric):
     is_differentiable = False
     confusion: Tensor
 
-    def __init__(self, num_classes: int, ignore_index: int = IGNORE) -> None:
+    def __init__(self, num_classes: int, ignore_index: int = IGNORE_INDEX) -> None:
         super().__init__()
         self.num_classes = num_classes
         self.ignore_index = ignore_index

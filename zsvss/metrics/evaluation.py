@@ -11,26 +11,16 @@ from __future__ import annotations
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from zsvss.data.taxonomy import Taxonomy
 from zsvss.metrics.confusion import confusion_matrix
 from zsvss.metrics.consistency import DEFAULT_WINDOWS, ConsistencyProtocol, ConsistencyWindows, WindowPair
 from zsvss.metrics.naming import ClusterNaming, add_votes, cluster_votes, rename_clusters
-
-
-class LabelSpace(Protocol):
-    """What scoring asks of a taxonomy."""
-
-    @property
-    def num_classes(self) -> int:
-        """C."""
-
-    def class_ids(self, raw: Tensor) -> Tensor:
-        """Class ids of raw ground-truth values, negative where ignored."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,11 +112,8 @@ class VideoEvaluator:
         protocol: see `ConsistencyProtocol`; ``self`` for a benchmark without dense labels.
 
     >>> from zsvss.metrics.naming import PosthocMajorityNaming
-    >>> class TwoClasses:
-    ...     num_classes = 2
-    ...     def class_ids(self, raw):
-    ...         return torch.where(raw == 255, -1, raw.long())
-    >>> evaluator = VideoEvaluator("pond", TwoClasses(), PosthocMajorityNaming(), windows=(2,))
+    >>> taxonomy = Taxonomy("pond", ("water", "duck"), ((0, 0, 255), (255, 255, 0)), {0: 0, 1: 1})
+    >>> evaluator = VideoEvaluator("pond-1", taxonomy, PosthocMajorityNaming(), windows=(2,))
     >>> truth = torch.tensor([[[0, 1, 255]], [[0, 1, 1]], [[0, 0, 1]]], dtype=torch.uint8)
     >>> evaluator.update(torch.tensor([[[7, 4, 4]], [[7, 4, 4]], [[7, 4, 3]]]), truth, torch.ones(3, dtype=torch.bool))
     >>> result = evaluator.finish()
@@ -140,7 +127,7 @@ class VideoEvaluator:
     def __init__(
         self,
         name: str,
-        taxonomy: LabelSpace,
+        taxonomy: Taxonomy,
         naming: ClusterNaming,
         windows: Sequence[int] = DEFAULT_WINDOWS,
         protocol: ConsistencyProtocol = "official",
