@@ -47,7 +47,7 @@ def export_autoencoder(autoencoder: AutoencoderKL, output: Path) -> None:
 
 
 def export_denoiser(denoiser: Denoiser, output: Path) -> None:
-    """Write `unet/`, `scheduler/` and the learned null context `context.safetensors` (key `cond`, 1 x tokens x width)."""
+    """Write `unet/`, `scheduler/`, and the null context (key `cond`, 1 x tokens x width) in `context.safetensors`."""
     unet = copy.deepcopy(denoiser.unet).half()
     unet.set_attn_processor(AttnProcessor2_0())
     unet.save_pretrained(output / "unet", safe_serialization=True)

@@ -6,7 +6,7 @@ Shape suffixes: B batch, H W pixels, c latent channels, h w latent cells, k cont
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
+import torch.nn.functional as F  # noqa: N812
 from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor
 from lightning import LightningModule
@@ -162,6 +162,8 @@ class DenoiserTraining(LightningModule):
 
     def configure_optimizers(self) -> dict[str, object]:
         """AdamW with a linear warm-up."""
-        optimizer = torch.optim.AdamW(self.network.parameters(), self.learning_rate, betas=(0.9, 0.99), weight_decay=0.01)
+        optimizer = torch.optim.AdamW(
+            self.network.parameters(), self.learning_rate, betas=(0.9, 0.99), weight_decay=0.01
+        )
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / self.warmup))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

@@ -27,8 +27,12 @@ from zsvss import backbones
 def parse() -> argparse.Namespace:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "zsvss_embedded", help="checkpoints, frames, logs")
-    parser.add_argument("--output", type=Path, default=Path(backbones.__path__[0]) / "embedded", help="exported weights")
+    parser.add_argument(
+        "--work", type=Path, default=Path(tempfile.gettempdir()) / "zsvss_embedded", help="checkpoints, frames, logs"
+    )
+    parser.add_argument(
+        "--output", type=Path, default=Path(backbones.__path__[0]) / "embedded", help="exported weights"
+    )
     parser.add_argument("--scenes", type=int, default=6000, help="training scenes, four frames each")
     parser.add_argument("--autoencoder-steps", type=int, default=6000)
     parser.add_argument("--autoencoder-minutes", type=float, default=25)

@@ -61,8 +61,8 @@ def scene_split(split: Literal["train", "val", "test"]) -> range:
 class _Layer:
     """A canvas behind the figures; `parallax` is how much of the camera's pan it follows."""
 
-    colour_HW3: ByteArray
-    labels_HW: ByteArray  # 255 where empty
+    colours: ByteArray  # HW3
+    labels: ByteArray  # HW, 255 where empty
     parallax: float
 
 
@@ -98,7 +98,9 @@ class Scene:
         self, seed: int, *, num_frames: int = 42, height: int = 128, width: int = 224, hard: bool = False
     ) -> None:
         if num_frames < 1 or min(height, width) < 32:
-            raise ValueError(f"a scene needs 1 frame or more of 32 pixels or more a side, got {num_frames=} {height=} {width=}")
+            raise ValueError(
+                f"a scene needs 1 frame or more of 32 pixels or more a side, got {num_frames=} {height=} {width=}"
+            )
         self.seed, self.num_frames, self.height, self.width, self.hard = seed, num_frames, height, width, hard
         self._rng = np.random.default_rng([seed, int(hard)])
         self._unit = float(min(height, width))
@@ -169,7 +171,9 @@ class Scene:
         self._has_road, has_water, has_buildings = rng.random() < 0.75, rng.random() < 0.4, rng.random() < 0.65
         labels_HW, marks_HW = ground.ground_labels(rng, shape, horizon, unit, self._has_road, has_water)
         colour_HW3 = ground.ground_canvas(rng, self._colours, labels_HW, marks_HW, unit)
-        labels_HW[np.arange(shape[0])[:, None] < horizon + 0.015 * unit * smooth_noise(rng, (1, shape[1]), (1, unit * 0.3))] = empty
+        labels_HW[
+            np.arange(shape[0])[:, None] < horizon + 0.015 * unit * smooth_noise(rng, (1, shape[1]), (1, unit * 0.3))
+        ] = empty
         if has_buildings:
             self._place_buildings(colour_HW3, labels_HW)
         self._layers.append(_Layer(colour_HW3, labels_HW, 1.0))
@@ -190,10 +194,13 @@ class Scene:
     def _place_trees(self) -> None:
         rng, unit = self._rng, self._unit
         num_trees = int(rng.choice([0, 2, 4, 7], p=[0.2, 0.25, 0.35, 0.2]))
-        labels_HW = self._layers[-1].labels_HW
+        labels_HW = self._layers[-1].labels
         for _ in range(num_trees):
             depth = float(rng.beta(0.8, 1.6))
-            y, x = self._horizon + (self._shape[0] - self._horizon) * (0.04 + 0.9 * depth), rng.uniform(0, self._shape[1])
+            y, x = (
+                self._horizon + (self._shape[0] - self._horizon) * (0.04 + 0.9 * depth),
+                rng.uniform(0, self._shape[1]),
+            )
             if labels_HW[min(int(y), self._shape[0] - 1), int(x)] not in (ground.GRASS, ground.ROAD):
                 continue
             tall = unit * (0.22 + 0.55 * depth) * rng.uniform(0.8, 1.3)
@@ -213,7 +220,7 @@ class Scene:
 
     def _place_figure(self, kind: str, late: bool) -> None:
         rng, unit = self._rng, self._unit
-        labels_HW = self._layers[-1].labels_HW
+        labels_HW = self._layers[-1].labels
         for _ in range(12):
             depth, x = rng.uniform(0.12, 0.92), rng.uniform(0.05, 0.95) * self._shape[1]
             y = self._horizon + (self._shape[0] - self._horizon) * depth
@@ -229,16 +236,22 @@ class Scene:
             edge = self._shape[1] / 2 + pan - np.sign(speed) * (self.width / 2 / zoom + 1.2 * tall)
             x = edge - speed * entry
         figure = make_figure(rng, kind, self._colours)
-        self._sprites.append(_Sprite(float(x), y, tall, _FIGURE_LABELS[kind], figure=figure, speed=float(speed), rest=rest))
+        self._sprites.append(
+            _Sprite(float(x), y, tall, _FIGURE_LABELS[kind], figure=figure, speed=float(speed), rest=rest)
+        )
 
     def _plan_light(self) -> None:
         rng = self._rng
         self._light = (rng.uniform(0.05, 0.3), rng.uniform(25, 90), rng.uniform(0, 2 * np.pi), rng.uniform(0.85, 1.3))
         self._tint_3 = rng.uniform(-0.10, 0.10, 3)
         self._noise = rng.uniform(2, 9)
-        self._noise_bank = np.clip(rng.standard_normal((self.height + 32, self.width + 32, 3), np.float32) * self._noise, -40, 40)
+        self._noise_bank = np.clip(
+            rng.standard_normal((self.height + 32, self.width + 32, 3), np.float32) * self._noise, -40, 40
+        )
         self._noise_bank = self._noise_bank.astype(np.int16)
-        self._ripple_HW = (smooth_noise(rng, (self.height, self.width * 2), (2.5 * self._unit / 128, 16 * self._unit / 128)) * 26).astype(np.int16)
+        self._ripple_HW = (
+            smooth_noise(rng, (self.height, self.width * 2), (2.5 * self._unit / 128, 16 * self._unit / 128)) * 26
+        ).astype(np.int16)
         cell = self._unit * 0.5
         self._clouds_HW: FloatArray | None = None
         if self.hard:
@@ -257,8 +270,8 @@ class Scene:
     def _draw_layer(self, layer: _Layer, index: int, image_HW3: ByteArray, labels_HW: ByteArray) -> None:
         matrix, size = self._matrix(index, layer.parallax), (self.width, self.height)
         border = cv2.BORDER_REPLICATE
-        colour_HW3 = cv2.warpAffine(layer.colour_HW3, matrix, size, flags=cv2.INTER_LINEAR, borderMode=border)
-        new_HW = cv2.warpAffine(layer.labels_HW, matrix, size, flags=cv2.INTER_NEAREST, borderMode=border)
+        colour_HW3 = cv2.warpAffine(layer.colours, matrix, size, flags=cv2.INTER_LINEAR, borderMode=border)
+        new_HW = cv2.warpAffine(layer.labels, matrix, size, flags=cv2.INTER_NEAREST, borderMode=border)
         mask_HW = cv2.compare(new_HW, 255, cv2.CMP_NE)
         cv2.copyTo(colour_HW3, mask_HW, image_HW3)
         cv2.copyTo(new_HW, mask_HW, labels_HW)
@@ -323,7 +336,13 @@ class Scene:
 
 
 def _paste(
-    image_HW3: ByteArray, labels_HW: ByteArray, picture_hw3: ByteArray, mask_hw: NDArray[np.bool_], left: int, top: int, label: int
+    image_HW3: ByteArray,
+    labels_HW: ByteArray,
+    picture_hw3: ByteArray,
+    mask_hw: NDArray[np.bool_],
+    left: int,
+    top: int,
+    label: int,
 ) -> None:
     """Draw a picture at (`left`, `top`) where its mask is set, clipped to the image."""
     height, width = mask_hw.shape

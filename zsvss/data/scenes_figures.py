@@ -57,17 +57,17 @@ class Figure:
         kind: `car`, `person` or `animal`.
         aspect: Width of the box over its height.
         shape: Four numbers in 0..1 that choose build and outfit.
-        first_P3: First colour of each part.
-        second_P3: Second colour of each part.
-        pattern_HW: Where the second colour shows.
+        first: First colour of each part, `P3`.
+        second: Second colour of each part, `P3`.
+        pattern: Where the second colour shows, square.
     """
 
     kind: str
     aspect: float
     shape: tuple[float, float, float, float]
-    first_P3: FloatArray
-    second_P3: FloatArray
-    pattern_HW: NDArray[np.bool_]
+    first: FloatArray
+    second: FloatArray
+    pattern: NDArray[np.bool_]
 
     def draw(self, height: int, phase: float, mirrored: bool) -> tuple[ByteArray, ByteArray]:
         """Draw the figure.
@@ -84,8 +84,8 @@ class Figure:
         width = max(round(height * self.aspect), 3)
         pen = _Pen(height, width, mirrored)
         {"car": _draw_car, "person": _draw_person, "animal": _draw_animal}[self.kind](pen, self.shape, phase)
-        pattern = cv2.resize(self.pattern_HW.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST)
-        colour_HW3 = np.where(pattern[..., None] > 0, self.second_P3[pen.parts_HW], self.first_P3[pen.parts_HW])
+        pattern = cv2.resize(self.pattern.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST)
+        colour_HW3 = np.where(pattern[..., None] > 0, self.second[pen.parts_HW], self.first[pen.parts_HW])
         shade_H11 = np.linspace(1.12, 0.78, height, dtype=np.float32)[:, None, None]
         return np.clip(colour_HW3 * shade_H11, 0, 255).astype(np.uint8), pen.parts_HW
 
@@ -115,7 +115,9 @@ def make_figure(rng: np.random.Generator, kind: str, colours: Colours) -> Figure
         pattern = smooth_noise(rng, (_PATTERN_SIZE, _PATTERN_SIZE), (7, 7)) > 0.3
     a, b, c, d = (float(value) for value in rng.random(4))
     aspect = {"car": 1.75 + 1.0 * a, "person": 0.46, "animal": 1.25 + 0.45 * a}[kind]
-    return Figure(kind, aspect, (a, b, c, d), np.float32(first_P3), np.float32(second_P3), np.ascontiguousarray(pattern))
+    return Figure(
+        kind, aspect, (a, b, c, d), first_P3, np.asarray(second_P3, np.float32), np.ascontiguousarray(pattern)
+    )
 
 
 def _draw_car(pen: _Pen, shape: tuple[float, float, float, float], phase: float) -> None:
@@ -151,7 +153,14 @@ def _draw_person(pen: _Pen, shape: tuple[float, float, float, float], phase: flo
     pen.limb(3, 0.13, (0.5, 0.25), (0.5 - 0.24 * swing, 0.40), hand)
     top, bottom = (0.19, 0.58) if outfit < 0.6 else (0.19, 0.72)
     flare = girth + (0.10 if outfit >= 0.6 else 0.0)
-    pen.polygon(2, (0.5 - girth - 0.05, top + 0.03), (0.5, top), (0.5 + girth + 0.05, top + 0.03), (0.5 + flare, bottom), (0.5 - flare, bottom))
+    pen.polygon(
+        2,
+        (0.5 - girth - 0.05, top + 0.03),
+        (0.5, top),
+        (0.5 + girth + 0.05, top + 0.03),
+        (0.5 + flare, bottom),
+        (0.5 - flare, bottom),
+    )
     pen.limb(3, 0.13, (0.5, 0.25), (0.5 + 0.24 * swing, 0.40), (0.5 + 0.36 * swing, 0.54))
     pen.ellipse(1, (0.52, 0.105), 0.16, 0.085)
     pen.ellipse(6, (0.47, 0.065), 0.17, 0.055 if hair < 0.7 else 0.035)
@@ -166,7 +175,13 @@ def _draw_animal(pen: _Pen, shape: tuple[float, float, float, float], phase: flo
     for index, x in enumerate((0.24, 0.32, 0.64, 0.72)):
         stride = np.sin(phase + (0, np.pi, np.pi * 0.6, np.pi * 1.6)[index])
         part = 4 if index % 2 else 7
-        pen.limb(part, 0.075, (x, belly - 0.08), (x + 0.05 * stride, 0.5 + belly / 2), (x + 0.12 * stride, 0.975 - 0.05 * max(0.0, stride)))
+        pen.limb(
+            part,
+            0.075,
+            (x, belly - 0.08),
+            (x + 0.05 * stride, 0.5 + belly / 2),
+            (x + 0.12 * stride, 0.975 - 0.05 * max(0.0, stride)),
+        )
     pen.limb(5, 0.045, (0.14, belly - 0.25), (0.05, belly - 0.12 + 0.06 * np.sin(phase)), (0.03, belly + 0.08))
     pen.ellipse(1, (0.47, belly - 0.16), 0.34, 0.19)
     pen.polygon(2, (0.64, belly - 0.28), (0.80, head_y), (0.90, head_y + 0.10), (0.80, belly - 0.06))
@@ -175,7 +190,9 @@ def _draw_animal(pen: _Pen, shape: tuple[float, float, float, float], phase: flo
     pen.polygon(6, (0.76, head_y), (0.78, head_y - 0.10 - 0.08 * ears), (0.84, head_y - 0.04))
 
 
-def draw_tree(rng: np.random.Generator, colours: Colours, height: int, unit: float) -> tuple[ByteArray, NDArray[np.bool_]]:
+def draw_tree(
+    rng: np.random.Generator, colours: Colours, height: int, unit: float
+) -> tuple[ByteArray, NDArray[np.bool_]]:
     """A tree as colours `HW3` and mask `HW`; broad-leaved, conifer or tall-stemmed."""
     height = max(height, 8)
     width = max(round(height * rng.uniform(0.5, 0.85)), 6)
@@ -202,14 +219,20 @@ def draw_tree(rng: np.random.Generator, colours: Colours, height: int, unit: flo
     shape = (height, width)
     leaves_HW3 = paint(rng, colours.pick("tree", 3), class_texture(rng, "tree", shape, unit), height / 5, colours.hard)
     leaves_HW3 *= np.linspace(1.2, 0.75, width, dtype=np.float32)[None, :, None]
-    bark = colours.pick("tree", 1)[0] if colours.hard else np.float32([95, 70, 50]) * np.float32(rng.uniform(0.5, 1.5))
+    bark = (
+        colours.pick("tree", 1)[0]
+        if colours.hard
+        else np.array([95, 70, 50], np.float32) * np.float32(rng.uniform(0.5, 1.5))
+    )
     grain_HW = smooth_noise(rng, shape, (9, 1.5))
     bark_HW3 = bark * (1 + 0.35 * grain_HW[..., None])
     colour_HW3 = np.where(crown[..., None] > 0, leaves_HW3, bark_HW3)
     return np.clip(colour_HW3, 0, 255).astype(np.uint8), (crown | trunk) > 0
 
 
-def draw_building(rng: np.random.Generator, colours: Colours, height: int, width: int, unit: float) -> tuple[ByteArray, NDArray[np.bool_]]:
+def draw_building(
+    rng: np.random.Generator, colours: Colours, height: int, width: int, unit: float
+) -> tuple[ByteArray, NDArray[np.bool_]]:
     """A building with windows, a roof and perhaps a door, as colours `HW3` and mask `HW`."""
     height, width = max(height, 8), max(width, 8)
     shape = (height, width)
@@ -225,7 +248,9 @@ def draw_building(rng: np.random.Generator, colours: Colours, height: int, width
     if rng.random() < 0.5:  # pitched roof
         slope = np.abs(np.arange(width) - width / 2) / (width / 2)
         mask[:roof] = np.arange(roof)[:, None] >= roof * slope[None] * 0.95
-        colour_HW3[:roof] = colours.pick("building", 1)[0] * (1 + 0.2 * np.float32(np.arange(roof)[:, None, None] % 3 == 0))
+        colour_HW3[:roof] = colours.pick("building", 1)[0] * (
+            1 + 0.2 * np.float32(np.arange(roof)[:, None, None] % 3 == 0)
+        )
     pitch_y, pitch_x = (max(5.0, unit * rng.uniform(0.07, 0.12)), max(5.0, unit * rng.uniform(0.06, 0.11)))
     fill_y, fill_x = rng.uniform(0.4, 0.7), rng.uniform(0.35, 0.7)
     columns = max(1, int(width / pitch_x))

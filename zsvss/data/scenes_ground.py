@@ -20,7 +20,7 @@ def sky_canvas(rng: np.random.Generator, colours: Colours, shape: tuple[int, int
     base_HW3 = top_3 * (1 - height_H11) + bottom_3 * height_H11
     cloud_HW1 = np.clip(class_texture(rng, "sky", shape, unit) * 2.5, 0, 1)[..., None]
     lit_3 = cloud_3 if colours.hard else np.float32(0.5) * cloud_3 + np.float32(110)
-    return np.clip(base_HW3 * (1 - cloud_HW1) + lit_3 * cloud_HW1, 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(base_HW3 * (1 - cloud_HW1) + lit_3 * cloud_HW1, 0, 255), np.uint8)
 
 
 def hills_canvas(
@@ -66,7 +66,7 @@ def ground_labels(
     labels: ByteArray = np.full(shape, GRASS, np.uint8)
     marks = np.zeros(shape, np.bool_)
     if has_water:
-        style = rng.integers(3)
+        style = int(rng.integers(3))
         if style == 0:  # far shore of a lake or the sea
             inside = depth_H1 + 0.06 * wobble_HW < rng.uniform(0.2, 0.45)
         elif style == 1:  # river across
@@ -74,10 +74,12 @@ def ground_labels(
             inside = np.abs(depth_H1 + 0.10 * wobble_HW - low - 0.15) < rng.uniform(0.10, 0.2)
         else:  # river towards us
             centre = shape[1] * rng.uniform(0.2, 0.8) + rng.uniform(-1, 1) * shape[1] * 0.4 * depth_H1
-            inside = np.abs(columns_1W - centre + 0.25 * unit * wobble_HW) < unit * (0.06 + rng.uniform(0.2, 0.6) * depth_H1)
+            inside = np.abs(columns_1W - centre + 0.25 * unit * wobble_HW) < unit * (
+                0.06 + rng.uniform(0.2, 0.6) * depth_H1
+            )
         labels[np.broadcast_to(inside, shape)] = WATER
     if has_road:
-        style = rng.choice(3, p=[0.55, 0.3, 0.15])
+        style = int(rng.choice(3, p=[0.55, 0.3, 0.15]))
         if style == 0:  # street across
             low = rng.uniform(0.15, 0.6)
             half = rng.uniform(0.12, 0.24)

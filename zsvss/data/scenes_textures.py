@@ -65,7 +65,7 @@ class Colours:
 
 def _rgb_from_hsv(hsv_C3: NDArray[np.floating]) -> FloatArray:
     hsv = np.stack([hsv_C3[:, 0] % 180, np.clip(hsv_C3[:, 1], 0, 255), np.clip(hsv_C3[:, 2], 15, 250)], 1)
-    return cv2.cvtColor(hsv[None].astype(np.uint8), cv2.COLOR_HSV2RGB)[0].astype(np.float32)
+    return np.asarray(cv2.cvtColor(hsv[None].astype(np.uint8), cv2.COLOR_HSV2RGB)[0], np.float32)
 
 
 def smooth_noise(rng: np.random.Generator, shape: tuple[int, int], cell: tuple[float, float]) -> FloatArray:
@@ -89,27 +89,28 @@ def class_texture(rng: np.random.Generator, name: str, shape: tuple[int, int], u
         unit: Shorter side of the frame in pixels; textures scale with it.
     """
     pixel = unit / 128
-    strength = rng.uniform(0.7, 1.3)
+    strength = float(rng.uniform(0.7, 1.3))
+
+    def noise(cell: tuple[float, float]) -> FloatArray:
+        return smooth_noise(rng, shape, (cell[0] * pixel, cell[1] * pixel))
+
     if name == "sky":
-        clouds = smooth_noise(rng, shape, (14 * pixel, 44 * pixel)) + 0.5 * smooth_noise(rng, shape, (6 * pixel, 18 * pixel))
-        return np.float32(0.30 * strength) * np.clip(clouds, -0.3, 1)
-    if name == "hills":
-        field = smooth_noise(rng, shape, (9 * pixel, 9 * pixel))
-        folds = np.sin(np.add.outer(np.arange(shape[0]) * 0.35, np.arange(shape[1]) * 0.22) / pixel + 4 * field)
-        return np.float32(0.22 * strength) * (folds.astype(np.float32) + 0.6 * smooth_noise(rng, shape, (3 * pixel, 3 * pixel)))
-    if name == "grass":
-        blades = smooth_noise(rng, shape, (5 * pixel, 1.3 * pixel))
-        return np.float32(0.32 * strength) * (blades + 0.5 * smooth_noise(rng, shape, (18 * pixel, 26 * pixel)))
-    if name == "road":
-        grain = smooth_noise(rng, shape, (1.2 * pixel, 1.2 * pixel))
-        return np.float32(0.13 * strength) * (grain + smooth_noise(rng, shape, (5 * pixel, 60 * pixel)))
-    if name == "water":
-        streaks = smooth_noise(rng, shape, (2.2 * pixel, 18 * pixel)) + 0.6 * smooth_noise(rng, shape, (4 * pixel, 40 * pixel))
-        return np.float32(0.30 * strength) * streaks
-    if name == "tree":
-        leaves = smooth_noise(rng, shape, (3 * pixel, 3 * pixel)) + 0.8 * smooth_noise(rng, shape, (6 * pixel, 6 * pixel))
-        return np.float32(0.42 * strength) * leaves
-    return np.float32(0.10) * smooth_noise(rng, shape, (4 * pixel, 4 * pixel))
+        clouds = noise((14, 44)) + 0.5 * noise((6, 18))
+        field, amplitude = np.clip(clouds, -0.3, 1), 0.30
+    elif name == "hills":
+        slope_HW = np.add.outer(np.arange(shape[0]) * 0.35, np.arange(shape[1]) * 0.22) / pixel
+        field, amplitude = np.sin(slope_HW + 4 * noise((9, 9))) + 0.6 * noise((3, 3)), 0.22
+    elif name == "grass":
+        field, amplitude = noise((5, 1.3)) + 0.5 * noise((18, 26)), 0.32
+    elif name == "road":
+        field, amplitude = noise((1.2, 1.2)) + noise((5, 60)), 0.13
+    elif name == "water":
+        field, amplitude = noise((2.2, 18)) + 0.6 * noise((4, 40)), 0.30
+    elif name == "tree":
+        field, amplitude = noise((3, 3)) + 0.8 * noise((6, 6)), 0.42
+    else:
+        field, amplitude, strength = noise((4, 4)), 0.10, 1.0
+    return np.asarray(amplitude * strength * field, np.float32)
 
 
 def paint(
