@@ -1,0 +1,200 @@
+"""CamVid (Brostow et al. 2009): street scenes from a car, densely labelled at 1 Hz or 15 Hz.
+
+Two label sets on disk:
+
+- ``11``, the split and the classes of SegNet (480x360)::
+
+      <root>/{train,val,test}/<sequence>_<frame>.png
+      <root>/{trainannot,valannot,testannot}/<sequence>_<frame>.png      values 0..10, 11 = unlabelled
+
+- ``32``, the original release (960x720, 701 labelled frames)::
+
+      <root>/701_StillsRaw_full/<sequence>_<frame>.png
+      <root>/LabeledApproved_full/<sequence>_<frame>_L.png               colours
+
+A video is one sequence in frame order. Only ``val`` (sequence 0016E5, frames 7959..8159, every second) is dense
+enough, at 15 Hz, for video consistency to mean something.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from PIL import Image
+
+from zsvss.data.datamodule import VideoDataModule
+from zsvss.data.images import ByteArray, check_images, list_images, mask_size, read_mask, read_rgb
+from zsvss.data.taxonomy import Taxonomy
+from zsvss.data.video import FileVideo, Video
+
+CAMVID_11 = Taxonomy(
+    name="camvid-11",
+    classes=(
+        "Sky", "Building", "Pole", "Road", "Pavement", "Tree", "SignSymbol", "Fence", "Car", "Pedestrian", "Bicyclist",
+    ),
+    palette=(
+        (128, 128, 128), (128, 0, 0), (192, 192, 128), (128, 64, 128), (60, 40, 222), (128, 128, 0), (192, 128, 128),
+        (64, 64, 128), (64, 0, 128), (64, 64, 0), (0, 128, 192),
+    ),
+    class_of_raw={class_id: class_id for class_id in range(11)},
+)  # fmt: skip
+
+# The colours of the release's label_colors.txt, in its order; a raw value is the position in this table.
+_COLOURS_32 = {
+    "Animal": (64, 128, 64),
+    "Archway": (192, 0, 128),
+    "Bicyclist": (0, 128, 192),
+    "Bridge": (0, 128, 64),
+    "Building": (128, 0, 0),
+    "Car": (64, 0, 128),
+    "CartLuggagePram": (64, 0, 192),
+    "Child": (192, 128, 64),
+    "Column_Pole": (192, 192, 128),
+    "Fence": (64, 64, 128),
+    "LaneMkgsDriv": (128, 0, 192),
+    "LaneMkgsNonDriv": (192, 0, 64),
+    "Misc_Text": (128, 128, 64),
+    "MotorcycleScooter": (192, 0, 192),
+    "OtherMoving": (128, 64, 64),
+    "ParkingBlock": (64, 192, 128),
+    "Pedestrian": (64, 64, 0),
+    "Road": (128, 64, 128),
+    "RoadShoulder": (128, 128, 192),
+    "Sidewalk": (0, 0, 192),
+    "SignSymbol": (192, 128, 128),
+    "Sky": (128, 128, 128),
+    "SUVPickupTruck": (64, 128, 192),
+    "TrafficCone": (0, 0, 64),
+    "TrafficLight": (0, 64, 64),
+    "Train": (192, 64, 128),
+    "Tree": (128, 128, 0),
+    "Truck_Bus": (192, 128, 192),
+    "Tunnel": (64, 0, 64),
+    "VegetationMisc": (192, 192, 0),
+    "Void": (0, 0, 0),
+    "Wall": (64, 192, 0),
+}
+_SCORED_32 = tuple(name for name in _COLOURS_32 if name != "Void")
+CAMVID_32 = Taxonomy(
+    name="camvid-32",
+    classes=_SCORED_32,
+    palette=tuple(_COLOURS_32[name] for name in _SCORED_32),
+    class_of_raw={list(_COLOURS_32).index(name): class_id for class_id, name in enumerate(_SCORED_32)},
+)
+_VOID = list(_COLOURS_32).index("Void")
+_MAX_UNKNOWN = 0.01
+
+
+def read_colour_mask(path: Path) -> ByteArray:
+    """A colour-coded mask of the 32-class release as raw values (positions in its colour table).
+
+    Raises:
+        ValueError: If more than one pixel in a hundred has a colour that is not in the table.
+    """
+    with Image.open(path) as image:
+        if image.mode not in ("RGB", "RGBA", "P"):
+            raise ValueError(
+                f"{path}: mode {image.mode}; the 32-class masks are colour-coded. Is this the 11-class release? "
+                "Then set data.labels to '11'"
+            )
+    colours_HW3 = read_rgb(path).astype(np.int64)
+    codes_HW = (colours_HW3[..., 0] << 16) + (colours_HW3[..., 1] << 8) + colours_HW3[..., 2]
+    values_HW = np.full(codes_HW.shape, 255, np.uint8)
+    for value, (red, green, blue) in enumerate(_COLOURS_32.values()):
+        values_HW[codes_HW == (red << 16) + (green << 8) + blue] = value
+    unknown = float((values_HW == 255).mean())
+    if unknown > _MAX_UNKNOWN:
+        raise ValueError(
+            f"{path}: {unknown:.1%} of the pixels have colours that are not CamVid's; was the mask resized with "
+            "smoothing, or saved as JPEG? Use the original PNGs"
+        )
+    values_HW[values_HW == 255] = _VOID
+    return values_HW
+
+
+class CamVid(VideoDataModule):
+    """CamVid with 11 or 32 label colours (the 32nd, Void, is ignored).
+
+    Args:
+        root: Folder of the release; the layouts are shown at the top of this module.
+        split: SegNet's: ``train`` 367 frames, ``val`` 101, ``test`` 233; ``all`` (32 only) all 701.
+        labels: ``11`` or ``32``.
+    """
+
+    def __init__(
+        self,
+        root: str | Path,
+        split: Literal["train", "val", "test", "all"] = "val",
+        labels: Literal["11", "32"] = "11",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        allowed = ("train", "val", "test") if str(labels) == "11" else ("train", "val", "test", "all")
+        if str(labels) not in ("11", "32") or split not in allowed:
+            raise ValueError(f"data.labels {labels!r}, data.split {split!r}; allowed: 11 or 32, and {allowed}")
+        self.root = Path(root).expanduser()
+        self.split = split
+        self.labels = str(labels)
+        self.name = self.taxonomy.name
+
+    @property
+    def taxonomy(self) -> Taxonomy:
+        """The classes of the chosen label set."""
+        return CAMVID_11 if self.labels == "11" else CAMVID_32
+
+    def find_videos(self) -> list[Video]:
+        """One video a sequence."""
+        read_labels: Callable[[Path], ByteArray]
+        if self.labels == "11":
+            frame_folder, label_folder = self.root / self.split, self.root / f"{self.split}annot"
+            suffix, read_labels = "", read_mask
+        else:
+            frame_folder, label_folder = self.root / "701_StillsRaw_full", self.root / "LabeledApproved_full"
+            suffix, read_labels = "_L", read_colour_mask
+        for folder in (frame_folder, label_folder):
+            if not folder.is_dir():
+                raise FileNotFoundError(
+                    f"{folder} not found; CamVid with {self.labels} labels is read from "
+                    f"{frame_folder}/<sequence>_<frame>.png and {label_folder}/<sequence>_<frame>{suffix}.png: "
+                    "set data.root and data.labels to match"
+                )
+        sequences: dict[str, list[Path]] = defaultdict(list)
+        for path in list_images(frame_folder):
+            sequence, _, frame = path.stem.rpartition("_")
+            if self.labels == "11" or self.split in ("all", _split_of(sequence, frame)):
+                sequences[sequence].append(path)
+        if not sequences:
+            raise ValueError(f"{frame_folder} holds no frames of split {self.split!r} named <sequence>_<frame>.png")
+        videos: list[Video] = []
+        for sequence, frames in sorted(sequences.items()):
+            masks = tuple(label_folder / f"{path.stem}{suffix}.png" for path in frames)
+            _check_masks(frames, masks)
+            videos.append(FileVideo(sequence, len(frames), tuple(frames), masks, read_labels, self.decoder))
+        return videos
+
+
+def _check_masks(frames: list[Path], masks: tuple[Path, ...]) -> None:
+    size, _, _ = check_images(frames)
+    for frame, mask in zip(frames, masks, strict=True):
+        if not mask.is_file():
+            raise FileNotFoundError(f"{mask} not found, the mask of {frame}; every frame of CamVid has one")
+        if mask_size(mask) != size:
+            height, width = mask_size(mask)
+            raise ValueError(
+                f"{mask} is {width}x{height} but its frame is {size[1]}x{size[0]}; frames and masks of the two CamVid "
+                "releases (480x360 and 960x720) cannot be mixed"
+            )
+
+
+def _split_of(sequence: str, frame: str) -> str:
+    """SegNet's split of the 701 labelled frames."""
+    number = int(frame) if frame.isdigit() else -1
+    if sequence == "0016E5" and 7959 <= number <= 8159:
+        return "val"
+    if sequence == "Seq05VD" or (sequence == "0001TP" and number >= 8550):
+        return "test"
+    return "train"

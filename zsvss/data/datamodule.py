@@ -1,0 +1,181 @@
+"""What all datasets share: a checked list of videos, whole videos per rank, clips in order."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+
+import lightning
+import torch
+
+from zsvss.data.clip import Tail, clip_starts
+from zsvss.data.loader import ClipLoader, PlannedClip
+from zsvss.data.reader import Decoder
+from zsvss.data.taxonomy import Taxonomy
+from zsvss.data.video import Video
+
+
+def shard_videos(videos: Sequence[Video], num_ranks: int) -> list[list[Video]]:
+    """Distribute whole videos over ranks, longest first, each to the rank with the fewest frames so far.
+
+    Args:
+        videos: All videos.
+        num_ranks: Number of processes.
+
+    Returns:
+        The videos of every rank, in their original order; nothing is padded or repeated.
+    """
+    order = sorted(range(len(videos)), key=lambda index: (-videos[index].num_frames, index))
+    num_frames = [0] * num_ranks
+    shards: list[list[int]] = [[] for _ in range(num_ranks)]
+    for index in order:
+        rank = num_frames.index(min(num_frames))
+        shards[rank].append(index)
+        num_frames[rank] += videos[index].num_frames
+    return [[videos[index] for index in sorted(shard)] for shard in shards]
+
+
+class VideoDataModule(lightning.LightningDataModule, ABC):
+    """Clips of whole videos, sharded by rank. A dataset sets ``name`` and implements ``taxonomy`` and ``find_videos``.
+
+    Args:
+        clip_length: Frames of a clip.
+        tail: A video's remainder becomes a full clip that overlaps the one before (``overlap``) or a ``short`` one.
+        repeat_last_clip: Process the last clip twice if the clip length divides the video (published accident).
+        require_full_clip: Refuse videos shorter than a clip (the published code fails on them).
+        num_workers: Processes that decode ahead; 0 decodes in the main process, without a time limit.
+        time_limit: Seconds that decoding one clip may take.
+        skip_unreadable: Go on without a video that turns out unreadable; ``failures`` lists them.
+        limit_videos: Use only so many videos.
+        limit_frames: Use only so many frames of each video.
+        decoder: ``auto`` | ``decord`` | ``pillow`` (images) | ``pyav`` (video files); see ``zsvss.data.reader``.
+    """
+
+    name: str
+    """Name of the dataset; part of every random seed."""
+
+    def __init__(
+        self,
+        clip_length: int = 14,
+        tail: Tail = "overlap",
+        repeat_last_clip: bool = False,
+        require_full_clip: bool = False,
+        num_workers: int = 1,
+        time_limit: float = 60.0,
+        skip_unreadable: bool = False,
+        limit_videos: int | None = None,
+        limit_frames: int | None = None,
+        decoder: Decoder = "auto",
+    ) -> None:
+        super().__init__()
+        limits = {"clip_length": clip_length, "limit_videos": limit_videos, "limit_frames": limit_frames}
+        for key, value in limits.items():
+            if value is not None and value < 1:
+                raise ValueError(f"data.{key} is {value}; it must be at least 1")
+        if num_workers < 0:
+            raise ValueError(f"data.num_workers is {num_workers}; it must be at least 0")
+        self.clip_length = clip_length
+        self.tail: Tail = tail
+        self.repeat_last_clip = repeat_last_clip
+        self.require_full_clip = require_full_clip
+        self.num_workers = num_workers
+        self.time_limit = time_limit
+        self.skip_unreadable = skip_unreadable
+        self.limit_videos = limit_videos
+        self.limit_frames = limit_frames
+        self.decoder: Decoder = decoder
+        self.finished: Collection[str] = ()
+        """Names of videos not to read again; a result store sets it before the loader is made."""
+        self._videos: list[Video] | None = None
+        self._loader: ClipLoader | None = None
+
+    @property
+    @abstractmethod
+    def taxonomy(self) -> Taxonomy | None:
+        """What the raw ground-truth values mean; None without ground truth."""
+
+    @abstractmethod
+    def find_videos(self) -> list[Video]:
+        """List all videos and check the folder, cheaply.
+
+        Raises:
+            FileNotFoundError: If a file or folder is missing; says which, and what the layout should be.
+            ValueError: If what is there cannot be used.
+        """
+
+    def videos(self) -> list[Video]:
+        """The videos to process, of all ranks; checked once, before anything heavy."""
+        if self._videos is None:
+            videos = self.find_videos()[: self.limit_videos]
+            if self.limit_frames is not None:
+                videos = [replace(video, num_frames=min(video.num_frames, self.limit_frames)) for video in videos]
+            for video in videos:
+                if self.require_full_clip and video.num_frames < self.clip_length:
+                    raise ValueError(
+                        f"video {video.name!r} has {video.num_frames} frames, fewer than data.clip_length "
+                        f"{self.clip_length}, and data.require_full_clip is on; switch it off or shorten the clip"
+                    )
+            self._videos = videos
+        return self._videos
+
+    @property
+    def has_ground_truth(self) -> bool:
+        """Whether any video has ground truth."""
+        return any(video.has_ground_truth for video in self.videos())
+
+    @property
+    def failures(self) -> dict[str, str]:
+        """Videos of this rank that could not be read, and why (with ``skip_unreadable``)."""
+        return {} if self._loader is None else {name: str(error) for name, error in self._loader.failures.items()}
+
+    def prepare_data(self) -> None:
+        """Check the folder."""
+        self.videos()
+
+    def setup(self, stage: str) -> None:
+        """Check the folder, the number of ranks, and for ``test`` that there is something to score.
+
+        Raises:
+            ValueError: If there are more ranks than videos, or nothing to score.
+        """
+        num_videos, num_ranks = len(self.videos()), _rank_and_world_size()[1]
+        if num_videos < num_ranks:
+            raise ValueError(
+                f"{self.name} has {num_videos} video(s) for {num_ranks} processes; every process needs one of its own: "
+                f"set trainer.devices (times trainer.num_nodes) to at most {num_videos}"
+            )
+        if stage == "test" and not self.has_ground_truth:
+            raise ValueError(f"{self.name} has no ground truth to test against; use `predict`, or give masks")
+
+    def plan(self, videos: Sequence[Video]) -> list[PlannedClip]:
+        """The clips of the given videos, in order."""
+        return [
+            PlannedClip(video, index, start, length, num_final)
+            for video in videos
+            for index, (start, length, num_final) in enumerate(
+                clip_starts(video.num_frames, self.clip_length, self.tail, self.repeat_last_clip)
+            )
+        ]
+
+    def test_dataloader(self) -> ClipLoader:
+        """The clips of this rank's videos."""
+        rank, num_ranks = _rank_and_world_size()
+        todo = [video for video in self.videos() if video.name not in self.finished]
+        self._loader = ClipLoader(
+            self.plan(shard_videos(todo, num_ranks)[rank]),
+            num_workers=self.num_workers,
+            time_limit=self.time_limit,
+            skip_unreadable=self.skip_unreadable,
+        )
+        return self._loader
+
+    def predict_dataloader(self) -> ClipLoader:
+        """The clips of this rank's videos."""
+        return self.test_dataloader()
+
+
+def _rank_and_world_size() -> tuple[int, int]:
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        return torch.distributed.get_rank(), torch.distributed.get_world_size()
+    return 0, 1

@@ -1,0 +1,156 @@
+"""A video of a dataset: where its frames and its ground truth are, and how both are read clip by clip.
+
+T frames, H W pixels; 3 is RGB.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from zsvss.data.images import ByteArray, read_mask
+from zsvss.data.reader import Decoder, FrameReader, open_frames
+
+UNLABELLED = 255
+
+
+class UnreadableVideoError(ValueError):
+    """A video that cannot be read; names the video, its file and the reason."""
+
+    def __init__(self, video: str, path: str, reason: str) -> None:
+        super().__init__(video, path, reason)
+        self.video, self.path, self.reason = video, path, reason
+
+    def __str__(self) -> str:
+        return f"video {self.video!r} ({self.path}) cannot be read: {self.reason}"
+
+
+class OpenVideo(ABC):
+    """A video opened for reading."""
+
+    @property
+    @abstractmethod
+    def names(self) -> tuple[str, ...]:
+        """Names of all frames."""
+
+    @abstractmethod
+    def read(self, start: int, stop: int) -> tuple[Tensor, Tensor | None, Tensor]:
+        """Read the frames start..stop-1.
+
+        Returns:
+            uint8 RGB frames (T H W 3); uint8 raw ground truth (T H W, at its own size), None if none of these frames
+            has any; bool (T), which frames have.
+        """
+
+    def close(self) -> None:  # noqa: B027
+        """Free what is held."""
+
+
+@dataclass(frozen=True)
+class Video(ABC):
+    """One video of a dataset.
+
+    Attributes:
+        name: Unique in the dataset.
+        num_frames: Number of frames to use, from the first.
+    """
+
+    name: str
+    num_frames: int
+
+    @property
+    @abstractmethod
+    def path(self) -> str:
+        """Where it comes from, for messages."""
+
+    @property
+    @abstractmethod
+    def has_ground_truth(self) -> bool:
+        """Whether any frame has ground truth."""
+
+    @abstractmethod
+    def open(self) -> OpenVideo:
+        """Open it for reading.
+
+        Raises:
+            ValueError: If it cannot be read or has fewer frames than expected.
+        """
+
+
+@dataclass(frozen=True)
+class FileVideo(Video):
+    """A video on disk.
+
+    Attributes:
+        frames: A video file, or the image files in order.
+        labels: Ground-truth file of every frame, None for frames without; None if the video has no ground truth.
+        read_labels: Reads one ground-truth file as raw values (uint8 HW).
+        decoder: Which decoder reads the frames.
+    """
+
+    frames: Path | tuple[Path, ...]
+    labels: tuple[Path | None, ...] | None = None
+    read_labels: Callable[[Path], ByteArray] = field(default=read_mask, repr=False)
+    decoder: Decoder = "auto"
+
+    @property
+    def path(self) -> str:
+        """The video file, or the folder of the images."""
+        return str(self.frames if isinstance(self.frames, Path) else self.frames[0].parent)
+
+    @property
+    def has_ground_truth(self) -> bool:
+        """Whether any frame has ground truth."""
+        return self.labels is not None and any(path is not None for path in self.labels[: self.num_frames])
+
+    def open(self) -> OpenVideo:
+        """Open the files."""
+        reader = open_frames(self.frames, self.decoder)
+        if len(reader) < self.num_frames:
+            raise ValueError(f"{self.path} has {len(reader)} frames where {self.num_frames} were expected")
+        return _OpenFiles(reader, self.labels, self.read_labels)
+
+
+class _OpenFiles(OpenVideo):
+    def __init__(
+        self,
+        reader: FrameReader,
+        labels: Sequence[Path | None] | None,
+        read_labels: Callable[[Path], ByteArray],
+    ) -> None:
+        self._reader, self._labels, self._read_labels = reader, labels, read_labels
+        self._names = reader.names
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return self._names
+
+    def read(self, start: int, stop: int) -> tuple[Tensor, Tensor | None, Tensor]:
+        paths = [None] * (stop - start) if self._labels is None else list(self._labels[start:stop])
+        frames_THW3 = self._reader.read(start, stop)
+        return frames_THW3, self._read(paths), torch.tensor([path is not None for path in paths])
+
+    def close(self) -> None:
+        self._reader.close()
+
+    def _read(self, paths: Sequence[Path | None]) -> Tensor | None:
+        labels_THW: ByteArray | None = None
+        for index, path in enumerate(paths):
+            if path is None:
+                continue
+            labels_HW = self._read_labels(path)
+            if labels_THW is None:
+                labels_THW = np.full((len(paths), *labels_HW.shape), UNLABELLED, np.uint8)
+            if labels_HW.shape != labels_THW.shape[1:]:
+                raise ValueError(
+                    f"{path} is {labels_HW.shape[1]}x{labels_HW.shape[0]} but other masks of the clip are "
+                    f"{labels_THW.shape[2]}x{labels_THW.shape[1]}: all masks of a video must have one size"
+                )
+            labels_THW[index] = labels_HW
+        return None if labels_THW is None else torch.from_numpy(labels_THW)
