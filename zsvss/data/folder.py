@@ -9,7 +9,7 @@ from typing import Any
 from zsvss.data.datamodule import VideoDataModule
 from zsvss.data.images import check_images, is_image, list_images, mask_size, read_mask
 from zsvss.data.loader import call_with_time_limit
-from zsvss.data.reader import Decoder, open_frames
+from zsvss.data.reader import Decoder, first_line, open_frames
 from zsvss.data.taxonomy import Taxonomy, bit_palette
 from zsvss.data.video import UNLABELLED, FileVideo, Video
 
@@ -181,7 +181,7 @@ def _probe(path: Path, decoder: Decoder) -> tuple[int, tuple[int, int]]:
         reader.read(len(reader) - 1, len(reader))
     except Exception as error:
         raise ValueError(
-            f"{path} cannot be read to its end ({str(error).splitlines()[0]}): is it complete? Copy it again or "
+            f"{path} cannot be read to its end ({first_line(error)}): is it complete? Copy it again or "
             "convert it with ffmpeg"
         ) from error
     return len(reader), reader.size

@@ -13,6 +13,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from zsvss.data.clip import Clip
+from zsvss.data.reader import first_line
 from zsvss.data.video import OpenVideo, UnreadableVideoError, Video
 
 _log = logging.getLogger(__name__)
@@ -122,7 +123,7 @@ class _PlannedClips(Dataset[Any]):
         try:
             return self._read(planned)
         except Exception as error:  # decoders raise types of their own; one bad video must not sink a run
-            return _failure(planned, str(error) or type(error).__name__)
+            return _failure(planned, first_line(error))
 
     def _read(self, planned: PlannedClip) -> Any:
         video, stop = planned.video, planned.start + planned.length

@@ -10,12 +10,14 @@ where numbers must be compared with code that reads JPEGs by Pillow.
 
 from __future__ import annotations
 
+import re
 import tempfile
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import av
 import numpy as np
 import torch
 from torch import Tensor
@@ -33,6 +35,9 @@ Decoder = Literal["auto", "decord", "pillow", "pyav"]
 _DECORD_MIN_WIDTH = 128
 _DECORD_MODES = {"RGB", "RGBA", "P", "L", "I;16"}
 _DECORD_SUFFIXES = {"PNG": "png", "JPEG": "jpg"}
+# Editing programs leave a few frames in the header's count that are not to be shown.
+_MIN_COMPLETE = 0.9
+_DECORD_PREFIX = re.compile(r"\[[0-9:]+\] \S+:[0-9]+: ")
 _DECORD_UNKNOWN_CODECS = {"av1", "libdav1d"}
 
 
@@ -162,21 +167,15 @@ class PyAVReader(FrameReader):
     """A video file decoded by PyAV: where Decord has no wheel, and for what it cannot read (AV1, narrow videos).
 
     Raises:
-        ValueError: If the file is no video or holds fewer frames than its header says.
+        ValueError: If the file holds no frames.
     """
 
     def __init__(self, path: Path) -> None:
-        import av
-
-        self._path = path
         self._container: Any = av.open(str(path))
-        if not self._container.streams.video:
-            raise ValueError(f"{path} has no video stream")
         self._stream: Any = self._container.streams.video[0]
         self._stream.thread_type = "AUTO"
-        self._times = sorted(packet.pts for packet in self._container.demux(self._stream) if packet.pts is not None)
-        if len(self._times) < self._stream.frames:
-            raise ValueError(f"truncated: {len(self._times)} frames where the header says {self._stream.frames}")
+        packets = self._container.demux(self._stream)
+        self._times = sorted(packet.pts for packet in packets if packet.pts is not None and not packet.is_discard)
         if not self._times:
             raise ValueError("no frames")
         self._next = -1
@@ -255,22 +254,24 @@ def _open_images(images: tuple[Path, ...], decoder: Decoder) -> FrameReader:
 
 
 def _open_video(path: Path, decoder: Decoder) -> FrameReader:
-    import av
-
     if decoder == "pillow":
         raise ValueError(f"{path}: `decoder: pillow` reads images only; for video files choose auto, decord or pyav")
-    reader: Callable[[Path], FrameReader] = PyAVReader if decoder == "pyav" else DecordReader
     try:
-        if decoder == "auto":
-            with av.open(str(path)) as container:
-                codec = container.streams.video[0].codec_context
-                narrow = codec.width < _DECORD_MIN_WIDTH or codec.height < _DECORD_MIN_WIDTH
-                if decord is None or narrow or codec.name in _DECORD_UNKNOWN_CODECS:
-                    reader = PyAVReader
-        return reader(path)
+        with av.open(str(path)) as container:
+            if not container.streams.video:
+                raise ValueError("it has no video stream")
+            stream = container.streams.video[0]
+            codec, num_promised = stream.codec_context, stream.frames
+        narrow = min(codec.width, codec.height) < _DECORD_MIN_WIDTH
+        if decoder == "auto" and (decord is None or narrow or codec.name in _DECORD_UNKNOWN_CODECS):
+            decoder = "pyav"
+        reader = PyAVReader(path) if decoder == "pyav" else DecordReader(path)
+        if len(reader) < _MIN_COMPLETE * num_promised:
+            raise ValueError(f"it holds {len(reader)} frames where its header says {num_promised}")
+        return reader
     except Exception as error:  # the decoders raise types of their own
         raise ValueError(
-            f"{path} cannot be read as a video ({_first_line(error)}): is the file complete? "
+            f"{path} cannot be read as a video ({first_line(error)}): is the file complete? "
             "Copy it again, or convert it with `ffmpeg -i FILE frames/%05d.png` and give the folder"
         ) from error
 
@@ -282,6 +283,7 @@ def _link_frames(images: Sequence[Path], folder: Path, suffix: str) -> str:
     return f"{folder}/%08d.{suffix}"
 
 
-def _first_line(error: BaseException) -> str:
-    text = str(error).strip().splitlines()
-    return text[0] if text else type(error).__name__
+def first_line(error: BaseException) -> str:
+    """What an exception says, without Decord's time stamps and source lines."""
+    lines = _DECORD_PREFIX.sub("", str(error)).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
