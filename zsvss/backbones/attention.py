@@ -1,0 +1,136 @@
+"""Recording, injecting and modulating attention, without leaving a trace in the network.
+
+Every edit goes through diffusers' public attention-processor interface: :func:`edited_attention` puts processors in
+place for one call of the network and puts the old ones back, also when an exception leaves the block.
+
+Shape legend: B samples of the network's batch, n query tokens, m key tokens, c channels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from zsvss.backbones.base import Projection
+
+
+class _HasAttentionProcessors(Protocol):
+    """The part of a diffusers network that edits rely on."""
+
+    @property
+    def attn_processors(self) -> dict[str, Any]: ...
+
+    def set_attn_processor(self, processor: Any) -> None: ...
+
+
+@dataclass
+class AttentionEdit:
+    """What to do to one attention layer during one call; the default leaves its arithmetic as it is.
+
+    Attributes:
+        record: projections to keep; they appear in ``recorded`` after the call.
+        query_Bnc: replaces the query before the head split.
+        key_Bmc: replaces the key before the head split.
+        output_Bnc: replaces the output; nothing else of the layer is then computed.
+        offset_Bn: is added to every channel of the output, after ``to_out`` and before the residual.
+        recorded: projection -> tensor [B, n or m, c] of the last call.
+    """
+
+    record: frozenset[Projection] = frozenset()
+    query_Bnc: Tensor | None = None
+    key_Bmc: Tensor | None = None
+    output_Bnc: Tensor | None = None
+    offset_Bn: Tensor | None = None
+    recorded: dict[Projection, Tensor] = field(default_factory=dict)
+
+
+class EditedAttentionProcessor:
+    """Scaled-dot-product attention with the seams that :class:`AttentionEdit` names."""
+
+    def __init__(self, edit: AttentionEdit) -> None:
+        self.edit = edit
+
+    def __call__(
+        self, attn: Any, hidden_states: Tensor, encoder_hidden_states: Tensor | None = None, *_: Any, **__: Any
+    ) -> Tensor:
+        """Attend, as diffusers' default processor does for a transformer block without masks or extra norms."""
+        edit = self.edit
+        if edit.output_Bnc is not None:
+            output_Bnc = edit.output_Bnc.to(hidden_states.dtype)
+        else:
+            context = hidden_states if encoder_hidden_states is None else encoder_hidden_states
+            query = attn.to_q(hidden_states) if edit.query_Bnc is None else edit.query_Bnc.to(hidden_states.dtype)
+            key = attn.to_k(context) if edit.key_Bmc is None else edit.key_Bmc.to(hidden_states.dtype)
+            value = attn.to_v(context)
+            attended = _attend(query, key, value, attn.heads)
+            output_Bnc = attn.to_out[1](attn.to_out[0](attended)) / attn.rescale_output_factor
+            self._keep(query=query, key=key, value=value, output=output_Bnc)
+        if edit.offset_Bn is not None:
+            output_Bnc = output_Bnc + edit.offset_Bn.to(output_Bnc.dtype)[..., None]
+        return output_Bnc
+
+    def _keep(self, **tensors: Tensor) -> None:
+        for projection in self.edit.record:
+            self.edit.recorded[projection] = tensors[projection]
+
+
+def _attend(query_Bnc: Tensor, key_Bmc: Tensor, value_Bmc: Tensor, num_heads: int) -> Tensor:
+    """Multi-head scaled-dot-product attention [B, n, c]."""
+    query, key, value = (
+        tensor.unflatten(-1, (num_heads, -1)).transpose(1, 2) for tensor in (query_Bnc, key_Bmc, value_Bmc)
+    )
+    return functional.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)
+
+
+@contextmanager
+def edited_attention(network: _HasAttentionProcessors, edits: Mapping[str, AttentionEdit]) -> Iterator[None]:
+    """Apply edits to attention layers while the context is open.
+
+    Args:
+        network: a diffusers U-Net.
+        edits: path of an attention module (``up_blocks.1.attentions.0.transformer_blocks.0.attn1``) -> its edit.
+
+    Raises:
+        KeyError: if the network has no attention layer of that path.
+    """
+    before = dict(network.attn_processors)
+    during = dict(before)
+    for path, edit in edits.items():
+        name = f"{path}.processor"
+        if name not in before:
+            raise KeyError(f"the network has no attention layer {path!r}; it has {sorted(before)}")
+        during[name] = EditedAttentionProcessor(edit)
+    network.set_attn_processor(during)
+    try:
+        yield
+    finally:
+        network.set_attn_processor(before)
+
+
+@contextmanager
+def captured_calls(modules: Mapping[str, torch.nn.Module]) -> Iterator[dict[str, tuple[dict[str, Any], Any]]]:
+    """Keep the keyword arguments and the result of each module's last call while the context is open.
+
+    Yields:
+        name -> (keyword arguments, result), filled as the modules are called.
+    """
+    calls: dict[str, tuple[dict[str, Any], Any]] = {}
+
+    def keep(name: str) -> Any:
+        def hook(_module: Any, _args: Any, kwargs: dict[str, Any], result: Any) -> None:
+            calls[name] = (kwargs, result)
+
+        return hook
+
+    handles = [module.register_forward_hook(keep(name), with_kwargs=True) for name, module in modules.items()]
+    try:
+        yield calls
+    finally:
+        for handle in handles:
+            handle.remove()

@@ -1,0 +1,173 @@
+"""What a stage may ask of a diffusion model.
+
+A backbone turns frames into latents, denoises them step by step while attention is recorded, injected or modulated,
+and turns latents back into images. Stages see only this contract.
+
+Shape legend: T frames of a clip, B rows of a batch (each row is one frame of the clip), H W pixels, h w latent cells,
+n tokens of an attention layer, m tokens of the conditioning, c channels, G = 2 guidance halves (unconditional first).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+Layer = Literal["self", "cross", "temporal_self", "temporal_cross", "block"]
+Projection = Literal["query", "key", "value", "output"]
+
+
+class FeatureKey(NamedTuple):
+    """Name of one recorded tensor.
+
+    Attributes:
+        step: sampling step, 0..num_steps-1.
+        block: output block of the U-Net, 0..11, counted from the bottleneck up as in the paper.
+        layer: attention layer of that block, or ``block`` for the block itself.
+        projection: query, key or value before the head split, or the output; ``block`` has only ``output``.
+    """
+
+    step: int
+    block: int
+    layer: Layer = "self"
+    projection: Projection = "query"
+
+
+class ClipNoise(NamedTuple):
+    """The random numbers of one clip, all standard normal float32.
+
+    Attributes:
+        posterior_Tchw: samples the autoencoder's posterior.
+        diffusion_Tchw: the noise added to the latents.
+        conditioning_13HW: augments the conditioning frame of video models; ``None`` for image models.
+    """
+
+    posterior_Tchw: Tensor
+    diffusion_Tchw: Tensor
+    conditioning_13HW: Tensor | None = None
+
+
+class Conditioning(NamedTuple):
+    """What the network is conditioned on; index 0 is the unconditional half of the guidance, 1 the conditional.
+
+    Attributes:
+        context_Gmc: tokens for cross-attention.
+        vector_GTc: per-frame vector for the time embedding (video models).
+        concat_GTchw: latents concatenated to the input (video models).
+    """
+
+    context_Gmc: Tensor
+    vector_GTc: Tensor | None = None
+    concat_GTchw: Tensor | None = None
+
+
+@dataclass
+class Recording:
+    """Everything kept of a feature pass.
+
+    Attributes:
+        noised_Tchw: the latents that the pass started from, float32.
+        conditioning: what it was conditioned on.
+        latents: step -> x after that step [T, c, h, w], float32.
+        tensors: key -> recorded tensor [G, T, n, c] in the network's precision.
+        grids: block -> (height, width) of its token grid.
+        resume: state of the network behind the modulated block at the modulated step; the backbone's own affair.
+    """
+
+    noised_Tchw: Tensor
+    conditioning: Conditioning
+    latents: dict[int, Tensor] = field(default_factory=dict)
+    tensors: dict[FeatureKey, Tensor] = field(default_factory=dict)
+    grids: dict[int, tuple[int, int]] = field(default_factory=dict)
+    resume: object = None
+
+
+class Backbone(nn.Module, ABC):
+    """A frozen diffusion model, as the stages see it.
+
+    The constructor only stores settings; :meth:`check` looks at the weights' files without reading them and
+    :meth:`load` reads them, so that a mistake elsewhere is found before the expensive work.
+    """
+
+    couples_frames: bool = False
+    """Whether the frames of a clip influence each other, so that a batch must hold whole clips."""
+
+    steps: Sequence[int]
+    """Sampling steps that are run, first to last; the first one is the modulated step."""
+
+    blended_steps: Sequence[int]
+    """Steps after which masked modulation blends the latents."""
+
+    size_multiple: int
+    """Image height and width must be multiples of this."""
+
+    max_rows: int
+    """Rows (modulated frames) that one pass may hold."""
+
+    @abstractmethod
+    def check(self) -> None:
+        """Look for the weights' files without reading them.
+
+        Raises:
+            FileNotFoundError: naming the file that is missing and how to get it.
+            ValueError: if the weights are of a kind that this backbone cannot use.
+        """
+
+    @abstractmethod
+    def load(self) -> None:
+        """Read the weights, once; raises what :meth:`check` raises."""
+
+    @abstractmethod
+    def sample_noise(self, num_frames: int, height: int, width: int, generator: torch.Generator) -> ClipNoise:
+        """Draw the random numbers of a clip from a CPU generator."""
+
+    @abstractmethod
+    def encode(self, images_T3HW: Tensor, noise: ClipNoise) -> Tensor:
+        """Encode images in [-1, 1] into latents [T, c, h, w], float32, scaled to about unit variance."""
+
+    @abstractmethod
+    def condition(self, images_T3HW: Tensor, noise: ClipNoise) -> Conditioning:
+        """Return what the network is conditioned on for this clip."""
+
+    @abstractmethod
+    def add_noise(self, latents_Tchw: Tensor, noise: ClipNoise) -> Tensor:
+        """Noise latents to the level of the first of :attr:`steps`, float32."""
+
+    @abstractmethod
+    def record(self, noised_Tchw: Tensor, conditioning: Conditioning, keys: Collection[FeatureKey]) -> Recording:
+        """Run the feature pass: denoise to the end, recording the latents, ``keys`` and what modulation needs."""
+
+    @abstractmethod
+    def denoise(
+        self, x_Bchw: Tensor, step: int, recording: Recording, frames_B: Tensor, offset_Bn: Tensor | None = None
+    ) -> Tensor:
+        """Take one sampling step with the recorded attention injected.
+
+        Args:
+            x_Bchw: float32 latents before the step; row b belongs to frame ``frames_B[b]``.
+            step: one of :attr:`steps`.
+            recording: of this clip's feature pass.
+            frames_B: int64 frame of each row; a backbone that couples frames wants whole clips, one after another.
+            offset_Bn: modulation added to the modulated attention's output on the token grid, or ``None``.
+
+        Returns:
+            float32 latents after the step.
+        """
+
+    @abstractmethod
+    def decode(self, latents_Bchw: Tensor) -> Tensor:
+        """Decode latents into images [B, 3, H, W], float32, nominally in [-1, 1] but not clamped."""
+
+    @property
+    @abstractmethod
+    def modulation_block(self) -> int:
+        """Output block whose attention is modulated."""
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the weights."""
+        return next(self.parameters()).device

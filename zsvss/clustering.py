@@ -1,0 +1,243 @@
+"""K-means and K-nearest-neighbours in torch, on the device of their input.
+
+Both are matrix products, cut into chunks so that no temporary exceeds a memory bound, and deterministic: sums are
+matrix products in a fixed order, random numbers come from an explicit CPU generator, ties have a stated winner.
+
+Shape legend: N points, M queries, c channels, K clusters, R restarts, k neighbours, L labels.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+MEMORY_BOUND = 256 * 2**20
+"""Bytes that one temporary matrix may take."""
+
+_CANDIDATES_TO_RERANK = 4
+"""Neighbours found in float32 beyond the k wanted, so that the exact order is decided among enough of them."""
+
+
+class KMeans(NamedTuple):
+    """Result of :func:`kmeans`.
+
+    Attributes:
+        centers_Kc: cluster centres, floating point.
+        labels_N: int64 cluster of each point, 0..K-1.
+        inertia: sum of squared distances of the points to their centres.
+        num_iterations: Lloyd iterations of the best restart.
+    """
+
+    centers_Kc: Tensor
+    labels_N: Tensor
+    inertia: float
+    num_iterations: int
+
+
+def kmeans(
+    points_Nc: Tensor,
+    num_clusters: int,
+    *,
+    generator: torch.Generator | None = None,
+    num_restarts: int = 10,
+    max_iterations: int = 300,
+    tolerance: float = 1e-4,
+    initial_centers_Kc: Tensor | None = None,
+) -> KMeans:
+    """Cluster points by Lloyd's algorithm from greedy k-means++ seeds, keeping the best of several restarts.
+
+    All restarts run side by side as one batch. Conventions (greedy seeding with ``2 + log K`` candidates, a tolerance
+    relative to the mean variance, an empty cluster moved to the point farthest from its centre) are scikit-learn's,
+    which the published code uses.
+
+    Args:
+        points_Nc: floating-point points; computed in float32 at least.
+        num_clusters: K, at most N.
+        generator: CPU generator of the seeds; required unless ``initial_centers_Kc`` is given.
+        num_restarts: R; ignored with ``initial_centers_Kc``.
+        max_iterations: upper bound of Lloyd iterations.
+        tolerance: stop when the summed squared shift of the centres is below this share of the mean variance.
+        initial_centers_Kc: start from these centres, once.
+
+    Returns:
+        The restart with the smallest inertia; ties go to the first.
+
+    Raises:
+        ValueError: if there are fewer points than clusters or no source of randomness.
+
+    Example:
+        >>> points = torch.tensor([[0.0], [0.1], [5.0], [5.1]])
+        >>> result = kmeans(points, 2, generator=torch.Generator().manual_seed(0))
+        >>> sorted(round(center, 2) for center in result.centers_Kc.flatten().tolist())
+        [0.05, 5.05]
+        >>> round(result.inertia, 4)
+        0.01
+    """
+    num_points = len(points_Nc)
+    if not 1 <= num_clusters <= num_points:
+        raise ValueError(
+            f"num_clusters = {num_clusters} does not fit {num_points} points (feature tokens): "
+            f"choose between 1 and {num_points}, or give larger frames."
+        )
+    points_Nc = points_Nc.to(torch.promote_types(points_Nc.dtype, torch.float32))
+    offset_c = points_Nc.mean(0)  # distances are more accurate around the origin
+    points_Nc = points_Nc - offset_c
+    if initial_centers_Kc is not None:
+        centers_RKc = (initial_centers_Kc.to(points_Nc) - offset_c)[None]
+    elif generator is not None:
+        centers_RKc = _seed_centers(points_Nc, num_clusters, num_restarts, generator)
+    else:
+        raise ValueError("kmeans needs a generator or initial_centers_Kc.")
+
+    threshold = tolerance * float(points_Nc.var(0, correction=0).mean())
+    labels_RN, distances_RN = _assign(points_Nc, centers_RKc)
+    active_R = torch.ones(len(centers_RKc), dtype=torch.bool, device=points_Nc.device)
+    iterations_R = torch.zeros(len(centers_RKc), dtype=torch.int64)
+    for _ in range(max_iterations):
+        running = active_R.nonzero().flatten()
+        if not len(running):
+            break
+        iterations_R[running.cpu()] += 1
+        moved_RKc = _update_centers(points_Nc, labels_RN[running], distances_RN[running], num_clusters)
+        shift_R = (moved_RKc - centers_RKc[running]).square().sum((1, 2))
+        centers_RKc[running] = moved_RKc
+        new_labels_RN, distances_RN[running] = _assign(points_Nc, moved_RKc)
+        settled_R = (new_labels_RN == labels_RN[running]).all(1) | (shift_R <= threshold)
+        labels_RN[running] = new_labels_RN
+        active_R[running] = ~settled_R
+
+    # Distances by expansion lose digits; the inertia that chooses the restart is computed from differences.
+    inertias = [
+        float((points_Nc - centers_Kc[labels_N]).square().sum(dtype=torch.float64))
+        for centers_Kc, labels_N in zip(centers_RKc, labels_RN, strict=True)
+    ]
+    best = min(range(len(inertias)), key=inertias.__getitem__)
+    return KMeans(centers_RKc[best] + offset_c, labels_RN[best], inertias[best], int(iterations_R[best]))
+
+
+def _seed_centers(points_Nc: Tensor, num_clusters: int, num_restarts: int, generator: torch.Generator) -> Tensor:
+    """Greedy k-means++ (Arthur and Vassilvitskii 2007): [R, K, c] centres drawn by squared distance."""
+    num_trials = 2 + int(torch.tensor(float(num_clusters)).log())
+    num_points, device = len(points_Nc), points_Nc.device
+    first_R = torch.randint(num_points, (num_restarts,), generator=generator).to(device)
+    chosen_RK = torch.empty(num_restarts, num_clusters, dtype=torch.int64, device=device)
+    chosen_RK[:, 0] = first_R
+    closest_RN = _squared_distances(points_Nc[first_R], points_Nc)
+    for k in range(1, num_clusters):
+        cumulative_RN = closest_RN.double().cumsum(1)
+        uniform_RS = torch.rand(num_restarts, num_trials, generator=generator, dtype=torch.float64).to(device)
+        trials_RS = torch.searchsorted(cumulative_RN, uniform_RS * cumulative_RN[:, -1:]).clamp_(max=num_points - 1)
+        distances_RSN = _squared_distances(points_Nc[trials_RS.flatten()], points_Nc)
+        distances_RSN = distances_RSN.view(num_restarts, num_trials, num_points).minimum(closest_RN[:, None])
+        best_R1 = distances_RSN.sum(2, dtype=torch.float64).argmin(1, keepdim=True)
+        chosen_RK[:, k] = trials_RS.gather(1, best_R1)[:, 0]
+        closest_RN = distances_RSN.gather(1, best_R1[..., None].expand(-1, 1, num_points))[:, 0]
+    return points_Nc[chosen_RK]
+
+
+def _squared_distances(rows_Mc: Tensor, points_Nc: Tensor) -> Tensor:
+    """Squared Euclidean distances [M, N], by expansion, not below 0."""
+    squares_M1 = rows_Mc.square().sum(1, keepdim=True)
+    return torch.addmm(squares_M1 + points_Nc.square().sum(1), rows_Mc, points_Nc.T, alpha=-2).clamp_(min=0)
+
+
+def _assign(points_Nc: Tensor, centers_RKc: Tensor) -> tuple[Tensor, Tensor]:
+    """Nearest centre of each point per restart: labels [R, N] and squared distances [R, N]."""
+    num_restarts, num_clusters, _ = centers_RKc.shape
+    flat_Qc = centers_RKc.flatten(0, 1)
+    labels, distances = [], []
+    rows = max(1, MEMORY_BOUND // (len(flat_Qc) * points_Nc.element_size()))
+    for chunk_Nc in points_Nc.split(rows):
+        distances_NRK = _squared_distances(chunk_Nc, flat_Qc).view(-1, num_restarts, num_clusters)
+        nearest = distances_NRK.min(2)
+        labels.append(nearest.indices)
+        distances.append(nearest.values)
+    return torch.cat(labels).T.contiguous(), torch.cat(distances).T.contiguous()
+
+
+def _update_centers(points_Nc: Tensor, labels_RN: Tensor, distances_RN: Tensor, num_clusters: int) -> Tensor:
+    """Means [R, K, c] of the assigned points; an empty cluster moves to the point farthest from its centre."""
+    num_restarts, num_points = labels_RN.shape
+    sums_RKc = points_Nc.new_zeros(num_restarts * num_clusters, points_Nc.shape[1])
+    counts_RK = points_Nc.new_zeros(num_restarts, num_clusters)
+    rows = max(1, MEMORY_BOUND // (num_restarts * num_clusters * points_Nc.element_size()))
+    clusters_K1 = torch.arange(num_clusters, device=labels_RN.device)[:, None]
+    for start in range(0, num_points, rows):
+        chunk = slice(start, start + rows)
+        member_RKN = (labels_RN[:, None, chunk] == clusters_K1).to(points_Nc.dtype)
+        sums_RKc.addmm_(member_RKN.flatten(0, 1), points_Nc[chunk])
+        counts_RK += member_RKN.sum(2)
+    sums_RKc = sums_RKc.view(num_restarts, num_clusters, -1)
+    centers_RKc = sums_RKc / counts_RK.clamp(min=1)[..., None]
+    for r, k in (counts_RK == 0).nonzero().tolist():  # rare
+        farthest = int(distances_RN[r].argmax())
+        distances_RN[r, farthest] = 0
+        centers_RKc[r, k] = points_Nc[farthest]
+    return centers_RKc
+
+
+def nearest_neighbors(queries_Mc: Tensor, points_Nc: Tensor, num_neighbors: int) -> Tensor:
+    """Indices [M, k] of the Euclidean nearest neighbours, nearest first; equal distances by the smaller index.
+
+    Candidates are found by float32 matrix products and ordered by float64 differences, so the answer does not depend
+    on rounding, device or chunking.
+
+    Example:
+        >>> nearest_neighbors(torch.tensor([[0.9]]), torch.tensor([[0.0], [1.0], [3.0]]), 2)
+        tensor([[1, 0]])
+    """
+    num_points = len(points_Nc)
+    num_neighbors = min(num_neighbors, num_points)
+    num_candidates = min(num_neighbors + _CANDIDATES_TO_RERANK, num_points)
+    points_Nc = points_Nc.to(torch.promote_types(points_Nc.dtype, torch.float32))
+    offset_c = points_Nc.mean(0)
+    centered_Nc = points_Nc - offset_c
+    bytes_per_query = max(num_points * points_Nc.element_size(), num_candidates * points_Nc.shape[1] * 8)
+    found = []
+    for chunk_Mc in queries_Mc.to(points_Nc.dtype).split(max(1, MEMORY_BOUND // bytes_per_query)):
+        distances_MN = _squared_distances(chunk_Mc - offset_c, centered_Nc)
+        candidates = distances_MN.topk(num_candidates, largest=False).indices.sort(1).values
+        differences = points_Nc[candidates].double() - chunk_Mc.double()[:, None]
+        order = differences.square().sum(2).sort(1, stable=True).indices
+        found.append(candidates.gather(1, order[:, :num_neighbors]))
+    return torch.cat(found)
+
+
+def knn_votes(
+    queries_Mc: Tensor, points_Nc: Tensor, labels_N: Tensor, label_set_L: Tensor, num_neighbors: int = 4
+) -> Tensor:
+    """Votes [M, L] (int64 counts) of the nearest neighbours for each label of the sorted ``label_set_L``."""
+    neighbors_Mk = nearest_neighbors(queries_Mc, points_Nc, num_neighbors)
+    index_N = torch.searchsorted(label_set_L, labels_N)
+    votes_ML = torch.zeros(len(neighbors_Mk), len(label_set_L), dtype=torch.int64, device=labels_N.device)
+    return votes_ML.scatter_add_(1, index_N[neighbors_Mk], torch.ones_like(neighbors_Mk))
+
+
+def elect(votes_ML: Tensor, label_set_L: Tensor) -> Tensor:
+    """Label [M] with the most votes; ties go to the smallest label.
+
+    Example:
+        >>> elect(torch.tensor([[2, 2, 0], [0, 1, 3]]), torch.tensor([4, 7, 9]))
+        tensor([4, 9])
+    """
+    num_labels = len(label_set_L)
+    rank_L = torch.arange(num_labels, device=votes_ML.device)
+    return label_set_L[(votes_ML * num_labels - rank_L).argmax(1)]  # no two scores are equal: argmax is well defined
+
+
+def knn_classify(queries_Mc: Tensor, points_Nc: Tensor, labels_N: Tensor, num_neighbors: int = 4) -> Tensor:
+    """Classify queries by a uniform vote of their nearest neighbours; ties go to the smallest label.
+
+    Args:
+        queries_Mc: points to classify.
+        points_Nc: labelled points.
+        labels_N: int64 labels, any ids.
+        num_neighbors: k; all points vote where there are fewer.
+
+    Returns:
+        int64 labels [M].
+    """
+    label_set_L = labels_N.unique()
+    return elect(knn_votes(queries_Mc, points_Nc, labels_N, label_set_L, num_neighbors), label_set_L)
