@@ -1,0 +1,79 @@
+"""One process of test_distributed.py: `python distributed_worker.py RANK WORLD_SIZE RENDEZVOUS_FILE OUTPUT`."""
+
+import json
+import sys
+from datetime import timedelta
+from pathlib import Path
+
+import torch
+from torch import distributed
+
+from zsvss.data.taxonomy import Taxonomy
+from zsvss.metrics import (
+    HungarianNaming,
+    SegmentationIoU,
+    VideoConsistency,
+    VideoEvaluator,
+    fold_results,
+    gather_results,
+)
+
+TAXONOMY = Taxonomy("test", ("a", "b", "c"), ((0, 0, 0),) * 3, {0: 0, 1: 1, 2: 2})
+LENGTHS = (9, 3, 14, 1, 6, 20, 4)
+SPLITS = {
+    "uneven": lambda video, world_size: video % world_size if video < 3 else 0,
+    "one rank has all": lambda video, world_size: world_size - 1,
+    "one rank has only videos too short for a window": lambda video, world_size: 0 if video != 3 else world_size - 1,
+}
+
+
+def video(index):
+    generator = torch.Generator().manual_seed(index)
+    keep = torch.rand(LENGTHS[index], 5, 6, generator=generator) < 0.9
+    pred = torch.randint(0, 5, keep.shape, generator=generator)
+    raw = torch.randint(0, 4, keep.shape, generator=generator)
+    for t in range(1, LENGTHS[index]):
+        pred[t] = torch.where(keep[t], pred[t - 1], pred[t])
+        raw[t] = torch.where(keep[t], raw[t - 1], raw[t])
+    return pred, raw.byte()
+
+
+def evaluate(mine):
+    """All numbers of a run whose share on this process is `mine`, floats as exact text."""
+    iou, consistency, results = SegmentationIoU(3), VideoConsistency((2, 4)), []
+    for index in mine:
+        pred, raw = video(index)
+        iou.update(pred, TAXONOMY.class_ids(raw))
+        consistency.update(pred, raw)
+        evaluator = VideoEvaluator(f"video {index}", TAXONOMY, HungarianNaming(), windows=(2, 4))
+        evaluator.update(pred, raw, torch.ones(len(pred), dtype=torch.bool))
+        results.append(evaluator.finish())
+    numbers = {**iou.compute()._asdict(), **consistency.compute(), **fold_results(gather_results(results))}
+    assert len(consistency.rows) == len(mine) + 1, "the metric keeps its own share after synchronising"
+    return {name: float(number).hex() for name, number in numbers.items()}
+
+
+def nothing_anywhere():
+    """Scores of metrics that no process ever updated."""
+    numbers = {**SegmentationIoU(3).compute()._asdict(), **VideoConsistency((2,)).compute()}
+    return {name: float(number).hex() for name, number in numbers.items()}
+
+
+def main():
+    rank, world_size, rendezvous, output = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], Path(sys.argv[4])
+    torch.set_num_threads(1)
+    distributed.init_process_group(
+        "gloo", init_method=f"file://{rendezvous}", rank=rank, world_size=world_size, timeout=timedelta(seconds=60)
+    )
+    scores = {
+        split: evaluate([index for index in range(len(LENGTHS)) if owner(index, world_size) == rank])
+        for split, owner in SPLITS.items()
+    }
+    scores["nothing"] = nothing_anywhere()
+    scores["world_size"] = distributed.get_world_size()
+    output.write_text(json.dumps(scores))
+    distributed.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,57 @@
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+WORKER = Path(__file__).with_name("distributed_worker.py")
+REPOSITORY = WORKER.parents[2]
+
+
+@pytest.fixture(scope="module")
+def worker():
+    spec = importlib.util.spec_from_file_location("distributed_worker", WORKER)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def one_process(worker):
+    return worker.evaluate(range(len(worker.LENGTHS)))
+
+
+@pytest.mark.parametrize("world_size", [2, 3])
+@pytest.mark.filterwarnings("ignore:The ``compute`` method of metric:UserWarning")
+def test_any_number_of_processes_gives_the_bits_of_one(world_size, worker, one_process, tmp_path):
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}
+    outputs = [tmp_path / f"{rank}.json" for rank in range(world_size)]
+    processes = [
+        subprocess.Popen(
+            [sys.executable, WORKER, str(rank), str(world_size), tmp_path / "rendezvous", outputs[rank]],
+            env=environment,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(world_size)
+    ]
+    try:
+        for process in processes:
+            _, errors = process.communicate(timeout=120)
+            assert process.returncode == 0, errors
+    finally:
+        for process in processes:
+            process.kill()
+    nothing = worker.nothing_anywhere()
+    assert set(nothing.values()) == {"nan"}
+    assert "nan" not in one_process.values()
+    for output in outputs:
+        scores = json.loads(output.read_text())
+        assert scores.pop("world_size") == world_size
+        assert scores.pop("nothing") == nothing
+        assert list(scores) == list(worker.SPLITS)
+        for split, numbers in scores.items():
+            assert numbers == one_process, split
