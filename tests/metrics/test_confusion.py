@@ -136,5 +136,7 @@ def test_errors_say_what_to_do():
         confusion_matrix(torch.zeros(2, 3), torch.zeros(2, 2), 2)
     with pytest.raises(ValueError, match=r"0\.\.255, allowed are 0\.\.1 and -1.*taxonomy"):
         confusion_matrix(torch.zeros(2), torch.tensor([0, 255]), 2)
+    with pytest.raises(ValueError, match=r"class ids -2\.\.1, allowed"):
+        confusion_matrix(torch.zeros(2), torch.tensor([-2, 1]), 2)
     with pytest.raises(ValueError, match=r"shape \(3, 3\), expected \[C, C \+ 1\]"):
         iou_from_confusion(torch.zeros(3, 3))

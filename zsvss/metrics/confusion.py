@@ -19,21 +19,20 @@ from torchmetrics import Metric
 from zsvss.data.taxonomy import IGNORE_INDEX
 
 
-def confusion_matrix(pred: Tensor, target: Tensor, num_classes: int, ignore_index: int = IGNORE_INDEX) -> Tensor:
+def confusion_matrix(pred: Tensor, target: Tensor, num_classes: int) -> Tensor:
     """Count pixels by ground-truth class (row) and predicted class (column).
 
     Args:
         pred: predicted class ids, any integer type and shape. Ids outside ``0..num_classes-1`` are counted in the
             last column: they are wrong, whatever the ground truth.
-        target: ground-truth class ids of the same shape, ``0..num_classes-1`` or `ignore_index`.
+        target: ground-truth class ids of the same shape, ``0..num_classes-1`` or `IGNORE_INDEX`, which is not scored.
         num_classes: C.
-        ignore_index: ground-truth value that is not scored.
 
     Returns:
         int64 ``[C, C + 1]``.
 
     Raises:
-        ValueError: shapes differ, or `target` holds an id that is neither a class nor `ignore_index`.
+        ValueError: shapes differ, or `target` holds an id that is neither a class nor `IGNORE_INDEX`.
 
     >>> pred, target = torch.tensor([[0, 1, 1], [7, 2, 0]]), torch.tensor([[0, 1, 0], [2, 2, -1]])
     >>> confusion_matrix(pred, target, num_classes=3)
@@ -46,18 +45,21 @@ def confusion_matrix(pred: Tensor, target: Tensor, num_classes: int, ignore_inde
             f"predictions have shape {tuple(pred.shape)} and the ground truth {tuple(target.shape)}; resize the "
             "predictions to the ground truth's size before scoring"
         )
-    scored = target != ignore_index
-    target, pred = target[scored].long(), pred[scored].long()
-    if target.numel() and (target.min() < 0 or target.max() >= num_classes):
-        raise ValueError(
-            f"ground truth holds class ids {int(target.min())}..{int(target.max())}, allowed are "
-            f"0..{num_classes - 1} and {ignore_index} (ignored); map raw values to class ids with the taxonomy first"
-        )
-    pred = torch.where((pred >= 0) & (pred < num_classes), pred, num_classes)
+    # Ids just outside the allowed range get rows and columns of their own, so that no pixel has to be picked out first.
+    cells = target.long().clamp(IGNORE_INDEX - 1, num_classes).add_(1 - IGNORE_INDEX).mul_(num_classes + 2)
+    cells += pred.long().clamp(-1, num_classes).add_(1)
     # Not torchmetrics' multiclass_confusion_matrix: in deterministic mode it compares every pixel with every cell
     # of the matrix, which at 124 classes and one 480p frame is terabytes.
-    counts = torch.bincount(target * (num_classes + 1) + pred, minlength=num_classes * (num_classes + 1))
-    return counts.reshape(num_classes, num_classes + 1)
+    counts = torch.bincount(cells.flatten(), minlength=(num_classes + 3) * (num_classes + 2))
+    counts = counts.reshape(num_classes + 3, num_classes + 2)
+    if counts[0].any() or counts[-1].any():
+        raise ValueError(
+            f"ground truth holds class ids {int(target.min())}..{int(target.max())}, allowed are "
+            f"0..{num_classes - 1} and {IGNORE_INDEX} (ignored); map raw values to class ids with the taxonomy first"
+        )
+    confusion = counts[2:-1, 1:].clone()
+    confusion[:, -1] += counts[2:-1, 0]
+    return confusion
 
 
 def iou_from_confusion(confusion: Tensor) -> Tensor:
@@ -127,7 +129,6 @@ class SegmentationIoU(Metric):
 
     Args:
         num_classes: C.
-        ignore_index: ground-truth value that is not scored.
 
     >>> metric = SegmentationIoU(num_classes=3)
     >>> metric.update(torch.tensor([0, 1, 1]), torch.tensor([0, 1, 0]))
@@ -141,16 +142,15 @@ class SegmentationIoU(Metric):
     is_differentiable = False
     confusion: Tensor
 
-    def __init__(self, num_classes: int, ignore_index: int = IGNORE_INDEX) -> None:
+    def __init__(self, num_classes: int) -> None:
         super().__init__()
         self.num_classes = num_classes
-        self.ignore_index = ignore_index
         empty = torch.zeros(num_classes, num_classes + 1, dtype=torch.int64)
         self.add_state("confusion", default=empty, dist_reduce_fx="sum")
 
     def update(self, pred: Tensor, target: Tensor) -> None:
         """Count pixels; arguments as in `confusion_matrix`."""
-        self.confusion = self.confusion + confusion_matrix(pred, target, self.num_classes, self.ignore_index)
+        self.confusion = self.confusion + confusion_matrix(pred, target, self.num_classes)
 
     def compute(self) -> SegmentationScores:
         """Summarise everything counted so far, on all processes."""

@@ -188,9 +188,11 @@ def cluster_votes(cluster_HW: Tensor, class_HW: Tensor, num_classes: int) -> Ten
             [0, 1]])
     """
     num_clusters = max(int(cluster_HW.max()) + 1, 0) if cluster_HW.numel() else 0
-    voting = (class_HW >= 0) & (cluster_HW >= 0)
-    cells = cluster_HW[voting].long() * num_classes + class_HW[voting].long()
-    return torch.bincount(cells, minlength=num_clusters * num_classes).reshape(num_clusters, num_classes)
+    # The first row and column collect what has no vote.
+    cells = cluster_HW.long().clamp(min=-1).add_(1).mul_(num_classes + 1)
+    cells += class_HW.clamp(min=-1).add_(1)
+    votes = torch.bincount(cells.flatten(), minlength=(num_clusters + 1) * (num_classes + 1))
+    return votes.reshape(num_clusters + 1, num_classes + 1)[1:, 1:]
 
 
 def add_votes(votes_KC: Tensor, more_KC: Tensor) -> Tensor:
