@@ -3,8 +3,8 @@
 T frames, H W pixels; 3 is RGB.
 
 Measured on what each decoder returns: Decord's frames of 8-bit PNGs (RGB, RGBA, palette, grey) equal Pillow's to the
-bit, 16-bit PNGs and grey JPEGs to one level. Colour JPEGs with subsampled chroma differ (one level in the mean, up to
-about 40 at sharp colour edges), because the two upsample chroma differently: use PNG frames or ``decoder: pillow``
+bit, 16-bit PNGs and grey JPEGs to one level. Colour JPEGs with subsampled chroma differ (one level in the mean, about 40
+at sharp colour edges), because the two upsample chroma differently: use PNG frames or ``decoder: pillow``
 where numbers must be compared with code that reads JPEGs by Pillow.
 """
 
@@ -33,6 +33,8 @@ Decoder = Literal["auto", "decord", "pillow", "pyav"]
 
 # Decord cannot copy narrow frames whose rows are padded ("from_size == to_size"); all widths from here on work.
 _DECORD_MIN_WIDTH = 128
+# Of one or two images it finds no duration ("broken metadata").
+_DECORD_MIN_IMAGES = 3
 _DECORD_MODES = {"RGB", "RGBA", "P", "L", "I;16"}
 _DECORD_SUFFIXES = {"PNG": "png", "JPEG": "jpg"}
 # Editing programs leave a few frames in the header's count that are not to be shown.
@@ -240,12 +242,12 @@ def _open_images(images: tuple[Path, ...], decoder: Decoder) -> FrameReader:
     if decoder == "pyav":
         raise ValueError("`decoder: pyav` reads video files only; for images choose auto, decord or pillow")
     (_, width), formats, modes = check_images(images)
-    suited = len(images) > 1 and width >= _DECORD_MIN_WIDTH and modes <= _DECORD_MODES
+    suited = len(images) >= _DECORD_MIN_IMAGES and width >= _DECORD_MIN_WIDTH and modes <= _DECORD_MODES
     suited = suited and len(formats) == 1 and formats <= _DECORD_SUFFIXES.keys()
     if decoder == "decord" and not suited:
         raise ValueError(
-            f"{images[0]}: Decord reads two or more PNG or JPEG frames of one format, {_DECORD_MIN_WIDTH} pixels wide "
-            f"or more; found {len(images)} frames, {width} wide, {sorted(formats)} {sorted(modes)}: "
+            f"{images[0]}: Decord reads {_DECORD_MIN_IMAGES} or more PNG or JPEG frames of one format, "
+            f"{_DECORD_MIN_WIDTH} pixels wide or more; found {len(images)} frames, {width} wide, {sorted(formats)} {sorted(modes)}: "
             "use `decoder: auto`"
         )
     if decoder == "decord" or (decoder == "auto" and suited and decord is not None):

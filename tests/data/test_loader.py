@@ -1,0 +1,107 @@
+import os
+import time
+from dataclasses import dataclass
+
+import pytest
+import torch
+
+from zsvss.data.loader import ClipLoader, PlannedClip, call_with_time_limit
+from zsvss.data.video import OpenVideo, UnreadableVideoError, Video
+
+
+@dataclass(frozen=True)
+class FakeVideo(Video):
+    """Frames whose pixels say which video and frame they are; ``bad_frame`` raises, hangs or kills its process."""
+
+    number: int = 0
+    bad_frame: int | None = None
+    how: str = "raise"
+
+    path = "/videos/fake.mp4"
+    has_ground_truth = False
+
+    def open(self):
+        return OpenFake(self)
+
+
+class OpenFake(OpenVideo):
+    def __init__(self, video):
+        self.video = video
+
+    @property
+    def names(self):
+        return tuple(f"{number:05d}" for number in range(self.video.num_frames))
+
+    def read(self, start, stop):
+        if self.video.bad_frame is not None and start <= self.video.bad_frame < stop:
+            if self.video.how == "raise":
+                raise OSError("broken at frame 3\nlong story")
+            if self.video.how == "hang":
+                time.sleep(600)
+            os._exit(1)
+        numbers = torch.arange(start, stop, dtype=torch.uint8)
+        frames = numbers[:, None, None, None].expand(-1, 2, 3, 3) * 10 + self.video.number
+        return frames.clone(), None, torch.zeros(stop - start, dtype=torch.bool)
+
+
+def plan_of(videos):
+    return [PlannedClip(video, i, 2 * i, 2, 2) for video in videos for i in range(video.num_frames // 2)]
+
+
+def healthy(number):
+    return FakeVideo(f"video {number}", 6, number)
+
+
+@pytest.mark.parametrize("num_workers", [0, 1, 2])
+def test_clips_come_complete_and_in_order(num_workers):
+    loader = ClipLoader(plan_of([healthy(0), healthy(1)]), num_workers)
+    clips = list(loader)
+    assert len(loader) == len(clips) == 6
+    assert [(clip.video, clip.index, clip.start) for clip in clips] == [
+        (f"video {v}", i, 2 * i) for v in range(2) for i in range(3)
+    ]
+    for clip in clips:
+        expected = torch.tensor([10 * clip.start, 10 * clip.start + 10]) + int(clip.video[-1])
+        assert clip.frames_THW3.dtype == torch.uint8
+        assert torch.equal(clip.frames_THW3[:, 0, 0, 0].long(), expected)
+        assert clip.frame_names == (f"{clip.start:05d}", f"{clip.start + 1:05d}")
+        assert clip.labels_THW is None
+        assert not clip.labelled_T.any()
+
+
+def test_a_second_pass_gives_the_same():
+    loader = ClipLoader(plan_of([healthy(0)]), 1)
+    assert [clip.index for clip in loader] == [clip.index for clip in loader] == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("how", "reason"),
+    [("raise", "broken at frame 3$"), ("hang", r"nothing for 1 s.*data\.time_limit"), ("exit", "the decoder crashed")],
+)
+def test_a_bad_video_is_one_error_that_names_it(how, reason):
+    bad = FakeVideo("bad", 6, 1, bad_frame=3, how=how)
+    seen = []
+    with pytest.raises(UnreadableVideoError, match=rf"video 'bad' \(/videos/fake\.mp4\) cannot be read: .*{reason}"):
+        seen.extend(ClipLoader(plan_of([healthy(0), bad]), 1, time_limit=1))
+    del seen
+
+
+@pytest.mark.parametrize("how", ["raise", "hang", "exit"])
+def test_the_other_videos_go_on(how):
+    bad = FakeVideo("bad", 6, 1, bad_frame=3, how=how)
+    loader = ClipLoader(plan_of([healthy(0), bad, healthy(2)]), 1, time_limit=1, skip_unreadable=True)
+    seen = [(clip.video, clip.index) for clip in loader]
+    assert seen == [*[("video 0", i) for i in range(3)], ("bad", 0), *[("video 2", i) for i in range(3)]]
+    assert list(loader.failures) == ["bad"]
+
+
+def test_a_call_has_a_time_limit_and_keeps_its_error():
+    assert call_with_time_limit(max, 3, 5, seconds=10) == 5
+    start = time.perf_counter()
+    with pytest.raises(TimeoutError, match=r"no result within 0\.2 s"):
+        call_with_time_limit(time.sleep, 60, seconds=0.2)
+    assert time.perf_counter() - start < 10
+    with pytest.raises(ValueError, match="invalid literal"):
+        call_with_time_limit(int, "x", seconds=10)
+    with pytest.raises(ValueError, match="the decoder crashed"):
+        call_with_time_limit(os._exit, 1, seconds=10)
