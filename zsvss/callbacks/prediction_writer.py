@@ -1,0 +1,270 @@
+"""What a run predicts, on disk: index PNGs, an overlay video and the list of segments, written clip by clip.
+
+Shapes: T frames, H W pixels.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from fractions import Fraction
+from pathlib import Path, PurePosixPath
+from types import TracebackType
+from typing import Any
+
+import av
+import numpy as np
+import numpy.typing as npt
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor
+
+from zsvss.data.clip import Clip
+from zsvss.viz.overlay import overlay
+from zsvss.viz.palette import VOID_ID, palette, write_index_png
+
+UInt8 = npt.NDArray[np.uint8]
+Labels = npt.NDArray[np.integer[Any]]
+
+
+class PredictionWriter(Callback):
+    """Writes the final frames of every clip below ``<folder>/<video>/``; memory does not grow with the pixels.
+
+    ``masks/<frame>.png`` holds the ids in palette mode (255: no label), ``overlay.mp4`` plays in a browser, and
+    ``segments.json`` lists each segment's id, colour, first and last frame and its area in every frame.
+
+    Args:
+        folder: where to write; ``None`` means ``predictions`` in the run folder.
+        in_test: write predictions in ``test`` as well, not only in ``predict``.
+        masks: write the index PNGs.
+        video: write the overlay video.
+        fps: frames per second of the overlay; ``None`` takes the source's, or 15 where it has none.
+        alpha: weight of the segments' colours in the overlay, 0..1.
+    """
+
+    def __init__(
+        self,
+        folder: str | None = None,
+        in_test: bool = False,
+        masks: bool = True,
+        video: bool = True,
+        fps: float | None = None,
+        alpha: float = 0.5,
+    ) -> None:
+        if fps is not None and fps <= 0:
+            raise ValueError(f"fps is {fps}; it must be above 0")
+        if not 0 <= alpha <= 1:
+            raise ValueError(f"alpha is {alpha}; allowed is 0 (frame alone) to 1 (segments alone)")
+        self.folder = Path(folder) if folder is not None else None
+        self.in_test = in_test
+        self.masks, self.video, self.fps, self.alpha = masks, video, fps, alpha
+        self._open: VideoPredictions | None = None
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Choose the folder."""
+        self.folder = self.folder or Path(trainer.default_root_dir) / "predictions"
+
+    def on_predict_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Clip,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Write the clip's final frames."""
+        if self._open is None or batch.is_first:
+            self._close()
+            assert self.folder is not None
+            self._open = VideoPredictions(
+                self.folder / safe_folder(batch.video),
+                batch.video,
+                masks=self.masks,
+                video=self.video,
+                fps=self.fps or source_fps(trainer, batch.video) or 15.0,
+                alpha=self.alpha,
+                colors=_colors(trainer),
+            )
+        labels_THW: Tensor = outputs["labels"][: batch.num_final]
+        frames_THW3 = batch.frames_THW3[: batch.num_final]
+        self._open.write(frames_THW3.cpu().numpy(), labels_THW.cpu().numpy(), batch.frame_names[: batch.num_final])
+        if batch.is_last:
+            self._close()
+
+    def on_test_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Clip,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Write the clip's final frames if wanted."""
+        if self.in_test:
+            self.on_predict_batch_end(trainer, pl_module, outputs, batch, batch_idx, dataloader_idx)
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Finish a video that was cut short."""
+        self._close()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Finish the video that was being written, so that what is there can be looked at."""
+        self._close()
+
+    def _close(self) -> None:
+        opened, self._open = self._open, None
+        if opened is not None:
+            opened.close()
+
+
+class VideoPredictions:
+    """The predictions of one video, written frame by frame.
+
+    Args:
+        folder: where to write.
+        name: the video's name.
+        masks: write the index PNGs.
+        video: write the overlay video.
+        fps: frames per second of the overlay.
+        alpha: weight of the segments' colours in the overlay.
+        colors: RGB of each id; by default `palette`.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        name: str,
+        *,
+        masks: bool = True,
+        video: bool = True,
+        fps: float = 15.0,
+        alpha: float = 0.5,
+        colors: Sequence[tuple[int, int, int]] | None = None,
+    ) -> None:
+        self.folder, self.name, self.alpha = folder, name, alpha
+        self.colors: UInt8 = np.array(colors, dtype=np.uint8) if colors else palette(VOID_ID)
+        self.masks = masks
+        (folder / "masks" if masks else folder).mkdir(parents=True, exist_ok=True)
+        self._movie = BrowserVideo(folder / "overlay.mp4", fps) if video else None
+        self._frame_names: list[str] = []
+        self._areas: dict[int, dict[int, int]] = {}
+        self._size: tuple[int, int] | None = None
+
+    def write(self, frames_THW3: UInt8, labels_THW: Labels, names: Sequence[str]) -> None:
+        """Write the video's next frames.
+
+        Args:
+            frames_THW3: uint8 RGB.
+            labels_THW: ids, negative where there is none, at the frames' size.
+            names: the frames' names.
+        """
+        for frame_HW3, labels_HW, name in zip(frames_THW3, labels_THW, names, strict=True):
+            self._size = (labels_HW.shape[0], labels_HW.shape[1])
+            if self.masks:
+                write_index_png(self.folder / "masks" / f"{name}.png", labels_HW, self.colors)
+            if self._movie is not None:
+                self._movie.write(overlay(frame_HW3, labels_HW, self.colors, self.alpha))
+            for segment, area in zip(*np.unique(labels_HW, return_counts=True), strict=True):
+                if segment >= 0:
+                    self._areas.setdefault(int(segment), {})[len(self._frame_names)] = int(area)
+            self._frame_names.append(name)
+
+    def close(self) -> None:
+        """Finish the overlay and write the list of segments."""
+        if self._movie is not None:
+            self._movie.close()
+        (self.folder / "segments.json").write_text(json.dumps(self.segments()) + "\n")
+
+    def segments(self) -> dict[str, Any]:
+        """The content of ``segments.json``; frames are counted from 0, areas are pixels."""
+        num_frames = len(self._frame_names)
+        height, width = self._size or (0, 0)
+        return {
+            "video": self.name,
+            "height": height,
+            "width": width,
+            "num_frames": num_frames,
+            "frame_names": self._frame_names,
+            "segments": [
+                {
+                    "id": segment,
+                    "color": self.colors[segment % len(self.colors)].tolist(),
+                    "first_frame": min(areas),
+                    "last_frame": max(areas),
+                    "num_frames": len(areas),
+                    "area": [areas.get(frame, 0) for frame in range(num_frames)],
+                }
+                for segment, areas in sorted(self._areas.items())
+            ],
+        }
+
+
+class BrowserVideo:
+    """An H.264 file with 4:2:0 colours and its index in front, which is what every browser plays.
+
+    That format needs even sizes: an odd last row or column is repeated once.
+
+    Args:
+        path: file to write.
+        fps: frames per second.
+    """
+
+    def __init__(self, path: Path, fps: float) -> None:
+        self.path, self.fps = path, fps
+        self._container: Any = None
+        self._stream: Any = None
+
+    def write(self, frame_HW3: UInt8) -> None:
+        """Append a frame; all must have one size."""
+        height, width = frame_HW3.shape[:2]
+        frame_HW3 = np.pad(frame_HW3, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+        if self._container is None:
+            self._container = av.open(str(self.path), "w", options={"movflags": "faststart"})
+            rate = Fraction(self.fps).limit_denominator(1001)
+            self._stream = self._container.add_stream("libx264", rate=rate)
+            self._stream.height, self._stream.width = frame_HW3.shape[:2]
+            self._stream.pix_fmt = "yuv420p"
+            self._stream.options = {"crf": "18", "preset": "veryfast"}
+        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame_HW3), format="rgb24")
+        self._container.mux(self._stream.encode(frame))
+
+    def close(self) -> None:
+        """Flush the encoder and finish the file."""
+        if self._container is not None:
+            self._container.mux(self._stream.encode(None))
+            self._container.close()
+            self._container = None
+
+    def __enter__(self) -> BrowserVideo:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def safe_folder(video: str) -> PurePosixPath:
+    """Relative folder for a video's name, which may hold slashes but cannot lead out of the run folder.
+
+    >>> str(safe_folder("frankfurt/000001")), str(safe_folder("../../etc")), str(safe_folder("/a"))
+    ('frankfurt/000001', 'etc', 'a')
+    """
+    parts = [part for part in PurePosixPath(video).parts if part not in ("/", "..", ".")]
+    return PurePosixPath(*parts or ["video"])
+
+
+def source_fps(trainer: Trainer, video: str) -> float | None:
+    """Frames per second of a video of the run's datamodule, where it knows."""
+    fps = getattr(getattr(trainer, "datamodule", None), "fps", None)
+    return fps(video) if callable(fps) else fps
+
+
+def _colors(trainer: Trainer) -> Sequence[tuple[int, int, int]] | None:
+    """The benchmark's palette in ``test`` where predictions are class ids; ids of clusters have none."""
+    module: Any = trainer.lightning_module
+    taxonomy = getattr(getattr(trainer, "datamodule", None), "taxonomy", None)
+    if trainer.testing and taxonomy is not None and module.naming.ground_truth_in_method:
+        return list(taxonomy.palette)
+    return None

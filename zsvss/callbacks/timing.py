@@ -1,0 +1,69 @@
+"""Where the time goes: seconds per frame of each stage."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_only
+
+from zsvss.data.clip import Clip
+
+
+class StageTiming(Callback):
+    """Adds up the segmenter's time per stage and writes it to ``timing.json`` (of this process) in the run folder.
+
+    Args:
+        output: run folder.
+    """
+
+    def __init__(self, output: str) -> None:
+        self.output = Path(output)
+        self._seconds: defaultdict[str, float] = defaultdict(float)
+        self._num_frames = 0
+        self._start = self._total = 0.0
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the clock."""
+        self._start = time.perf_counter()
+
+    def on_test_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Clip,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Add the clip's times."""
+        # Frames that an overlapping clip predicts again are paid for twice and counted once.
+        self._num_frames += batch.num_final
+        timings: dict[str, float] = pl_module.segmenter.timings  # type: ignore[union-attr, assignment]
+        for stage, seconds in timings.items():
+            self._seconds[stage] += seconds
+
+    @rank_zero_only  # type: ignore[untyped-decorator, unused-ignore]
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write the file."""
+        self._total = time.perf_counter() - self._start
+        self.output.mkdir(parents=True, exist_ok=True)
+        (self.output / "timing.json").write_text(json.dumps(self.summary(), indent=2) + "\n")
+
+    on_predict_start = on_test_start
+    on_predict_batch_end = on_test_batch_end
+    on_predict_end = on_test_end
+
+    def summary(self) -> dict[str, Any]:
+        """Frames, seconds in all, frames per second, and seconds per frame of each stage."""
+        num_frames = max(self._num_frames, 1)
+        return {
+            "num_frames": self._num_frames,
+            "seconds": round(self._total, 3),
+            "frames_per_second": round(self._num_frames / self._total, 3) if self._total else None,
+            "seconds_per_frame": {stage: round(value / num_frames, 5) for stage, value in self._seconds.items()},
+        }

@@ -1,0 +1,177 @@
+"""The method as a LightningModule: no optimizer, only test and predict steps around the segmenter.
+
+Shapes: T frames, H W pixels.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import time
+from collections.abc import Sequence
+
+import torch
+from lightning.pytorch import LightningModule
+from torch import Tensor
+
+from zsvss.backbones.base import Backbone
+from zsvss.data.clip import Clip
+from zsvss.data.datamodule import VideoDataModule
+from zsvss.metrics import (
+    ClusterNaming,
+    ConsistencyProtocol,
+    FirstFrameNaming,
+    VideoEvaluator,
+    VideoResult,
+    fold_results,
+    gather_results,
+    video_table,
+)
+from zsvss.segmenter import VideoSegmenter
+from zsvss.stages.context import SceneContext
+from zsvss.stages.features import AttentionFeatures
+from zsvss.stages.modulation import Modulation
+from zsvss.stages.refinement import Refinement
+
+_log = logging.getLogger(__name__)
+
+
+class VideoSegmentation(LightningModule):
+    """Segments videos clip by clip and, in ``test``, scores them.
+
+    Args:
+        backbone: the frozen diffusion model.
+        context: scene context model (stage 1); ``None`` clusters every frame on its own.
+        refinement: correspondence-based refinement (stage 2); ``None`` leaves the coarse labels as they are.
+        modulation: masked modulation (stage 3); ``None`` enlarges the refined labels to the frames' size.
+        features: what is clustered; ``None`` takes the paper's.
+        input_size: height and width at which the backbone sees the frames; ``None`` takes the frames' own.
+        naming: naming protocol, how clusters get their class names in ``test``; ``predict`` needs none.
+        seed: all randomness is drawn from (seed, dataset, video, clip).
+        windows: lengths C of the windows of video consistency.
+        consistency: protocol of video consistency.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        context: SceneContext | None,
+        refinement: Refinement | None,
+        modulation: Modulation | None,
+        features: AttentionFeatures | None = None,
+        input_size: tuple[int, int] | None = None,
+        naming: ClusterNaming | None = None,
+        seed: int = 0,
+        windows: Sequence[int] = (8, 16),
+        consistency: ConsistencyProtocol = "official",
+    ) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.segmenter = VideoSegmenter(
+            backbone, context, refinement, modulation, features=features, input_size=input_size
+        )
+        self.naming = naming or FirstFrameNaming()
+        self.seed = seed
+        self.windows = tuple(windows)
+        self.consistency: ConsistencyProtocol = consistency
+        self.results: list[VideoResult] = []
+        self.numbers: dict[str, float] = {}
+        self._evaluator: VideoEvaluator | None = None
+        self._video_start = 0.0
+
+    @property
+    def backbone_name(self) -> str:
+        """What to write beside a result: the backbone's class and its weights."""
+        source = getattr(self.backbone, "source", None)
+        return f"{type(self.backbone).__name__} ({source.name})" if source else type(self.backbone).__name__
+
+    @property
+    def data(self) -> VideoDataModule:
+        """The run's datamodule."""
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        if not isinstance(data, VideoDataModule):
+            raise TypeError(f"{type(self).__name__} needs a VideoDataModule, got {type(data).__name__}")
+        return data
+
+    def setup(self, stage: str) -> None:
+        """Read the weights; Lightning has set up and checked the data before."""
+        self.backbone.load()
+
+    def on_test_start(self) -> None:
+        """Forget an earlier run."""
+        self.results, self.numbers, self._evaluator = [], {}, None
+
+    def test_step(self, clip: Clip, batch_idx: int) -> dict[str, Tensor]:
+        """Segment a clip and score its final frames.
+
+        Returns:
+            ``labels``: int64 [T, H, W], class ids or cluster ids as the naming protocol has it.
+        """
+        if clip.is_first or self._evaluator is None:
+            self._video_start = time.perf_counter()
+            taxonomy = self.data.taxonomy
+            assert taxonomy is not None
+            self._evaluator = VideoEvaluator(clip.video, taxonomy, self.naming, self.windows, self.consistency)
+        labels_THW = self._segment(clip, self._first_labels(clip))
+
+        final = slice(clip.num_final)
+        raw_THW = None if clip.labels_THW is None else clip.labels_THW[final]
+        self._evaluator.update(labels_THW[final], raw_THW, clip.labelled_T[final].cpu())
+        if clip.is_last:
+            self._finish_video(self._evaluator.finish(time.perf_counter() - self._video_start))
+        return {"labels": labels_THW}
+
+    def on_test_epoch_end(self) -> None:
+        """Gather the videos of all processes and log the benchmark's numbers."""
+        self.results = gather_results(self.results)
+        self.numbers = fold_results(self.results)
+        self.log_dict(self.numbers, rank_zero_only=True)
+
+    def predict_step(self, clip: Clip, batch_idx: int) -> dict[str, Tensor]:
+        """Segment a clip.
+
+        Returns:
+            ``labels``: int64 cluster ids [T, H, W].
+        """
+        return {"labels": self._segment(clip, None)}
+
+    def _segment(self, clip: Clip, first_labels_HW: Tensor | None) -> Tensor:
+        if clip.is_first:
+            self.segmenter.reset()
+        generator = clip_generator(self.seed, self.data.name, clip.video, clip.index)
+        labels_THW: Tensor = self.segmenter(clip.frames_THW3, generator=generator, first_labels_HW=first_labels_HW)
+        return labels_THW
+
+    def _first_labels(self, clip: Clip) -> Tensor | None:
+        """First frame's class ids, for the protocol that puts them into the method."""
+        if not (clip.is_first and isinstance(self.naming, FirstFrameNaming)):
+            return None
+        if clip.labels_THW is None or not clip.labelled_T[0]:
+            raise ValueError(
+                f"{clip.video}: its first frame has no ground truth, which naming protocol {self.naming.name!r} needs; "
+                "choose another, such as --model.naming LabelledFrameNaming"
+            )
+        taxonomy = self.data.taxonomy
+        assert taxonomy is not None
+        return self.naming.first_labels(taxonomy.class_ids(clip.labels_THW[0]), taxonomy.num_classes)
+
+    def _finish_video(self, result: VideoResult) -> None:
+        self.results.append(result)
+        self._evaluator = None
+        (row,) = video_table([result])
+        scores = ", ".join(
+            f"{name} {100 * value:.2f}" for name, value in row.items() if name.startswith(("mIoU", "VC", "self"))
+        )
+        _log.info("%s: %d frames in %.1f s, %s", result.name, result.num_frames, result.seconds or 0.0, scores)
+
+
+def clip_generator(seed: int, dataset: str, video: str, clip: int) -> torch.Generator:
+    """Random numbers of one clip, the same whatever was computed before, on whichever process.
+
+    >>> first, again = (torch.rand(2, generator=clip_generator(0, "vspw", "bear", 3)) for _ in range(2))
+    >>> bool((first == again).all())
+    True
+    """
+    digest = hashlib.sha256("\0".join([str(seed), dataset, video, str(clip)]).encode()).digest()
+    # On the CPU, so that the numbers do not depend on the device.
+    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)

@@ -1,0 +1,202 @@
+"""The command line: ``python -m zsvss.run test|predict --config X.yaml [--config overlay.yaml] [--key value] ...``.
+
+A component is chosen by its class, switched off by ``null`` and set by its constructor's arguments:
+``--model.refinement null``, ``--data CamVid --data.root data/camvid``, ``--model.modulation.strength 10``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import logging
+import os
+import pkgutil
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NoReturn, get_args, get_type_hints
+
+import yaml
+from lightning.pytorch import Callback
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.loggers import CSVLogger, Logger
+
+import zsvss
+from zsvss.callbacks.prediction_writer import PredictionWriter
+from zsvss.callbacks.progress import FrameProgressBar
+from zsvss.callbacks.results import ResultWriter
+from zsvss.callbacks.timing import StageTiming
+from zsvss.config import explain, resolve_configs
+from zsvss.data.datamodule import VideoDataModule
+from zsvss.logs import log_to_file, quiet_console
+from zsvss.module import VideoSegmentation
+from zsvss.tracking import prepare_wandb
+
+_log = logging.getLogger(__name__)
+
+# Subcommands that are no Lightning runs, by name: each is given the rest of the command line.
+COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {}
+
+_COMPONENTS = ("backbones", "data", "metrics", "stages")
+_DEFAULT_STAGES = {
+    "model.context": "KNNSceneContext",
+    "model.refinement": "CorrespondenceRefinement",
+    "model.modulation": "MaskedModulation",
+    "model.naming": "FirstFrameNaming",
+}
+_TRAINER_DEFAULTS: dict[str, Any] = {
+    "use_distributed_sampler": False,  # the datamodule gives whole videos to each process
+    "enable_checkpointing": False,
+    "enable_model_summary": False,
+}
+# What changes where and how fast a run is computed, but not its numbers.
+_NOT_IN_RUN_NAME = ("trainer", "output", "results", "predictions", "config")
+
+
+class _Parser(LightningArgumentParser):
+    """Says what was wrong in one message instead of printing every option."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        if not self.exit_on_error:
+            super().error(message, ex)
+        known = {option.removeprefix("--") for parser in _subparsers(self) for option in parser._option_string_actions}
+        options = {option for option in known if not option.endswith(".help")}
+        fail(explain(message, options, slots()), 2)
+
+
+class CommandLine(LightningCLI):
+    """LightningCLI with `VideoSegmentation` as its model and any `VideoDataModule` as its data."""
+
+    def __init__(self, arguments: Sequence[str]) -> None:
+        self.config_names = [Path(path).stem for path in config_paths(arguments)]
+        super().__init__(
+            VideoSegmentation,
+            VideoDataModule,
+            subclass_mode_data=True,
+            args=list(arguments),
+            trainer_defaults=_TRAINER_DEFAULTS,
+            parser_class=_Parser,
+            parser_kwargs={"parser_mode": "omegaconf", "description": __doc__.splitlines()[0]},
+            save_config_kwargs={"overwrite": True},
+            seed_everything_default=False,
+            auto_configure_optimizers=False,
+            load_from_checkpoint_support=False,
+        )
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        """Lightning's subcommands without the arguments that make no sense here."""
+        skipped = {"model", "dataloaders", "datamodule", "ckpt_path", "weights_only", "verbose", "return_predictions"}
+        return {"test": skipped, "predict": skipped}
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add the run folder and what a run writes; fill the method's slots."""
+        parser.add_argument(
+            "--output", type=str | None, default=None, help="Run folder (default: runs/<names of the configs>-<hash>)."
+        )
+        parser.add_lightning_class_args(ResultWriter, "results")
+        parser.add_lightning_class_args(PredictionWriter, "predictions")
+        parser.set_defaults({slot: {"class_path": name} for slot, name in _DEFAULT_STAGES.items()})
+
+    def before_instantiate_classes(self) -> None:
+        """Choose the run folder."""
+        config = self.config[self.subcommand]
+        config.output = config.output or str(Path("runs") / self._run_name())
+        config.trainer.default_root_dir = config.output
+        prepare_wandb(config.trainer.get("logger"), config.output)
+
+    def instantiate_trainer(self, **kwargs: Any) -> Any:
+        """Add what every run has: the CSV log, the clock, the progress bar."""
+        trainer = self.config_init[self.subcommand].trainer
+        output = trainer.default_root_dir
+        chosen = trainer.logger if isinstance(trainer.logger, list) else [trainer.logger]
+        loggers = [logger for logger in chosen if logger not in (None, True, False)]
+        callbacks = [*(trainer.callbacks or []), StageTiming(output)]
+        if trainer.enable_progress_bar is not False:
+            callbacks.append(FrameProgressBar())
+        return super().instantiate_trainer(
+            logger=[CSVLogger(output, name="", version=""), *loggers], callbacks=callbacks, **kwargs
+        )
+
+    def test(self, **kwargs: Any) -> None:
+        """Score; `ResultWriter` prints the table."""
+        with log_to_file(self.trainer.default_root_dir, self.trainer.global_rank):
+            self.trainer.test(**kwargs, verbose=False)
+        self._say_where("results")
+
+    def predict(self, **kwargs: Any) -> None:
+        """Segment; `PredictionWriter` writes clip by clip, nothing is kept."""
+        with log_to_file(self.trainer.default_root_dir, self.trainer.global_rank):
+            self.trainer.predict(**kwargs, return_predictions=False)
+        self._say_where("predictions")
+
+    def _say_where(self, what: str) -> None:
+        if self.trainer.is_global_zero:
+            folder = self.config[self.subcommand].predictions.folder or self.trainer.default_root_dir
+            print(f"{what} in {folder if what == 'predictions' else self.trainer.default_root_dir}")
+
+    def _run_name(self) -> str:
+        """Names of the configs and a hash of what decides the result, so that other settings get another folder."""
+        dump = yaml.safe_load(self.parser.dump(self.config, skip_none=False))[self.subcommand]
+        decisive = {key: value for key, value in dump.items() if key not in _NOT_IN_RUN_NAME}
+        decisive["precision"] = dump["trainer"]["precision"]
+        digest = hashlib.sha256(yaml.safe_dump(decisive, sort_keys=True).encode()).hexdigest()
+        return "-".join([*(self.config_names or [str(self.subcommand)]), digest[:8]])
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if not arguments:
+        arguments = ["--help"]
+    if arguments[0] in COMMANDS:
+        return COMMANDS[arguments[0]](arguments[1:])
+    quiet_console()
+    import_components()
+    try:
+        CommandLine(resolve_configs(arguments))
+    except (ValueError, OSError) as error:
+        _log.debug("the run stopped", exc_info=True)
+        if os.environ.get("ZSVSS_TRACEBACK"):
+            raise
+        fail(str(error), 1)
+    return 0
+
+
+def import_components() -> None:
+    """Import every module of the component packages, so that their classes are known by bare name."""
+    for name in _COMPONENTS:
+        package = importlib.import_module(f"{zsvss.__name__}.{name}")
+        for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+            importlib.import_module(module.name)
+
+
+def config_paths(arguments: Sequence[str]) -> list[str]:
+    """Values of ``--config``."""
+    pairs = zip(arguments, [*arguments, ""][1:], strict=True)
+    given = [(name, value) for name, value in pairs if name in ("--config", "-c") or name.startswith("--config=")]
+    return [value if "=" not in name else name.partition("=")[2] for name, value in given]
+
+
+def fail(message: str, code: int) -> NoReturn:
+    """Print one clear error and leave."""
+    print(f"error: {message}", file=sys.stderr)
+    raise SystemExit(code)
+
+
+def slots() -> dict[str, type]:
+    """Base class of what may be put into each key of the model, and into ``data``."""
+    hints = get_type_hints(VideoSegmentation.__init__)
+    classes = {f"model.{name}": (get_args(hint) or (hint,))[0] for name, hint in hints.items()}
+    return {"data": VideoDataModule, "trainer.logger": Logger, "trainer.callbacks": Callback} | {
+        key: cls for key, cls in classes.items() if isinstance(cls, type)
+    }
+
+
+def _subparsers(parser: Any) -> list[Any]:
+    subcommands = getattr(parser, "_subcommands_action", None)
+    return [parser, *(subcommands.choices.values() if subcommands else [])]
+
+
+if __name__ == "__main__":
+    sys.exit(main())
