@@ -256,9 +256,14 @@ def safe_folder(video: str) -> PurePosixPath:
 
 
 def source_fps(trainer: Trainer, video: str) -> float | None:
-    """Frames per second of a video of the run's datamodule, where it knows."""
-    fps = getattr(getattr(trainer, "datamodule", None), "fps", None)
-    return fps(video) if callable(fps) else fps
+    """Frames per second of a video file of the run; ``None`` for images and generated videos."""
+    data: Any = trainer.datamodule  # type: ignore[attr-defined]
+    paths = [getattr(entry, "frames", None) for entry in data.videos() if entry.name == video]
+    if not paths or not isinstance(paths[0], Path):
+        return None
+    with av.open(str(paths[0])) as container:
+        rate = container.streams.video[0].average_rate
+    return float(rate) if rate else None
 
 
 def _colors(trainer: Trainer) -> Sequence[tuple[int, int, int]] | None:

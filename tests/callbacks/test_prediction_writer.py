@@ -1,0 +1,101 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from PIL import Image
+
+from zsvss.callbacks.prediction_writer import BrowserVideo, PredictionWriter, VideoPredictions
+
+
+def _video(num_frames: int, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(0)
+    frames_THW3 = np.repeat(np.repeat(rng.integers(0, 256, (num_frames, 4, 4, 3), dtype=np.uint8), 16, 1), 16, 2)
+    labels_THW = rng.integers(0, 5, (num_frames, height, width))
+    labels_THW[labels_THW == 3] = -1
+    labels_THW[: num_frames // 2, 0, 0] = 7  # appears only in the first half
+    labels_THW[num_frames // 2 :][labels_THW[num_frames // 2 :] == 7] = 0
+    return frames_THW3[:, :height, :width], labels_THW
+
+
+def _decode(path: Path) -> np.ndarray:
+    with av.open(str(path)) as container:
+        return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
+
+
+@pytest.mark.parametrize(("height", "width"), [(32, 48), (31, 47), (33, 64)])
+def test_writes_what_was_predicted(tmp_path: Path, height: int, width: int) -> None:
+    frames_THW3, labels_THW = _video(6, height, width)
+    names = [f"{2 * number + 5:04d}" for number in range(6)]
+    writer = VideoPredictions(tmp_path / "swan", "swan", fps=10)
+    writer.write(frames_THW3[:4], labels_THW[:4], names[:4])
+    writer.write(frames_THW3[4:], labels_THW[4:], names[4:])
+    writer.close()
+
+    written = sorted((tmp_path / "swan" / "masks").iterdir())
+    assert [path.stem for path in written] == names
+    for path, labels_HW in zip(written, labels_THW, strict=True):
+        with Image.open(path) as image:
+            assert image.mode == "P"
+            np.testing.assert_array_equal(np.asarray(image), np.where(labels_HW < 0, 255, labels_HW))
+
+    segments = json.loads((tmp_path / "swan" / "segments.json").read_text())
+    assert (segments["height"], segments["width"], segments["num_frames"]) == (height, width, 6)
+    assert segments["frame_names"] == names
+    assert [segment["id"] for segment in segments["segments"]] == [0, 1, 2, 4, 7]
+    for segment in segments["segments"]:
+        area = (labels_THW == segment["id"]).sum((1, 2))
+        assert segment["area"] == area.tolist()
+        present = np.flatnonzero(area)
+        assert (segment["first_frame"], segment["last_frame"]) == (present[0], present[-1])
+        assert segment["num_frames"] == len(present)
+    assert segments["segments"][-1]["last_frame"] == 2
+
+
+@pytest.mark.parametrize(("height", "width"), [(32, 48), (31, 47)])
+def test_overlay_is_what_browsers_play(tmp_path: Path, height: int, width: int) -> None:
+    frames_THW3, labels_THW = _video(6, height, width)
+    writer = VideoPredictions(tmp_path, "swan", fps=12.5, masks=False, alpha=0.0)
+    writer.write(frames_THW3, np.zeros_like(labels_THW), [str(number) for number in range(6)])
+    writer.close()
+
+    path = tmp_path / "overlay.mp4"
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        assert (stream.codec_context.name, stream.codec_context.pix_fmt) == ("h264", "yuv420p")
+        assert float(stream.average_rate) == 12.5
+    content = path.read_bytes()
+    assert content.index(b"moov") < content.index(b"mdat"), "a browser has to load the whole file before it can start"
+    decoded = _decode(path)
+    assert decoded.shape == (6, height + height % 2, width + width % 2, 3)
+    # Without labels' colours the overlay is the video, up to compression and halved colour resolution.
+    error = np.abs(decoded[:, :height, :width].astype(float) - frames_THW3)
+    assert np.median(error) < 8
+
+
+def test_nothing_but_segments_if_nothing_else_is_wanted(tmp_path: Path) -> None:
+    frames_THW3, labels_THW = _video(2, 8, 8)
+    writer = VideoPredictions(tmp_path / "v", "v", masks=False, video=False)
+    writer.write(frames_THW3, labels_THW, ["a", "b"])
+    writer.close()
+    assert [path.name for path in (tmp_path / "v").iterdir()] == ["segments.json"]
+
+
+def test_video_is_finished_after_an_exception(tmp_path: Path) -> None:
+    def interrupted() -> None:
+        with BrowserVideo(tmp_path / "a.mp4", 5) as movie:
+            movie.write(np.zeros((16, 16, 3), dtype=np.uint8))
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        interrupted()
+    assert len(_decode(tmp_path / "a.mp4")) == 1
+
+
+@pytest.mark.parametrize(("setting", "value"), [("fps", 0.0), ("fps", -3.0), ("alpha", 1.5)])
+def test_impossible_settings(setting: str, value: float) -> None:
+    with pytest.raises(ValueError, match=f"{setting} is {value}"):
+        PredictionWriter(**{setting: value})
