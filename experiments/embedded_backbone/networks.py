@@ -69,11 +69,11 @@ class AutoencoderTraining(LightningModule):
         kl_weight: Weight of the posterior's mean divergence from the unit Gaussian.
     """
 
-    def __init__(self, learning_rate: float = 1e-3, kl_weight: float = 1e-3) -> None:
+    def __init__(self, learning_rate: float = 1e-3, kl_weight: float = 1e-6) -> None:
         super().__init__()
         self.learning_rate, self.kl_weight = learning_rate, kl_weight
         self.network = build_autoencoder()
-        self.average = AveragedModel(self.network, multi_avg_fn=get_ema_multi_avg_fn(0.998))
+        self.average = AveragedModel(self.network, multi_avg_fn=get_ema_multi_avg_fn(0.995)).requires_grad_(False)
 
     def training_step(self, images_B3HW: Tensor, batch_index: int) -> Tensor:
         """Reconstruction loss of one batch of crops."""
@@ -94,7 +94,7 @@ class AutoencoderTraining(LightningModule):
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Adam with betas that suit a short run."""
-        return torch.optim.Adam(self.parameters(), self.learning_rate, betas=(0.9, 0.99))
+        return torch.optim.Adam(self.network.parameters(), self.learning_rate, betas=(0.9, 0.99))
 
 
 class Denoiser(nn.Module):
@@ -134,7 +134,7 @@ class DenoiserTraining(LightningModule):
         self.learning_rate, self.warmup, self.drop = learning_rate, warmup, drop
         self.low_share, self.low_limit = low_share, low_limit
         self.network = Denoiser()
-        self.average = AveragedModel(self.network, multi_avg_fn=get_ema_multi_avg_fn(0.998))
+        self.average = AveragedModel(self.network, multi_avg_fn=get_ema_multi_avg_fn(0.998)).requires_grad_(False)
         self.scheduler = build_scheduler()
 
     def training_step(self, moments: tuple[Tensor, Tensor], batch_index: int) -> Tensor:

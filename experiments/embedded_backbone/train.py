@@ -8,6 +8,7 @@ averaged weights as diffusers folders.
 from __future__ import annotations
 
 import argparse
+import os
 import tempfile
 from datetime import timedelta
 from pathlib import Path
@@ -17,7 +18,7 @@ from export import export_autoencoder, export_denoiser, standardise_latents
 from lightning import LightningModule, Trainer, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
-from material import Crops, Latents, encode_frames, render_frames
+from material import FRAMES_A_SCENE, Crops, Latents, encode_frames, render_frames
 from networks import AutoencoderTraining, DenoiserTraining
 from torch.utils.data import DataLoader, Dataset, RandomSampler
 
@@ -33,14 +34,15 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--output", type=Path, default=Path(backbones.__path__[0]) / "embedded", help="exported weights"
     )
-    parser.add_argument("--scenes", type=int, default=6000, help="training scenes, four frames each")
+    parser.add_argument("--scenes", type=int, default=2500, help="training scenes, four frames each")
     parser.add_argument("--autoencoder-steps", type=int, default=6000)
     parser.add_argument("--autoencoder-minutes", type=float, default=25)
     parser.add_argument("--unet-steps", type=int, default=12000)
     parser.add_argument("--unet-minutes", type=float, default=90)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--learning-rate", type=float, default=4e-4)
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--processes", type=int, default=2, help="training processes, each on `threads` threads")
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--export-only", action="store_true", help="export the newest checkpoints and stop")
     return parser.parse_args()
@@ -54,12 +56,14 @@ def fit(
     keeper = ModelCheckpoint(folder, filename="{step:06d}", every_n_train_steps=500, save_top_k=-1, save_last=True)
     trainer = Trainer(
         accelerator="cpu",
+        devices=args.processes,
+        strategy="ddp" if args.processes > 1 else "auto",
         precision="bf16-mixed",
         max_steps=steps,
         max_epochs=-1,
         max_time=timedelta(minutes=minutes),
         callbacks=[keeper],
-        logger=CSVLogger(args.work, name=f"{name}_log"),
+        logger=CSVLogger(args.work, name=f"{name}_log", flush_logs_every_n_steps=20),
         log_every_n_steps=20,
         gradient_clip_val=1.0,
         enable_progress_bar=False,
@@ -67,7 +71,7 @@ def fit(
     )
     generator = torch.Generator().manual_seed(args.seed)
     sampler = RandomSampler(data, generator=generator)  # type: ignore[arg-type]
-    loader = DataLoader(data, batch, sampler=sampler, drop_last=True)
+    loader = DataLoader(data, batch // args.processes, sampler=sampler, drop_last=True)
     last = folder / "last.ckpt"
     trainer.fit(module, loader, ckpt_path=last if last.exists() else None, weights_only=False)
     trainer.save_checkpoint(last)
@@ -78,28 +82,35 @@ def main() -> None:
     """Run whatever part is not done yet."""
     args = parse()
     torch.set_num_threads(args.threads)
+    rank = int(os.environ.get("LOCAL_RANK", "0"))  # Lightning starts this script once more for every further process
     seed_everything(args.seed)
     args.work.mkdir(parents=True, exist_ok=True)
-    frames_NHW3 = render_frames(args.work / "frames.npy", args.scenes, args.threads)
+    frames_NHW3 = render_frames(args.work / "frames.npy", args.scenes, args.threads)[: args.scenes * FRAMES_A_SCENE]
 
     stage_a, done = AutoencoderTraining(), args.work / "autoencoder" / "done"
     last = args.work / "autoencoder" / "last.ckpt"
     if not done.exists() and not args.export_only:
-        crops = Crops(frames_NHW3, (64, 96), args.seed)
-        last = fit("autoencoder", stage_a, crops, 12, args.autoencoder_steps, args.autoencoder_minutes, args)
-        done.touch()
+        seed_everything(args.seed + rank)  # every process draws its own noise
+        crops = Crops(frames_NHW3, (64, 64), args.seed)
+        last = fit("autoencoder", stage_a, crops, 8, args.autoencoder_steps, args.autoencoder_minutes, args)
+        if rank == 0:
+            done.touch()
     stage_a.load_state_dict(torch.load(last, weights_only=False)["state_dict"])
     autoencoder = stage_a.average.module.eval()
     standardise_latents(autoencoder, frames_NHW3)
-    export_autoencoder(autoencoder, args.output)
+    if rank == 0:
+        export_autoencoder(autoencoder, args.output)
 
     moments_N2chw = encode_frames(args.work / "latents.npy", frames_NHW3, autoencoder)
     seed_everything(args.seed)
     stage_b, last = DenoiserTraining(args.learning_rate), args.work / "unet" / "last.ckpt"
     if not args.export_only:
-        last = fit("unet", stage_b, Latents(moments_N2chw), args.batch, args.unet_steps, args.unet_minutes, args)
-    stage_b.load_state_dict(torch.load(last, weights_only=False)["state_dict"])
-    export_denoiser(stage_b.average.module, args.output)
+        seed_everything(args.seed + rank)
+        latents = Latents(moments_N2chw)
+        last = fit("unet", stage_b, latents, args.batch, args.unet_steps, args.unet_minutes, args)
+    if rank == 0:
+        stage_b.load_state_dict(torch.load(last, weights_only=False)["state_dict"])
+        export_denoiser(stage_b.average.module, args.output)
 
 
 if __name__ == "__main__":
