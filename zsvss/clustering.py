@@ -200,7 +200,7 @@ def nearest_neighbors(queries_Mc: Tensor, points_Nc: Tensor, num_neighbors: int)
         distances_MN = _squared_distances(chunk_Mc - offset_c, centered_Nc)
         candidates = distances_MN.topk(num_candidates, largest=False).indices.sort(1).values
         differences = points_Nc[candidates].double() - chunk_Mc.double()[:, None]
-        order = differences.square().sum(2).sort(1, stable=True).indices
+        order = differences.square().sum(2).sort(dim=1, stable=True).indices
         found.append(candidates.gather(1, order[:, :num_neighbors]))
     return torch.cat(found)
 

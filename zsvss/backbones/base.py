@@ -143,9 +143,16 @@ class Backbone(nn.Module, ABC):
 
     @abstractmethod
     def denoise(
-        self, x_Bchw: Tensor, step: int, recording: Recording, frames_B: Tensor, offset_Bn: Tensor | None = None
+        self,
+        x_Bchw: Tensor,
+        step: int,
+        recording: Recording,
+        frames_B: Tensor,
+        offset_Bn: Tensor | None = None,
+        *,
+        inject: bool = True,
     ) -> Tensor:
-        """Take one sampling step with the recorded attention injected.
+        """Take one sampling step with the recorded attention injected and, if asked, the attention modulated.
 
         Args:
             x_Bchw: float32 latents before the step; row b belongs to frame ``frames_B[b]``.
@@ -153,6 +160,7 @@ class Backbone(nn.Module, ABC):
             recording: of this clip's feature pass.
             frames_B: int64 frame of each row; a backbone that couples frames wants whole clips, one after another.
             offset_Bn: modulation added to the modulated attention's output on the token grid, or ``None``.
+            inject: replace attention by the recorded one; ``False`` lets the rows attend freely.
 
         Returns:
             float32 latents after the step.

@@ -252,9 +252,16 @@ class StableDiffusion(Backbone):
         return recording
 
     def denoise(
-        self, x_Bchw: Tensor, step: int, recording: Recording, frames_B: Tensor, offset_Bn: Tensor | None = None
+        self,
+        x_Bchw: Tensor,
+        step: int,
+        recording: Recording,
+        frames_B: Tensor,
+        offset_Bn: Tensor | None = None,
+        *,
+        inject: bool = True,
     ) -> Tensor:
-        edits = self._injection(step, recording, frames_B)
+        edits = self._injection(step, recording, frames_B) if inject else {}
         if offset_Bn is not None and self.reuse_recorded:
             output_GBchw = self._resumed_pass(recording, frames_B, offset_Bn, edits)
         else:

@@ -1,0 +1,222 @@
+"""The video segmenter: the paper's figure 3 as code.
+
+frames -> latents -> features -> coarse labels -> refined labels -> segmentation.
+
+Shape legend: T frames of a clip, H W pixels at the frame's own size, n feature tokens, c channels.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Literal, overload
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torch.nn import functional
+
+from zsvss.backbones.base import Backbone, ClipNoise, Conditioning, FeatureKey
+from zsvss.stages.context import Memory, PerFrameClustering, SceneContext
+from zsvss.stages.features import AttentionFeatures
+from zsvss.stages.modulation import LabelledClip, Modulation, NearestUpsampling
+from zsvss.stages.refinement import Refinement
+from zsvss.stages.trace import Trace
+
+
+class VideoSegmenter(nn.Module):
+    """Segments a video clip by clip, consistently; the state of the video lives here.
+
+    Args:
+        backbone: a loaded diffusion model.
+        context: scene context model; ``None`` clusters every frame on its own (:class:`PerFrameClustering`).
+        refinement: correspondence-based refinement; ``None`` keeps the coarse labels.
+        modulation: masked modulation; ``None`` enlarges the token cells (:class:`NearestUpsampling`).
+        features: what is clustered.
+        input_size: height and width at which the backbone sees the frames, rounded down to its multiple; ``None``
+            takes the frames' own. Labels always come back at the frames' own size.
+
+    Example:
+        >>> segmenter = VideoSegmenter(backbone, KNNSceneContext())  # doctest: +SKIP
+        >>> for clip in clips:  # doctest: +SKIP
+        ...     labels_THW = segmenter(clip.frames_THW3)
+        >>> segmenter.reset()  # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        context: SceneContext | None = None,
+        refinement: Refinement | None = None,
+        modulation: Modulation | None = None,
+        *,
+        features: AttentionFeatures | None = None,
+        input_size: tuple[int, int] | None = None,
+    ) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.context = context or PerFrameClustering()
+        self.refinement = refinement
+        self.modulation = modulation or NearestUpsampling()
+        self.features = features or AttentionFeatures()
+        self.input_size = input_size
+        self.memory: Memory | None = None
+        self.timings: dict[str, float] = {}
+
+    def reset(self) -> None:
+        """Forget the video; the next clip opens a new one."""
+        self.memory = None
+
+    @overload
+    def forward(
+        self,
+        frames_THW3: Tensor,
+        *,
+        generator: torch.Generator | None = ...,
+        first_labels_HW: Tensor | None = ...,
+        noise: ClipNoise | None = ...,
+        conditioning: Conditioning | None = ...,
+        trace: Literal[False] = ...,
+    ) -> Tensor: ...
+
+    @overload
+    def forward(
+        self,
+        frames_THW3: Tensor,
+        *,
+        generator: torch.Generator | None = ...,
+        first_labels_HW: Tensor | None = ...,
+        noise: ClipNoise | None = ...,
+        conditioning: Conditioning | None = ...,
+        trace: Literal[True],
+    ) -> tuple[Tensor, Trace]: ...
+
+    @torch.inference_mode()
+    def forward(
+        self,
+        frames_THW3: Tensor,
+        *,
+        generator: torch.Generator | None = None,
+        first_labels_HW: Tensor | None = None,
+        noise: ClipNoise | None = None,
+        conditioning: Conditioning | None = None,
+        trace: bool = False,
+    ) -> Tensor | tuple[Tensor, Trace]:
+        """Segment the next clip of the video.
+
+        Args:
+            frames_THW3: uint8 RGB frames at their own size.
+            generator: CPU generator of the clip's noise and clustering; a fixed seed if ``None``.
+            first_labels_HW: classes of the first frame at any size, negative where void: clusters of the video then
+                bear class ids. Read only at the first clip of a video.
+            noise: random numbers to use in place of the generator's.
+            conditioning: in place of the backbone's own.
+            trace: also return every intermediate.
+
+        Returns:
+            int64 labels [T, H, W] on the backbone's device: cluster ids, or class ids with ``first_labels_HW``; with
+            ``trace`` also the :class:`Trace`.
+
+        Raises:
+            ValueError: if the frames are not uint8 [T, H, W, 3] or too small for the backbone.
+        """
+        generator = generator or torch.Generator().manual_seed(0)
+        kept = Trace()
+        self.timings = {}
+        with self._timed("encode"):
+            images_T3HW = self.to_images(frames_THW3)
+            noise = noise or self.backbone.sample_noise(*images_T3HW.shape[:1], *images_T3HW.shape[2:], generator)
+            latents_Tcuv = self.backbone.encode(images_T3HW, noise)
+        with self._timed("record"):
+            conditioning = conditioning or self.backbone.condition(images_T3HW, noise)
+            noised_Tcuv = self.backbone.add_noise(latents_Tcuv, noise)
+            recording = self.backbone.record(noised_Tcuv, conditioning, self._feature_keys())
+            features_Tnc = self.features(self.backbone, recording)
+            grid = self.features.grid(recording)
+        with self._timed("context"), full_precision(features_Tnc.device):
+            coarse_Tn, memory = self._coarse_labels(features_Tnc, grid, generator, first_labels_HW)
+        with self._timed("refinement"), full_precision(features_Tnc.device):
+            refined_Tn = coarse_Tn
+            if self.refinement is not None:
+                kept.correspondence_Tnc = self.refinement.features(self.backbone, recording)
+                refined_Tn, kept.trajectories_TP = self.refinement(kept.correspondence_Tnc, coarse_Tn, grid)
+            self.memory = self.context.update(features_Tnc, refined_Tn, memory)
+        with self._timed("modulation"):
+            labelled = LabelledClip(refined_Tn.unflatten(1, grid), memory.label_set_L, frames_THW3, recording)
+            labels_THW = self.modulation(self.backbone, labelled, kept if trace else None)
+        if not trace:
+            return labels_THW
+        kept.noise, kept.latents_Tcuv, kept.recording, kept.features_Tnc = noise, latents_Tcuv, recording, features_Tnc
+        kept.grid, kept.coarse_Tn, kept.refined_Tn, kept.label_set_L = grid, coarse_Tn, refined_Tn, memory.label_set_L
+        kept.labels_THW = labels_THW
+        return labels_THW, kept
+
+    def to_images(self, frames_THW3: Tensor) -> Tensor:
+        """Resize frames to the backbone's input (PIL bicubic, if the size differs) and scale them to [-1, 1].
+
+        Returns:
+            float32 [T, 3, H', W'], contiguous, on the backbone's device.
+        """
+        if frames_THW3.ndim != 4 or frames_THW3.shape[-1] != 3 or frames_THW3.dtype != torch.uint8:
+            raise ValueError(
+                f"frames must be uint8 [T, H, W, 3]; found {frames_THW3.dtype} {list(frames_THW3.shape)}."
+            )
+        own = (frames_THW3.shape[1], frames_THW3.shape[2])
+        multiple = self.backbone.size_multiple
+        height, width = (side // multiple * multiple for side in self.input_size or own)
+        if height == 0 or width == 0:
+            raise ValueError(
+                f"frames of {own[0]}x{own[1]} pixels are too small: this backbone needs at least {multiple}x{multiple}. "
+                f"Set model.input_size to a multiple of {multiple} to enlarge them."
+            )
+        if (height, width) != own:
+            resized = [
+                np.asarray(Image.fromarray(frame).resize((width, height), Image.Resampling.BICUBIC))
+                for frame in frames_THW3.cpu().numpy()
+            ]
+            frames_THW3 = torch.from_numpy(np.stack(resized))
+        # Contiguous: torch's CPU group norm loses four digits on channels-last input.
+        images_T3HW = frames_THW3.to(self.backbone.device).permute(0, 3, 1, 2).contiguous()
+        return images_T3HW.to(torch.float32) / 255 * 2 - 1
+
+    def _feature_keys(self) -> list[FeatureKey]:
+        keys = self.features.keys(self.backbone)
+        if self.refinement is not None:
+            keys = keys + self.refinement.features.keys(self.backbone)
+        return keys
+
+    def _coarse_labels(
+        self,
+        features_Tnc: Tensor,
+        grid: tuple[int, int],
+        generator: torch.Generator,
+        first_labels_HW: Tensor | None,
+    ) -> tuple[Tensor, Memory]:
+        if self.memory is not None:
+            return self.context.resume(features_Tnc, self.memory, generator)
+        names_n = None if first_labels_HW is None else to_grid(first_labels_HW, grid).flatten()
+        return self.context.start(features_Tnc, generator, names_n)
+
+    @contextmanager
+    def _timed(self, stage: str) -> Iterator[None]:
+        """Add the stage's seconds to :attr:`timings`; on a GPU, of finished work."""
+        start = self._clock()
+        yield
+        self.timings[stage] = self.timings.get(stage, 0.0) + self._clock() - start
+
+    def _clock(self) -> float:
+        if self.backbone.device.type == "cuda":
+            torch.cuda.synchronize(self.backbone.device)
+        return time.perf_counter()
+
+
+def to_grid(labels_HW: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Resize a label map to the token grid by nearest neighbour; int64."""
+    return functional.interpolate(labels_HW[None, None].double(), grid, mode="nearest")[0, 0].long()
+
+
+def full_precision(device: torch.device) -> torch.autocast:
+    """Switch autocast off: distances and similarities are computed in the precision of their features."""
+    return torch.autocast(device.type, enabled=False)

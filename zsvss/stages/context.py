@@ -1,0 +1,184 @@
+"""Stage 1, the scene context model: which cluster each feature token belongs to, consistently through a video.
+
+Shape legend: T frames of a clip, n tokens of a frame, N points of the memory, c channels, K clusters, L labels.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Literal, NamedTuple
+
+import torch
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor
+
+from zsvss.clustering import KMeans, kmeans, knn_classify
+
+
+class Memory(NamedTuple):
+    """What a scene context model carries from clip to clip.
+
+    Attributes:
+        points_Nc: labelled feature tokens or cluster centres.
+        labels_N: int64 label of each.
+        label_set_L: sorted labels of the whole video, fixed by its first clip.
+    """
+
+    points_Nc: Tensor
+    labels_N: Tensor
+    label_set_L: Tensor
+
+
+class SceneContext(ABC):
+    """Labels the tokens of a clip, given the memory of the video so far; holds no state itself."""
+
+    num_clusters: int
+
+    @abstractmethod
+    def start(
+        self, features_Tnc: Tensor, generator: torch.Generator, names_n: Tensor | None = None
+    ) -> tuple[Tensor, Memory]:
+        """Label the first clip of a video.
+
+        Args:
+            features_Tnc: normalised features.
+            generator: CPU generator of the clustering.
+            names_n: ground-truth class of each token of the first frame, negative where void; clusters then take
+                their majority class and clusters of one class merge. ``None`` keeps cluster ids 0..K-1.
+
+        Returns:
+            int64 labels [T, n] and the memory for the next clip.
+        """
+
+    @abstractmethod
+    def resume(self, features_Tnc: Tensor, memory: Memory, generator: torch.Generator) -> tuple[Tensor, Memory]:
+        """Label a later clip; returns int64 labels [T, n] and the new memory."""
+
+    def update(self, features_Tnc: Tensor, labels_Tn: Tensor, memory: Memory) -> Memory:
+        """Take the refined labels of the clip into the memory; by default they change nothing."""
+        return memory
+
+
+class KNNSceneContext(SceneContext):
+    """The paper's scene context model: K-means opens the video, K-nearest-neighbours carries it on.
+
+    K-means over the first clip labels the first frame; a KNN classifier fitted on that frame labels every frame of
+    the clip. Each later clip is labelled by a KNN fitted on all frames of the clip before it with their refined
+    labels (the autoregressive update), so the label set never changes within a video.
+
+    Args:
+        num_clusters: K.
+        num_neighbors: neighbours that vote.
+        num_restarts: restarts of K-means.
+        fit_frames: cluster the tokens of the whole first clip, as the released code does, or of its first frame, as
+            the paper's text says.
+
+    Source: the paper's Sec. 3.2, "Scene context model".
+    """
+
+    def __init__(
+        self,
+        num_clusters: int = 20,
+        num_neighbors: int = 4,
+        num_restarts: int = 10,
+        fit_frames: Literal["clip", "first"] = "clip",
+    ) -> None:
+        self.num_clusters = num_clusters
+        self.num_neighbors = num_neighbors
+        self.num_restarts = num_restarts
+        self.fit_frames = fit_frames
+
+    def start(
+        self, features_Tnc: Tensor, generator: torch.Generator, names_n: Tensor | None = None
+    ) -> tuple[Tensor, Memory]:
+        num_tokens = features_Tnc.shape[1]
+        fitted = features_Tnc.flatten(0, 1) if self.fit_frames == "clip" else features_Tnc[0]
+        clusters = kmeans(fitted, self.num_clusters, generator=generator, num_restarts=self.num_restarts)
+        first_n = clusters.labels_N[:num_tokens]
+        if names_n is not None:
+            first_n = name_clusters(first_n, names_n.to(first_n.device), clusters)[first_n]
+        memory = Memory(features_Tnc[0], first_n, first_n.unique())
+        return self._classify(features_Tnc, memory), memory
+
+    def resume(self, features_Tnc: Tensor, memory: Memory, generator: torch.Generator) -> tuple[Tensor, Memory]:
+        return self._classify(features_Tnc, memory), memory
+
+    def update(self, features_Tnc: Tensor, labels_Tn: Tensor, memory: Memory) -> Memory:
+        return Memory(features_Tnc.flatten(0, 1), labels_Tn.flatten(), memory.label_set_L)
+
+    def _classify(self, features_Tnc: Tensor, memory: Memory) -> Tensor:
+        labels = knn_classify(features_Tnc.flatten(0, 1), memory.points_Nc, memory.labels_N, self.num_neighbors)
+        return labels.unflatten(0, features_Tnc.shape[:2])
+
+
+class PerFrameClustering(SceneContext):
+    """No scene context: K-means on every frame alone, as per-frame methods do.
+
+    The clusters of a frame take the names of the previous frame's by the one-to-one assignment that minimises the sum
+    of centre distances (Hungarian algorithm), so that labels can be compared over time at all.
+
+    Args:
+        num_clusters: K.
+        num_restarts: restarts of K-means.
+
+    Source: the per-frame baseline of the paper's Sec. 4, after EmerDiff (arXiv 2401.11739).
+    """
+
+    def __init__(self, num_clusters: int = 20, num_restarts: int = 10) -> None:
+        self.num_clusters = num_clusters
+        self.num_restarts = num_restarts
+
+    def start(
+        self, features_Tnc: Tensor, generator: torch.Generator, names_n: Tensor | None = None
+    ) -> tuple[Tensor, Memory]:
+        clusters = self._cluster(features_Tnc[0], generator)
+        labels_K = torch.arange(self.num_clusters, device=features_Tnc.device)
+        if names_n is not None:
+            labels_K = name_clusters(clusters.labels_N, names_n.to(labels_K.device), clusters)
+        memory = Memory(clusters.centers_Kc, labels_K, labels_K.unique())
+        if len(features_Tnc) == 1:
+            return labels_K[clusters.labels_N][None], memory
+        rest_Tn, memory = self.resume(features_Tnc[1:], memory, generator)
+        return torch.cat([labels_K[clusters.labels_N][None], rest_Tn]), memory
+
+    def resume(self, features_Tnc: Tensor, memory: Memory, generator: torch.Generator) -> tuple[Tensor, Memory]:
+        centers_Kc, labels_K = memory.points_Nc, memory.labels_N
+        labels_Tn = []
+        for features_nc in features_Tnc:
+            clusters = self._cluster(features_nc, generator)
+            distances_KK = torch.cdist(clusters.centers_Kc, centers_Kc)
+            _, previous_K = linear_sum_assignment(distances_KK.cpu().numpy())
+            labels_K = labels_K[torch.as_tensor(previous_K, device=labels_K.device)]
+            centers_Kc = clusters.centers_Kc
+            labels_Tn.append(labels_K[clusters.labels_N])
+        return torch.stack(labels_Tn), Memory(centers_Kc, labels_K, memory.label_set_L)
+
+    def _cluster(self, features_nc: Tensor, generator: torch.Generator) -> KMeans:
+        return kmeans(features_nc, self.num_clusters, generator=generator, num_restarts=self.num_restarts)
+
+
+def name_clusters(clusters_n: Tensor, classes_n: Tensor, clusters: KMeans) -> Tensor:
+    """Name each cluster by the majority class of its tokens in the first frame; ties go to the smallest class.
+
+    Void tokens (negative classes) do not vote. A cluster without a vote takes the name of the nearest named cluster;
+    if the whole frame is void, every cluster is void.
+
+    Args:
+        clusters_n: int64 cluster of each token of the first frame.
+        classes_n: int64 class of each token of the first frame.
+        clusters: the clustering, for the centres.
+
+    Returns:
+        int64 class of each cluster [K].
+    """
+    class_set_L, class_index_n = classes_n.unique(return_inverse=True)
+    num_clusters, num_classes = len(clusters.centers_Kc), len(class_set_L)
+    votes_KL = torch.bincount(clusters_n * num_classes + class_index_n, minlength=num_clusters * num_classes)
+    votes_KL = votes_KL.view(num_clusters, num_classes)
+    if bool((class_set_L >= 0).any()):
+        votes_KL = votes_KL * (class_set_L >= 0)
+    rank_L = torch.arange(num_classes, device=votes_KL.device)
+    names_K = class_set_L[(votes_KL * num_classes - rank_L).argmax(1)]
+    named_K = votes_KL.sum(1) > 0
+    nearest_K = torch.cdist(clusters.centers_Kc, clusters.centers_Kc[named_K]).argmin(1)
+    return torch.where(named_K, names_K, names_K[named_K][nearest_K])

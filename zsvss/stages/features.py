@@ -1,0 +1,84 @@
+"""Features read from a recording: which attention tensors, of which blocks and steps, averaged and normalised.
+
+Shape legend: T frames of a clip, n feature tokens, c channels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from zsvss.backbones.base import Backbone, FeatureKey, Layer, Projection, Recording
+
+Normalization = Literal["maximum", "euclidean", "none"]
+
+
+class AttentionFeatures:
+    """Per-token features of the conditional half, averaged over blocks and steps.
+
+    The defaults are the paper's clustering features: self-attention queries of output blocks 6, 7 and 8 at the last
+    step, each token divided by its largest magnitude.
+
+    Args:
+        blocks: output blocks, 0..11; their token grids must agree.
+        layer: attention layer, or ``block`` for the block's output.
+        projection: query, key, value or output; ``block`` has only the output.
+        steps: sampling steps; negative ones count from the end of the backbone's steps.
+        normalization: divide each token by its largest magnitude over the channels (``maximum``), by its Euclidean
+            norm (``euclidean``), or not at all (``none``).
+
+    Source: the paper's Sec. 3.1.
+    """
+
+    def __init__(
+        self,
+        blocks: Sequence[int] = (6, 7, 8),
+        layer: Layer = "self",
+        projection: Projection = "query",
+        steps: Sequence[int] = (-1,),
+        normalization: Normalization = "maximum",
+    ) -> None:
+        if not blocks or not all(0 <= block <= 11 for block in blocks):
+            raise ValueError(f"features.blocks = {list(blocks)} must name output blocks between 0 and 11.")
+        if layer == "block" and projection != "output":
+            raise ValueError(f"features.projection = {projection!r}: a block has only an 'output'.")
+        self.blocks = tuple(blocks)
+        self.layer: Layer = layer
+        self.projection: Projection = projection
+        self.steps = tuple(steps)
+        self.normalization: Normalization = normalization
+
+    def keys(self, backbone: Backbone) -> list[FeatureKey]:
+        """Tensors that the feature pass must record."""
+        numbers = [backbone.steps[step] if step < 0 else step for step in self.steps]
+        unknown = set(numbers) - set(backbone.steps)
+        if unknown:
+            raise ValueError(
+                f"features.steps = {list(self.steps)}: steps {sorted(unknown)} are not run; "
+                f"choose from {list(backbone.steps)}."
+            )
+        return [FeatureKey(step, block, self.layer, self.projection) for step in numbers for block in self.blocks]
+
+    def __call__(self, backbone: Backbone, recording: Recording) -> Tensor:
+        """Return features [T, n, c], float32."""
+        tensors = [recording.tensors[key][1].float() for key in self.keys(backbone)]
+        if len({tensor.shape for tensor in tensors}) > 1:
+            shapes = {key.block: tuple(t.shape) for key, t in zip(self.keys(backbone), tensors, strict=True)}
+            raise ValueError(f"features.blocks must share one token grid and width; found {shapes}.")
+        return normalize(torch.stack(tensors).mean(0), self.normalization)
+
+    def grid(self, recording: Recording) -> tuple[int, int]:
+        """Height and width of the token grid."""
+        return recording.grids[self.blocks[0]]
+
+
+def normalize(features_Tnc: Tensor, normalization: Normalization) -> Tensor:
+    """Normalise each token over its channels; a token of zeros stays zero."""
+    if normalization == "maximum":
+        return features_Tnc / features_Tnc.abs().amax(-1, keepdim=True).clamp(min=torch.finfo(torch.float32).tiny)
+    if normalization == "euclidean":
+        return features_Tnc / features_Tnc.norm(dim=-1, keepdim=True).clamp(min=torch.finfo(torch.float32).tiny)
+    return features_Tnc

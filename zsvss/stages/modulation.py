@@ -1,0 +1,159 @@
+"""Stage 3, masked modulation: what each label's tokens control in the image becomes its mask at full resolution.
+
+Shape legend: T frames of a clip, B rows (one label in one frame), S = 2 signs, H W pixels, h w token cells,
+u v latent cells, n tokens, c channels, L labels.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from zsvss.backbones.base import Backbone, Recording
+from zsvss.stages.difference import Difference, difference_map, mask_prior, peak_normalized
+from zsvss.stages.trace import Trace
+
+
+class LabelledClip(NamedTuple):
+    """What the last stage knows of a clip.
+
+    Attributes:
+        labels_Thw: int64 refined labels on the token grid.
+        label_set_L: int64 sorted labels of the video.
+        frames_THW3: uint8 frames at their own size.
+        recording: of the feature pass.
+    """
+
+    labels_Thw: Tensor
+    label_set_L: Tensor
+    frames_THW3: Tensor
+    recording: Recording
+
+
+class Modulation(ABC):
+    """Turns labels on the token grid into labels at the frames' own size; pure."""
+
+    @abstractmethod
+    def __call__(self, backbone: Backbone, clip: LabelledClip, trace: Trace | None = None) -> Tensor:
+        """Return int64 labels [T, H, W]; intermediates go into ``trace`` if one is given."""
+
+
+class NearestUpsampling(Modulation):
+    """No modulation: every pixel takes the label of the token cell that it lies in."""
+
+    def __call__(self, backbone: Backbone, clip: LabelledClip, trace: Trace | None = None) -> Tensor:
+        size = clip.frames_THW3.shape[1:3]
+        # Through float64, exact for every label below 2**53: torch resizes no integers.
+        return functional.interpolate(clip.labels_Thw[:, None].double(), size, mode="nearest-exact")[:, 0].long()
+
+
+class MaskedModulation(Modulation):
+    """The paper's masked modulation with latent blending.
+
+    For every label and both signs the clip is denoised again from the same noised latents with the recorded
+    attention injected; in the first step ``strength`` times the label's mask is added to the attention output of the
+    modulated block. After the blended steps, latents outside the mask are put back to the recorded ones. Where the two
+    decoded images differ most, relative to the label's own maximum in the frame, the pixel takes that label.
+
+    Args:
+        strength: lambda, what is added inside the mask.
+        difference: how decoded images are compared, see :func:`zsvss.stages.difference.difference_map`; ``published``
+            is a [quirk].
+        mask_prior: weight of the difference outside the label's upsampled mask, 0..1 (0.7 in the released code);
+            ``None`` applies no prior.
+        blend: put back the recorded latents outside the mask.
+        inject: use the recorded attention; without it the modulated passes attend freely.
+
+    Source: the paper's Sec. 3.4, "Masked modulation" and "Latent blending".
+    """
+
+    def __init__(
+        self,
+        strength: float = 50.0,
+        difference: Difference = "float",
+        mask_prior: float | None = None,
+        blend: bool = True,
+        inject: bool = True,
+    ) -> None:
+        if mask_prior is not None and not 0 <= mask_prior <= 1:
+            raise ValueError(f"modulation.mask_prior = {mask_prior} must be null or between 0 and 1.")
+        self.strength = strength
+        self.difference: Difference = difference
+        self.mask_prior = mask_prior
+        self.blend = blend
+        self.inject = inject
+
+    def __call__(self, backbone: Backbone, clip: LabelledClip, trace: Trace | None = None) -> Tensor:
+        num_frames, height, width, _ = clip.frames_THW3.shape
+        # Starting from the first label at difference 0, only a strictly larger one replaces it: ties go to the first.
+        best_THW = torch.zeros(num_frames, height, width, dtype=torch.float64, device=clip.labels_Thw.device)
+        labels_THW = clip.label_set_L[0].expand(num_frames, height, width).clone()
+        for frames_B, label_index_B in self._rows(backbone, clip):
+            masks_Bhw = clip.labels_Thw[frames_B] == clip.label_set_L[label_index_B][:, None, None]
+            latents_SBcuv = self._modulated_latents(backbone, clip.recording, frames_B, masks_Bhw.float(), trace)
+            images = backbone.decode(latents_SBcuv.flatten(0, 1))
+            plus_B3HW, minus_B3HW = resize_images(images, (height, width)).unflatten(0, (2, -1))
+            maps_BHW = difference_map(plus_B3HW, minus_B3HW, self.difference)
+            weighted_BHW = peak_normalized(maps_BHW)
+            if self.mask_prior is not None:
+                weighted_BHW *= mask_prior(masks_Bhw.float(), (height, width), self.mask_prior)
+            for frame, label, weighted_HW in zip(frames_B, clip.label_set_L[label_index_B], weighted_BHW, strict=True):
+                better_HW = weighted_HW > best_THW[frame]
+                best_THW[frame] = torch.where(better_HW, weighted_HW, best_THW[frame])
+                labels_THW[frame] = torch.where(better_HW, label, labels_THW[frame])
+            if trace is not None:
+                trace.add_rows(
+                    frames_B, label_index_B, modulated_latents=latents_SBcuv.transpose(0, 1), difference_maps=maps_BHW
+                )
+        return labels_THW
+
+    def _rows(self, backbone: Backbone, clip: LabelledClip) -> list[tuple[Tensor, Tensor]]:
+        """Pairs (frame, label index) that must be computed, in passes that fit; labels of a frame in ascending order.
+
+        A frame without a label has difference 0 everywhere unless the network couples frames: then every label needs
+        whole clips.
+        """
+        num_frames, device = len(clip.labels_Thw), clip.labels_Thw.device
+        if backbone.couples_frames:
+            label_index_B, frames_B = torch.cartesian_prod(
+                torch.arange(len(clip.label_set_L), device=device), torch.arange(num_frames, device=device)
+            ).T
+            rows = max(1, backbone.max_rows // (2 * num_frames)) * num_frames
+        else:
+            present_TL = (clip.labels_Thw[..., None] == clip.label_set_L).flatten(1, 2).any(1)
+            frames_B, label_index_B = present_TL.nonzero(as_tuple=True)
+            rows = max(1, backbone.max_rows // 2)
+        return list(zip(frames_B.split(rows), label_index_B.split(rows), strict=True))
+
+    def _modulated_latents(
+        self, backbone: Backbone, recording: Recording, frames_B: Tensor, masks_Bhw: Tensor, trace: Trace | None
+    ) -> Tensor:
+        """Final latents [S, B, c, u, v] for the signs + and -."""
+        frames_R = frames_B.repeat(2)  # rows of both signs
+        offset_Bn = self.strength * masks_Bhw.flatten(1)
+        x_Rcuv = recording.noised_Tchw[frames_R]
+        blend_masks_R1uv = functional.interpolate(masks_Bhw[:, None], x_Rcuv.shape[-2:]).repeat(2, 1, 1, 1)
+        for step in backbone.steps:
+            offset = torch.cat([offset_Bn, -offset_Bn]) if step == backbone.steps[0] else None
+            x_Rcuv = backbone.denoise(x_Rcuv, step, recording, frames_R, offset, inject=self.inject)
+            if trace is not None:
+                trace.modulated_steps.setdefault(step, []).append(x_Rcuv.unflatten(0, (2, -1)).transpose(0, 1))
+            if self.blend and step in backbone.blended_steps:
+                x_Rcuv = blend_latents(x_Rcuv, recording.latents[step][frames_R], blend_masks_R1uv)
+        return x_Rcuv.unflatten(0, (2, -1))
+
+
+def blend_latents(inside: Tensor, outside: Tensor, mask: Tensor) -> Tensor:
+    """Latent blending: ``inside`` where the mask is 1, ``outside`` where it is 0."""
+    return inside * mask + outside * (1 - mask)
+
+
+def resize_images(images_B3HW: Tensor, size: tuple[int, int]) -> Tensor:
+    """Bilinear resize to the frame's own size; the identity if it is that already."""
+    if images_B3HW.shape[-2:] == size:
+        return images_B3HW
+    return functional.interpolate(images_B3HW, size, mode="bilinear", align_corners=False)
