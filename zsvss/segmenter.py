@@ -127,31 +127,31 @@ class VideoSegmenter(nn.Module):
         self.timings = {}
         with self._timed("encode"):
             images_T3HW = self.to_images(frames_THW3)
-            noise = noise or self.backbone.sample_noise(*images_T3HW.shape[:1], *images_T3HW.shape[2:], generator)
-            latents_Tcuv = self.backbone.encode(images_T3HW, noise)
+            num_frames, _, height, width = images_T3HW.shape
+            kept.noise = noise or self.backbone.sample_noise(num_frames, height, width, generator)
+            kept.latents_Tcuv = self.backbone.encode(images_T3HW, kept.noise)
         with self._timed("record"):
-            conditioning = conditioning or self.backbone.condition(images_T3HW, noise)
-            noised_Tcuv = self.backbone.add_noise(latents_Tcuv, noise)
-            recording = self.backbone.record(noised_Tcuv, conditioning, self._feature_keys())
-            features_Tnc = self.features(self.backbone, recording)
-            grid = self.features.grid(recording)
-        with self._timed("context"), full_precision(features_Tnc.device):
-            coarse_Tn, memory = self._coarse_labels(features_Tnc, grid, generator, first_labels_HW)
-        with self._timed("refinement"), full_precision(features_Tnc.device):
-            refined_Tn = coarse_Tn
+            conditioning = conditioning or self.backbone.condition(images_T3HW, kept.noise)
+            noised_Tcuv = self.backbone.add_noise(kept.latents_Tcuv, kept.noise)
+            kept.recording = self.backbone.record(noised_Tcuv, conditioning, self._feature_keys())
+            kept.features_Tnc = self.features(self.backbone, kept.recording)
+            kept.grid = self.features.grid(kept.recording)
+        with self._timed("context"), full_precision(images_T3HW.device):
+            kept.coarse_Tn, memory = self._coarse_labels(kept.features_Tnc, kept.grid, generator, first_labels_HW)
+            kept.label_set_L = memory.label_set_L
+        with self._timed("refinement"), full_precision(images_T3HW.device):
+            kept.refined_Tn = kept.coarse_Tn
             if self.refinement is not None:
-                kept.correspondence_Tnc = self.refinement.features(self.backbone, recording)
-                refined_Tn, kept.trajectories_TP = self.refinement(kept.correspondence_Tnc, coarse_Tn, grid)
-            self.memory = self.context.update(features_Tnc, refined_Tn, memory)
+                kept.correspondence_Tnc = self.refinement.features(self.backbone, kept.recording)
+                kept.refined_Tn, kept.trajectories_TP = self.refinement(
+                    kept.correspondence_Tnc, kept.coarse_Tn, kept.grid
+                )
+            self.memory = self.context.update(kept.features_Tnc, kept.refined_Tn, memory)
         with self._timed("modulation"):
-            labelled = LabelledClip(refined_Tn.unflatten(1, grid), memory.label_set_L, frames_THW3, recording)
-            labels_THW = self.modulation(self.backbone, labelled, kept if trace else None)
-        if not trace:
-            return labels_THW
-        kept.noise, kept.latents_Tcuv, kept.recording, kept.features_Tnc = noise, latents_Tcuv, recording, features_Tnc
-        kept.grid, kept.coarse_Tn, kept.refined_Tn, kept.label_set_L = grid, coarse_Tn, refined_Tn, memory.label_set_L
-        kept.labels_THW = labels_THW
-        return labels_THW, kept
+            labels_Thw = kept.refined_Tn.unflatten(1, kept.grid)
+            labelled = LabelledClip(labels_Thw, memory.label_set_L, frames_THW3, kept.recording)
+            kept.labels_THW = self.modulation(self.backbone, labelled, kept if trace else None)
+        return (kept.labels_THW, kept) if trace else kept.labels_THW
 
     def to_images(self, frames_THW3: Tensor) -> Tensor:
         """Resize frames to the backbone's input (PIL bicubic, if the size differs) and scale them to [-1, 1].
@@ -160,16 +160,14 @@ class VideoSegmenter(nn.Module):
             float32 [T, 3, H', W'], contiguous, on the backbone's device.
         """
         if frames_THW3.ndim != 4 or frames_THW3.shape[-1] != 3 or frames_THW3.dtype != torch.uint8:
-            raise ValueError(
-                f"frames must be uint8 [T, H, W, 3]; found {frames_THW3.dtype} {list(frames_THW3.shape)}."
-            )
+            raise ValueError(f"frames must be uint8 [T, H, W, 3]; found {frames_THW3.dtype} {list(frames_THW3.shape)}.")
         own = (frames_THW3.shape[1], frames_THW3.shape[2])
         multiple = self.backbone.size_multiple
         height, width = (side // multiple * multiple for side in self.input_size or own)
         if height == 0 or width == 0:
             raise ValueError(
-                f"frames of {own[0]}x{own[1]} pixels are too small: this backbone needs at least {multiple}x{multiple}. "
-                f"Set model.input_size to a multiple of {multiple} to enlarge them."
+                f"frames of {own[0]}x{own[1]} pixels are too small: this backbone needs {multiple}x{multiple} "
+                f"at least. Set model.input_size to multiples of {multiple} to enlarge them."
             )
         if (height, width) != own:
             resized = [

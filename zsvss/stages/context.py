@@ -11,6 +11,7 @@ from typing import Literal, NamedTuple
 import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
+from typing_extensions import override
 
 from zsvss.clustering import KMeans, kmeans, knn_classify
 
@@ -88,6 +89,7 @@ class KNNSceneContext(SceneContext):
         self.num_restarts = num_restarts
         self.fit_frames = fit_frames
 
+    @override
     def start(
         self, features_Tnc: Tensor, generator: torch.Generator, names_n: Tensor | None = None
     ) -> tuple[Tensor, Memory]:
@@ -100,15 +102,17 @@ class KNNSceneContext(SceneContext):
         memory = Memory(features_Tnc[0], first_n, first_n.unique())
         return self._classify(features_Tnc, memory), memory
 
+    @override
     def resume(self, features_Tnc: Tensor, memory: Memory, generator: torch.Generator) -> tuple[Tensor, Memory]:
         return self._classify(features_Tnc, memory), memory
 
+    @override
     def update(self, features_Tnc: Tensor, labels_Tn: Tensor, memory: Memory) -> Memory:
         return Memory(features_Tnc.flatten(0, 1), labels_Tn.flatten(), memory.label_set_L)
 
     def _classify(self, features_Tnc: Tensor, memory: Memory) -> Tensor:
         labels = knn_classify(features_Tnc.flatten(0, 1), memory.points_Nc, memory.labels_N, self.num_neighbors)
-        return labels.unflatten(0, features_Tnc.shape[:2])
+        return labels.view(features_Tnc.shape[:2])
 
 
 class PerFrameClustering(SceneContext):
@@ -128,6 +132,7 @@ class PerFrameClustering(SceneContext):
         self.num_clusters = num_clusters
         self.num_restarts = num_restarts
 
+    @override
     def start(
         self, features_Tnc: Tensor, generator: torch.Generator, names_n: Tensor | None = None
     ) -> tuple[Tensor, Memory]:
@@ -141,6 +146,7 @@ class PerFrameClustering(SceneContext):
         rest_Tn, memory = self.resume(features_Tnc[1:], memory, generator)
         return torch.cat([labels_K[clusters.labels_N][None], rest_Tn]), memory
 
+    @override
     def resume(self, features_Tnc: Tensor, memory: Memory, generator: torch.Generator) -> tuple[Tensor, Memory]:
         centers_Kc, labels_K = memory.points_Nc, memory.labels_N
         labels_Tn = []

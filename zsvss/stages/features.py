@@ -78,7 +78,9 @@ class AttentionFeatures:
 def normalize(features_Tnc: Tensor, normalization: Normalization) -> Tensor:
     """Normalise each token over its channels; a token of zeros stays zero."""
     if normalization == "maximum":
-        return features_Tnc / features_Tnc.abs().amax(-1, keepdim=True).clamp(min=torch.finfo(torch.float32).tiny)
-    if normalization == "euclidean":
-        return features_Tnc / features_Tnc.norm(dim=-1, keepdim=True).clamp(min=torch.finfo(torch.float32).tiny)
-    return features_Tnc
+        scale_Tn1 = features_Tnc.abs().amax(-1, keepdim=True)
+    elif normalization == "euclidean":
+        scale_Tn1 = torch.linalg.vector_norm(features_Tnc, dim=-1, keepdim=True)
+    else:
+        return features_Tnc
+    return features_Tnc / scale_Tn1.clamp(min=torch.finfo(torch.float32).tiny)

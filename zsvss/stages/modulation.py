@@ -12,6 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 from torch.nn import functional
+from typing_extensions import override
 
 from zsvss.backbones.base import Backbone, Recording
 from zsvss.stages.difference import Difference, difference_map, mask_prior, peak_normalized
@@ -45,6 +46,7 @@ class Modulation(ABC):
 class NearestUpsampling(Modulation):
     """No modulation: every pixel takes the label of the token cell that it lies in."""
 
+    @override
     def __call__(self, backbone: Backbone, clip: LabelledClip, trace: Trace | None = None) -> Tensor:
         size = clip.frames_THW3.shape[1:3]
         # Through float64, exact for every label below 2**53: torch resizes no integers.
@@ -87,6 +89,7 @@ class MaskedModulation(Modulation):
         self.blend = blend
         self.inject = inject
 
+    @override
     def __call__(self, backbone: Backbone, clip: LabelledClip, trace: Trace | None = None) -> Tensor:
         num_frames, height, width, _ = clip.frames_THW3.shape
         # Starting from the first label at difference 0, only a strictly larger one replaces it: ties go to the first.
@@ -144,7 +147,7 @@ class MaskedModulation(Modulation):
                 trace.modulated_steps.setdefault(step, []).append(x_Rcuv.unflatten(0, (2, -1)).transpose(0, 1))
             if self.blend and step in backbone.blended_steps:
                 x_Rcuv = blend_latents(x_Rcuv, recording.latents[step][frames_R], blend_masks_R1uv)
-        return x_Rcuv.unflatten(0, (2, -1))
+        return x_Rcuv.view(2, -1, *x_Rcuv.shape[1:])
 
 
 def blend_latents(inside: Tensor, outside: Tensor, mask: Tensor) -> Tensor:

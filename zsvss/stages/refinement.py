@@ -9,6 +9,7 @@ from abc import ABC, abstractmethod
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from zsvss.stages.features import AttentionFeatures
 
@@ -69,6 +70,7 @@ class CorrespondenceRefinement(Refinement):
         self.one_sided_displacement = one_sided_displacement
         self.truncate_start_points = truncate_start_points
 
+    @override
     def __call__(self, features_Tnc: Tensor, labels_Tn: Tensor, grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
         start_P = truncated_start_points(grid, labels_Tn.device) if self.truncate_start_points else None
         trajectories_TP = track(features_Tnc, start_P, skip_first_hop=self.skip_first_hop)
