@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from zsvss.backbones.base import Backbone, ClipNoise, Conditioning, FeatureKey
+from zsvss.precision import full_precision
 from zsvss.stages.context import Memory, PerFrameClustering, SceneContext
 from zsvss.stages.features import AttentionFeatures
 from zsvss.stages.modulation import LabelledClip, Modulation, NearestUpsampling
@@ -213,8 +214,3 @@ class VideoSegmenter(nn.Module):
 def to_grid(labels_HW: Tensor, grid: tuple[int, int]) -> Tensor:
     """Resize a label map to the token grid by nearest neighbour; int64."""
     return functional.interpolate(labels_HW[None, None].double(), grid, mode="nearest")[0, 0].long()
-
-
-def full_precision(device: torch.device) -> torch.autocast:
-    """Switch autocast off: distances and similarities are computed in the precision of their features."""
-    return torch.autocast(device.type, enabled=False)

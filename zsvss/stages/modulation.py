@@ -15,6 +15,7 @@ from torch.nn import functional
 from typing_extensions import override
 
 from zsvss.backbones.base import Backbone, Recording
+from zsvss.precision import full_precision
 from zsvss.stages.difference import Difference, difference_map, mask_prior, peak_normalized
 from zsvss.stages.trace import Trace
 
@@ -100,7 +101,8 @@ class MaskedModulation(Modulation):
             latents_SBcuv = self._modulated_latents(backbone, clip.recording, frames_B, masks_Bhw.float(), trace)
             images = backbone.decode(latents_SBcuv.flatten(0, 1))
             plus_B3HW, minus_B3HW = resize_images(images, (height, width)).unflatten(0, (2, -1))
-            maps_BHW = difference_map(plus_B3HW, minus_B3HW, self.difference)
+            with full_precision(images.device):
+                maps_BHW = difference_map(plus_B3HW, minus_B3HW, self.difference)
             weighted_BHW = peak_normalized(maps_BHW)
             if self.mask_prior is not None:
                 weighted_BHW *= mask_prior(masks_Bhw.float(), (height, width), self.mask_prior)

@@ -1,0 +1,130 @@
+"""The segmenter as a library: no Lightning, no files."""
+
+import pytest
+import torch
+from toy_backbone import ToyBackbone, striped_video
+
+from zsvss.segmenter import VideoSegmenter, to_grid
+from zsvss.stages.context import KNNSceneContext, PerFrameClustering
+from zsvss.stages.modulation import MaskedModulation, NearestUpsampling
+from zsvss.stages.refinement import CorrespondenceRefinement
+
+
+def full_method(**settings):
+    return VideoSegmenter(ToyBackbone(), KNNSceneContext(4), CorrespondenceRefinement(), MaskedModulation(), **settings)
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def purity(labels, kinds):
+    """Share of pixels whose label's majority kind is their own."""
+    right = sum(int(torch.bincount(kinds[labels == label]).max()) for label in labels.unique())
+    return right / labels.numel()
+
+
+def test_a_video_of_coloured_bands_is_segmented_consistently_over_clips():
+    frames, bands = striped_video(num_frames=10)
+    segmenter = full_method()
+    labels = torch.cat([segmenter(clip, generator=generator(i)) for i, clip in enumerate(frames.split(5))])
+    assert labels.shape == bands.shape
+    assert labels.dtype == torch.int64
+    assert purity(labels, bands) > 0.85  # cells of 16 pixels straddle the bands' borders
+
+
+def test_memory_lasts_until_reset():
+    frames, _ = striped_video()
+    segmenter = full_method()
+    first = segmenter(frames, generator=generator())
+    carried = segmenter.memory
+    segmenter(frames, generator=generator())
+    assert segmenter.memory.label_set_L is carried.label_set_L
+    segmenter.reset()
+    assert segmenter.memory is None
+    assert torch.equal(segmenter(frames, generator=generator()), first)
+
+
+def test_first_labels_make_labels_classes():
+    frames, bands = striped_video(height=256)
+    names = torch.tensor([200, 7, 7, 31])
+    labels = full_method()(frames, generator=generator(), first_labels_HW=names[bands[0]])
+    assert set(labels.unique().tolist()) <= {7, 31, 200}
+    assert (labels == names[bands]).float().mean() > 0.85
+
+
+def test_null_stages_are_the_identity():
+    frames, _ = striped_video()
+    segmenter = VideoSegmenter(ToyBackbone(), KNNSceneContext(4))
+    labels, trace = segmenter(frames, generator=generator(), trace=True)
+    assert torch.equal(trace.refined_Tn, trace.coarse_Tn)
+    assert trace.trajectories_TP is None
+    assert trace.difference_maps == []
+    cells = trace.refined_Tn.unflatten(1, trace.grid).repeat_interleave(16, 1).repeat_interleave(16, 2)
+    assert torch.equal(labels, cells)
+    assert isinstance(segmenter.modulation, NearestUpsampling)
+    assert isinstance(VideoSegmenter(ToyBackbone()).context, PerFrameClustering)
+
+
+def test_trace_holds_every_intermediate_and_changes_nothing():
+    frames, _ = striped_video()
+    labels, trace = full_method()(frames, generator=generator(), trace=True)
+    assert torch.equal(labels, full_method()(frames, generator=generator()))
+    missing = [name for name, value in vars(trace).items() if value is None or value in ([], {})]
+    assert missing == []
+
+
+@pytest.mark.parametrize("num_frames", [1, 2])
+def test_short_videos_work(num_frames):
+    frames, _ = striped_video(num_frames)
+    assert full_method()(frames, generator=generator()).shape == frames.shape[:3]
+
+
+def test_frames_of_any_size_come_back_at_their_own():
+    frames, _ = striped_video(height=101, width=83)  # portrait, and no multiple of anything
+    before = frames.clone()
+    labels, trace = full_method()(frames, generator=generator(), trace=True)
+    assert labels.shape == (5, 101, 83)
+    assert trace.latents_Tcuv.shape[-2:] == (96 // 8, 64 // 8)
+    assert torch.equal(frames, before)
+
+
+def test_input_size_decides_what_the_backbone_sees():
+    frames, _ = striped_video()
+    labels, trace = full_method(input_size=(130, 200))(frames, generator=generator(), trace=True)
+    assert trace.latents_Tcuv.shape[-2:] == (128 // 8, 192 // 8)
+    assert labels.shape == frames.shape[:3]
+
+
+def test_results_do_not_depend_on_global_randomness():
+    frames, _ = striped_video()
+    torch.manual_seed(1)
+    first = full_method()(frames, generator=generator(3))
+    torch.manual_seed(2)
+    assert torch.equal(full_method()(frames, generator=generator(3)), first)
+
+
+def test_autocast_does_not_change_distances():
+    frames, _ = striped_video()
+    plain = full_method()(frames, generator=generator())
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(full_method()(frames, generator=generator()), plain)
+
+
+def test_seconds_of_every_stage_are_reported():
+    segmenter = full_method()
+    segmenter(striped_video()[0], generator=generator())
+    assert set(segmenter.timings) == {"encode", "record", "context", "refinement", "modulation"}
+    assert all(seconds >= 0 for seconds in segmenter.timings.values())
+
+
+def test_frames_that_are_none_are_refused():
+    with pytest.raises(ValueError, match=r"uint8 \[T, H, W, 3\]; found torch.float32"):
+        full_method()(torch.zeros(2, 64, 64, 3))
+    with pytest.raises(ValueError, match=r"frames of 16x64 pixels are too small.*32x32.*input_size"):
+        full_method()(torch.zeros(2, 16, 64, 3, dtype=torch.uint8))
+
+
+def test_labels_are_resized_to_the_grid_by_lookup():
+    labels = torch.arange(12).view(2, 6)
+    assert to_grid(labels, (1, 3)).tolist() == [[0, 2, 4]]
