@@ -150,7 +150,8 @@ class StableDiffusion(Backbone):
         context_1mc = self.source.tensor("context.safetensors", "cond")
         if context_1mc is None:
             context_1mc = self._embed_empty_prompt()
-        return torch.cat([torch.zeros_like(context_1mc), context_1mc])
+        uncond_1mc = self.source.tensor("context.safetensors", "uncond", required=False)
+        return torch.cat([torch.zeros_like(context_1mc) if uncond_1mc is None else uncond_1mc, context_1mc])
 
     def _embed_empty_prompt(self) -> Tensor:
         from transformers import CLIPTextModel, CLIPTokenizer

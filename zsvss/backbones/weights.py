@@ -137,7 +137,7 @@ class WeightsSource:
             )
         return str(folder)
 
-    def tensor(self, filename: str, key: str) -> Tensor | None:
+    def tensor(self, filename: str, key: str, *, required: bool = True) -> Tensor | None:
         """Read one tensor in float32 from a safetensors file of a local folder; ``None`` if the file is absent."""
         folder = self.folder
         if folder is None or not (folder / filename).is_file():
@@ -145,6 +145,8 @@ class WeightsSource:
         from safetensors.torch import load_file
 
         tensors = load_file(folder / filename)
+        if key not in tensors and not required:
+            return None
         if key not in tensors:
             raise ValueError(f"{folder / filename} has no tensor {key!r}; found {sorted(tensors)}.")
         return tensors[key].float()
