@@ -1,3 +1,5 @@
+import itertools
+
 import pytest
 import torch
 from hypothesis import given
@@ -24,7 +26,7 @@ def test_clips_have_the_length_asked_for(num_frames, clip_length, tail, repeat):
 @given(st.integers(1, 80), st.integers(1, 20))
 def test_frames_that_are_not_final_are_predicted_again(num_frames, clip_length):
     clips = clip_starts(num_frames, clip_length, "overlap", repeat_last_clip=True)
-    for (start, length, num_final), (next_start, _, _) in zip(clips, clips[1:], strict=False):
+    for (start, length, num_final), (next_start, _, _) in itertools.pairwise(clips):
         assert next_start == start + num_final <= start + length
 
 

@@ -62,14 +62,13 @@ def test_colour_jpeg_differs_from_pillow_only_by_its_chroma_upsampling(tmp_path,
 @pytest.mark.parametrize(("first", "step"), [(0, 1), (7, 1), (3, 5), (98, 1)])
 @pytest.mark.parametrize("suffix", [".png", ".jpeg", ".JPG"])
 def test_late_starts_and_gaps(tmp_path, write_images, make_frames, first, step, suffix):
-    folder = write_images(tmp_path, make_frames(6, 40, 160), suffix, first=first, step=step)
+    folder = write_images(tmp_path, make_frames(6, 40, 160), suffix, first=first, step=step, subsampling=0)
     reader = open_frames(folder)
     assert isinstance(reader, DecordReader)
     assert reader.names == tuple(f"{first + step * number:05d}" for number in range(6))
     forwards = reader.read(0, 6)
-    difference = np.abs(forwards.numpy().astype(int) - decoded_by_pillow(folder))
-    # Neighbouring frames differ by tens of levels, JPEG decoders by a few.
-    assert difference.mean(axis=(1, 2, 3)).max() <= (0 if suffix == ".png" else 4)
+    tolerance = 0 if suffix == ".png" else 4
+    assert np.abs(forwards.numpy().astype(int) - decoded_by_pillow(folder)).max() <= tolerance
     assert torch.equal(torch.cat([reader.read(4, 6), reader.read(1, 3)]), forwards[[4, 5, 1, 2]])
 
 

@@ -29,9 +29,9 @@ class Clip(NamedTuple):
     video: str
     index: int  # type: ignore[assignment]
     start: int
-    frames_THW3: Tensor  # noqa: N815
-    labels_THW: Tensor | None  # noqa: N815
-    labelled_T: Tensor  # noqa: N815
+    frames_THW3: Tensor
+    labels_THW: Tensor | None
+    labelled_T: Tensor
     num_final: int
     video_length: int
     frame_names: tuple[str, ...]

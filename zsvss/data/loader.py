@@ -65,27 +65,31 @@ class ClipLoader:
         Raises:
             UnreadableVideoError: If a video cannot be read, unless ``skip_unreadable``.
         """
-        position = 0
+        position, num_workers = 0, self.num_workers
         # What a worker leaves behind when it has to be killed lies in here.
         with tempfile.TemporaryDirectory(prefix="zsvss-") as scratch:
             while position < len(self.plan):
-                for item in self._read_ahead(position, scratch):
+                for item in self._read_ahead(position, num_workers, scratch):
                     if isinstance(item, UnreadableVideoError):
                         self._record(item)
                     elif self.plan[position].video.name not in self.failures:
                         yield _to_tensors(item)
                     position += 1
+                # If one of several workers died, a single one will tell on which clip.
+                num_workers = min(1, num_workers)
                 while position < len(self.plan) and self.plan[position].video.name in self.failures:
                     position += 1
 
-    def _read_ahead(self, position: int, scratch: str) -> Iterator[Clip | UnreadableVideoError]:
-        """One item for every planned clip from ``position`` on; ends after a clip on which a worker hangs or dies."""
+    def _read_ahead(self, position: int, num_workers: int, scratch: str) -> Iterator[Clip | UnreadableVideoError]:
+        """One item for every planned clip from ``position`` on; ends early if a worker hangs or dies."""
         loader = DataLoader(
             _PlannedClips(self.plan[position:]),
             batch_size=None,
-            num_workers=self.num_workers,
+            num_workers=num_workers,
+            # A dying worker takes prefetched clips with it; with one clip under way it is clear which one killed it.
+            prefetch_factor=1 if num_workers else None,
             collate_fn=_unchanged,
-            timeout=self.time_limit if self.num_workers else 0,
+            timeout=self.time_limit if num_workers else 0,
             worker_init_fn=partial(_use_scratch, scratch),
         )
         items = iter(loader)
@@ -93,9 +97,14 @@ class ClipLoader:
             try:
                 item = next(items)
             except RuntimeError as error:
-                dead = "exited" in str(error)
-                what = "the decoder crashed" if dead else f"the decoder gave nothing for {self.time_limit:g} s"
-                yield _failure(planned, f"{what}; is the file damaged? If it is only slow, raise data.time_limit")
+                if "timed out" in str(error):
+                    yield _failure(
+                        planned,
+                        f"the decoder gave nothing for {self.time_limit:g} s; is the file damaged? If it is only slow, "
+                        "raise data.time_limit",
+                    )
+                elif num_workers == 1:
+                    yield _failure(planned, "the decoder crashed; is the file damaged? Copy it again or convert it")
                 return
             yield item
 
