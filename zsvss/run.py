@@ -76,7 +76,7 @@ class CommandLine(LightningCLI):
             args=list(arguments),
             trainer_defaults=_TRAINER_DEFAULTS,
             parser_class=_Parser,
-            parser_kwargs={"parser_mode": "omegaconf", "description": __doc__.splitlines()[0]},
+            parser_kwargs={"parser_mode": "omegaconf", "description": "Zero-shot video semantic segmentation."},
             save_config_kwargs={"overwrite": True},
             seed_everything_default=False,
             auto_configure_optimizers=False,
@@ -122,18 +122,17 @@ class CommandLine(LightningCLI):
         """Score; `ResultWriter` prints the table."""
         with log_to_file(self.trainer.default_root_dir, self.trainer.global_rank):
             self.trainer.test(**kwargs, verbose=False)
-        self._say_where("results")
+        self._say("results", self.trainer.default_root_dir)
 
     def predict(self, **kwargs: Any) -> None:
         """Segment; `PredictionWriter` writes clip by clip, nothing is kept."""
         with log_to_file(self.trainer.default_root_dir, self.trainer.global_rank):
             self.trainer.predict(**kwargs, return_predictions=False)
-        self._say_where("predictions")
+        self._say("predictions", self.config_init[self.subcommand].predictions.folder)
 
-    def _say_where(self, what: str) -> None:
+    def _say(self, what: str, folder: object) -> None:
         if self.trainer.is_global_zero:
-            folder = self.config[self.subcommand].predictions.folder or self.trainer.default_root_dir
-            print(f"{what} in {folder if what == 'predictions' else self.trainer.default_root_dir}")
+            print(f"{what} in {folder}")
 
     def _run_name(self) -> str:
         """Names of the configs and a hash of what decides the result, so that other settings get another folder."""

@@ -1,0 +1,284 @@
+"""What a user types, through the real entry point: whole runs in a process of their own, mistakes in this one."""
+
+from __future__ import annotations
+
+import csv
+import json
+import logging
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from zsvss.callbacks.prediction_writer import BrowserVideo
+from zsvss.run import main
+
+Mistake = Callable[..., str]
+
+CONFIG = """\
+model:
+  backbone: {{class_path: StableDiffusion, init_args: {{weights: {weights}}}}}
+  context: {{class_path: KNNSceneContext, init_args: {{num_clusters: 4, num_restarts: 1}}}}
+  windows: [2]
+data:
+  class_path: ProceduralVideos
+  init_args: {{num_videos: 2, num_frames: 5, height: 64, width: 64, clip_length: 3}}
+trainer: {{accelerator: cpu, devices: 1}}
+"""
+
+
+@pytest.fixture(scope="module")
+def config(tiny_weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("config") / "tiny.yaml"
+    path.write_text(CONFIG.format(weights=tiny_weights))
+    return path
+
+
+def run(*arguments: object, cwd: Path, code: int = 0, **environment: str) -> subprocess.CompletedProcess[str]:
+    """`python -m zsvss.run` as a user has it: from another folder, without a network."""
+    done = subprocess.run(
+        [sys.executable, "-m", "zsvss.run", *map(str, arguments)],
+        cwd=cwd,
+        env=os.environ | {"HF_HUB_OFFLINE": "1", "COLUMNS": "120"} | environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == code, done.stdout + done.stderr
+    return done
+
+
+@pytest.fixture(scope="module")
+def tested(config: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """Run folder and screen of one `test` run."""
+    folder = tmp_path_factory.mktemp("tested")
+    done = run("test", "--config", config, "--results.per_class", "true", cwd=folder)
+    (output,) = (folder / "runs").iterdir()
+    return output, done.stdout
+
+
+def test_run_folder(tested: tuple[Path, str]) -> None:
+    output, _ = tested
+    assert output.name.startswith("tiny-")
+    metrics = json.loads((output / "metrics.json").read_text())
+    numbers = metrics["numbers"]
+    assert (numbers["test/num_videos"], numbers["test/num_frames"]) == (2, 10)
+    assert 0 <= numbers["test/mIoU"] <= 1
+    assert 0 <= numbers["test/VC2"] <= 1
+    assert metrics["naming"]["name"] == "first_frame"
+    assert metrics["consistency"] == "official"
+    assert len(metrics["per_class"]) == 10
+
+    with (output / "videos.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["num_frames"] for row in rows] == ["5", "5"]
+    assert float(np.mean([float(row["mIoU"]) for row in rows])) == pytest.approx(numbers["test/mIoU_video_mean"])
+    with (output / "metrics.csv").open() as file:
+        (logged,) = csv.DictReader(file)
+    # Lightning logs in single precision.
+    assert float(logged["test/mIoU"]) == pytest.approx(numbers["test/mIoU"], rel=1e-6)
+    assert metrics["run"]["torch"] in (output / "log.txt").read_text() + metrics["run"]["torch"]
+    assert "mIoU" in (output / "log.txt").read_text()
+    assert set(json.loads((output / "timing.json").read_text())["seconds_per_frame"]) >= {"encode", "modulation"}
+
+
+def test_table_states_protocols(tested: tuple[Path, str]) -> None:
+    output, screen = tested
+    metrics = json.loads((output / "metrics.json").read_text())
+    assert f"{100 * metrics['numbers']['test/mIoU']:.2f}" in screen
+    assert "VC2" in screen
+    assert "naming first_frame: uses the first frame's ground truth" in screen
+    assert "consistency official" in screen
+    labelled = [row["name"] for row in metrics["per_class"] if row["num_ground_truth"]]
+    assert labelled
+    assert all(f" {name} " in screen for name in labelled), "the classes were asked for"
+    assert f"results in runs/{output.name}" in screen
+
+
+def test_resolved_config_runs_again_with_the_same_bits(tested: tuple[Path, str], tmp_path: Path) -> None:
+    output, _ = tested
+    again = tmp_path / "again"
+    run("test", "--config", output / "config.yaml", "--output", again, "--data.num_workers", 0, cwd=tmp_path)
+    numbers, numbers_again = (
+        json.loads((folder / "metrics.json").read_text())["numbers"] for folder in (output, again)
+    )
+    assert numbers == numbers_again
+
+
+def test_two_processes_give_the_same_bits(tested: tuple[Path, str], tmp_path: Path) -> None:
+    output, _ = tested
+    two = tmp_path / "two"
+    options = ["--output", two, "--trainer.devices", 2, "--trainer.strategy", "ddp"]
+    run("test", "--config", output / "config.yaml", *options, cwd=tmp_path)
+    metrics = json.loads((two / "metrics.json").read_text())
+    assert metrics["run"]["num_processes"] == 2
+    assert metrics["numbers"] == json.loads((output / "metrics.json").read_text())["numbers"]
+
+
+@pytest.fixture(scope="module")
+def movie(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An MP4 of 7 frames, portrait and narrower than the backbone's step."""
+    path = tmp_path_factory.mktemp("movie") / "swan.mp4"
+    ramp = np.linspace(0, 255, 66 * 130).reshape(130, 66, 1)
+    with BrowserVideo(path, 10) as video:
+        for number in range(7):
+            video.write(np.roll(ramp, number, 1).repeat(3, 2).astype(np.uint8))
+    return path
+
+
+def test_predict_from_a_movie(config: Path, movie: Path, tmp_path: Path) -> None:
+    overlay = tmp_path / "overlay.yaml"
+    overlay.write_text("model: {refinement: null}\n")
+    options = ["--config", config, "--config", overlay, "--data", "VideoFolder", "--data.input", movie]
+    done = run("predict", *options, "--output", "out", cwd=tmp_path)
+    assert "out/predictions" in done.stdout
+    folder = tmp_path / "out" / "predictions" / "swan"
+    masks = sorted((folder / "masks").iterdir())
+    assert len(masks) == 7
+    with Image.open(masks[0]) as image:
+        assert (image.mode, image.size) == ("P", (66, 130))
+        assert np.asarray(image).max() < 4
+    segments = json.loads((folder / "segments.json").read_text())
+    assert segments["num_frames"] == 7
+    assert sum(segment["area"][0] for segment in segments["segments"]) == 66 * 130
+    with av.open(str(folder / "overlay.mp4")) as container:
+        assert float(container.streams.video[0].average_rate) == 10
+        assert sum(1 for _ in container.decode(video=0)) == 7
+    resolved = yaml.safe_load((tmp_path / "out" / "config.yaml").read_text())
+    assert resolved["model"]["refinement"] is None
+    assert resolved["model"]["modulation"]["class_path"].endswith("MaskedModulation")
+    assert resolved["data"]["class_path"].endswith("VideoFolder")
+
+
+def test_wandb_is_offline_without_a_key(config: Path, tmp_path: Path) -> None:
+    home = {"HOME": str(tmp_path), "WANDB_API_KEY": "", "WANDB_MODE": "", "NETRC": str(tmp_path / "none")}
+    environment = {name: value for name, value in home.items() if name != "WANDB_MODE"}
+    options = ["--trainer.logger", "WandbLogger", "--output", "out", "--data.num_videos", 1]
+    done = run("test", "--config", config, *options, cwd=tmp_path, **environment)
+    assert "W&B runs offline (no API key)" in done.stderr
+    (folder,) = (tmp_path / "out" / "wandb").glob("offline-run-*")
+    assert list(folder.glob("*.wandb"))
+    assert (tmp_path / "out" / "metrics.csv").is_file()
+    assert not (tmp_path / "wandb").exists()
+
+
+# Mistakes. Each is told in one message that names the key, the value and what to do.
+
+
+@pytest.fixture
+def mistake(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Mistake]:
+    """Run a command line that must fail; returns what it said."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    handlers = list(logging.getLogger("zsvss").handlers)
+
+    def told(*arguments: object) -> str:
+        with pytest.raises(SystemExit) as stopped:
+            main([str(argument) for argument in arguments])
+        assert stopped.value.code in (1, 2)
+        said = capsys.readouterr().err
+        assert "Traceback" not in said
+        assert said.count("error:") == 1
+        return said
+
+    yield told
+    logging.captureWarnings(capture=False)
+    logging.getLogger("zsvss").handlers[:] = handlers
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--model.refinemnt", "null"], "unknown option '--model.refinemnt null'. Did you mean model.refinement?"),
+        (["--model.refinement", "CorespondenceRefinement"], "Did you mean CorrespondenceRefinement?"),
+        (["--model.backbone", "StableDifusion"], "there is no class StableDifusion. Did you mean StableDiffusion?"),
+        (["--model.context.num_cluster", 5], "KNNSceneContext has no option 'num_cluster'. Did you mean num_clusters?"),
+        (["--model.backbone.weigths", "x"], "StableDiffusion has no option 'weigths'. Did you mean weights?"),
+        (["--model.naming", "Hungarian"], "there is no class Hungarian. Did you mean HungarianNaming?"),
+        (["--data", "CamVd"], "data: there is no class CamVd. Did you mean CamVid?"),
+        (["--data", "Nothing"], "data: there is no class Nothing. Known: CamVid, "),
+        (["--data", "CamVid"], "needs root; give it by --data.root VALUE"),
+        (["--trainer.logger", "WandLogger"], "there is no class WandLogger. Did you mean WandbLogger?"),
+        (["--model.seed", "many"], "Parser key \"model.seed\":\n  Expected a <class 'int'>. Got value: many"),
+        (["--model.consistency", "oficial"], "oficial"),
+        (["--predictions.alpha", 3], "alpha is 3.0"),
+        (["--data.num_videos", 100000], "change data.first_video or data.num_videos"),
+    ],
+    ids=lambda value: " ".join(map(str, value)) if isinstance(value, list) else "",
+)
+def test_mistakes_in_options(mistake: Mistake, config: Path, arguments: list[object], message: str) -> None:
+    assert message in mistake("test", "--config", config, *arguments)
+
+
+@pytest.mark.parametrize(
+    ("overlay", "message"),
+    [
+        ("modell: {seed: 1}", "unknown config key 'modell.seed'. Did you mean model.seed?"),
+        ("model: {sed: 1}", "unknown config key 'model.sed'. Did you mean model.seed?"),
+        ("trainer: {acelerator: cpu}", "unknown config key 'trainer.acelerator'. Did you mean trainer.accelerator?"),
+        ("model: {refinement: {skip_first: true}}", "has no option 'skip_first'. Did you mean skip_first_hop?"),
+        ("model: {backbone: {class_path: Embeded}}", "there is no class Embeded. Did you mean Embedded?"),
+        ("data: {init_args: {num_vides: 1}}", "ProceduralVideos has no option 'num_vides'. Did you mean num_videos?"),
+        ("model: {refinement: [}", "Problems parsing config"),
+    ],
+)
+def test_mistakes_in_overlays(mistake: Mistake, config: Path, tmp_path: Path, overlay: str, message: str) -> None:
+    path = tmp_path / "overlay.yaml"
+    path.write_text(overlay)
+    assert message in mistake("test", "--config", config, "--config", path)
+
+
+def test_unknown_config_lists_near_names(mistake: Mistake) -> None:
+    said = mistake("test", "--config", "camvid_ds.yaml")
+    assert "config 'camvid_ds.yaml' was not found" in said
+    assert "Did you mean camvid_sd.yaml" in said
+
+
+def test_unknown_subcommand(mistake: Mistake) -> None:
+    said = mistake("evaluate")
+    assert "invalid choice: 'evaluate' (choose from" in said
+
+
+def test_no_config(mistake: Mistake) -> None:
+    assert "missing: model.backbone, data" in mistake("test")
+
+
+def test_data_is_checked_before_weights(mistake: Mistake, config: Path) -> None:
+    wrong = ["--model.backbone.weights", "./nowhere", "--data", "CamVid", "--data.root", "missing"]
+    said = mistake("test", "--config", config, *wrong)
+    assert "missing/val not found" in said
+    assert "nowhere" not in said
+
+
+def test_missing_weights_offline(mistake: Mistake, config: Path) -> None:
+    said = mistake("test", "--config", config, "--model.backbone.weights", "nobody/nothing")
+    assert "'nobody/nothing'" in said
+    assert "https://huggingface.co/nobody/nothing" in said
+    assert "hf download nobody/nothing" in said
+
+
+def test_weights_without_unet(mistake: Mistake, config: Path, tiny_weights: Path, tmp_path: Path) -> None:
+    weights = tmp_path / "weights"
+    shutil.copytree(tiny_weights / "vae", weights / "vae")
+    said = mistake("test", "--config", config, "--model.backbone.weights", weights)
+    assert "unet/config.json" in said
+    assert str(weights) in said
+
+
+def test_ground_truth_is_needed_to_test(mistake: Mistake, config: Path, movie: Path) -> None:
+    options = ["--data", "VideoFolder", "--data.input", movie]
+    assert "use `predict`" in mistake("test", "--config", config, *options)
+
+
+def test_traceback_is_in_the_log(mistake: Mistake, config: Path, tmp_path: Path) -> None:
+    mistake("test", "--config", config, "--output", "out", "--model.backbone.weights", "./nowhere")
+    assert "Traceback" in (tmp_path / "out" / "log.txt").read_text()
