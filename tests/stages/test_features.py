@@ -51,7 +51,7 @@ def test_normalisation_leaves_a_token_of_zeros(normalization):
 def test_errors_name_the_key_and_what_is_allowed():
     with pytest.raises(ValueError, match=r"features.blocks = \[12\].*0 and 11"):
         AttentionFeatures(blocks=(12,))
-    with pytest.raises(ValueError, match="features.projection = 'query'.*only an 'output'"):
+    with pytest.raises(ValueError, match=r"features\.projection = 'query'.*only an 'output'"):
         AttentionFeatures(layer="block")
     with pytest.raises(ValueError, match=r"steps \[3\] are not run.*\[22, 23, 24\]"):
         AttentionFeatures(steps=(3,)).keys(BACKBONE)

@@ -92,29 +92,21 @@ class MaskedModulation(Modulation):
 
     @override
     def __call__(self, backbone: Backbone, clip: LabelledClip, trace: Trace | None = None) -> Tensor:
-        num_frames, height, width, _ = clip.frames_THW3.shape
-        # Starting from the first label at difference 0, only a strictly larger one replaces it: ties go to the first.
-        best_THW = torch.zeros(num_frames, height, width, dtype=torch.float64, device=clip.labels_Thw.device)
-        labels_THW = clip.label_set_L[0].expand(num_frames, height, width).clone()
+        size = (clip.frames_THW3.shape[1], clip.frames_THW3.shape[2])
+        election = LargestDifference(clip.labels_Thw, clip.label_set_L, size, self.mask_prior)
         for frames_B, label_index_B in self._rows(backbone, clip):
             masks_Bhw = clip.labels_Thw[frames_B] == clip.label_set_L[label_index_B][:, None, None]
             latents_SBcuv = self._modulated_latents(backbone, clip.recording, frames_B, masks_Bhw.float(), trace)
-            images = backbone.decode(latents_SBcuv.flatten(0, 1))
-            plus_B3HW, minus_B3HW = resize_images(images, (height, width)).unflatten(0, (2, -1))
+            images = resize_images(backbone.decode(latents_SBcuv.flatten(0, 1)), size)
+            plus_B3HW, minus_B3HW = images.view(2, -1, *images.shape[1:])
             with full_precision(images.device):
                 maps_BHW = difference_map(plus_B3HW, minus_B3HW, self.difference)
-            weighted_BHW = peak_normalized(maps_BHW)
-            if self.mask_prior is not None:
-                weighted_BHW *= mask_prior(masks_Bhw.float(), (height, width), self.mask_prior)
-            for frame, label, weighted_HW in zip(frames_B, clip.label_set_L[label_index_B], weighted_BHW, strict=True):
-                better_HW = weighted_HW > best_THW[frame]
-                best_THW[frame] = torch.where(better_HW, weighted_HW, best_THW[frame])
-                labels_THW[frame] = torch.where(better_HW, label, labels_THW[frame])
+            election.add(frames_B, label_index_B, maps_BHW)
             if trace is not None:
                 trace.add_rows(
                     frames_B, label_index_B, modulated_latents=latents_SBcuv.transpose(0, 1), difference_maps=maps_BHW
                 )
-        return labels_THW
+        return election.labels_THW
 
     def _rows(self, backbone: Backbone, clip: LabelledClip) -> list[tuple[Tensor, Tensor]]:
         """Pairs (frame, label index) that must be computed, in passes that fit; labels of a frame in ascending order.
@@ -150,6 +142,38 @@ class MaskedModulation(Modulation):
             if self.blend and step in backbone.blended_steps:
                 x_Rcuv = blend_latents(x_Rcuv, recording.latents[step][frames_R], blend_masks_R1uv)
         return x_Rcuv.view(2, -1, *x_Rcuv.shape[1:])
+
+
+class LargestDifference:
+    """Running arg max over labels of the peak-normalised difference maps, in memory that does not grow with L.
+
+    Args:
+        labels_Thw: int64 refined labels on the token grid.
+        label_set_L: int64 sorted labels.
+        size: height and width of the frames.
+        prior: weight outside a label's upsampled mask, or ``None``.
+
+    Attributes:
+        labels_THW: int64 label of the largest difference so far; ties go to the first label.
+    """
+
+    def __init__(self, labels_Thw: Tensor, label_set_L: Tensor, size: tuple[int, int], prior: float | None) -> None:
+        self._labels_Thw, self._label_set_L, self._size, self._prior = labels_Thw, label_set_L, size, prior
+        # A label that is never added has difference 0: from the first label at 0, only a larger difference takes over.
+        self._best_THW = torch.zeros(len(labels_Thw), *size, dtype=torch.float64, device=labels_Thw.device)
+        self.labels_THW = label_set_L[0].expand(self._best_THW.shape).clone()
+
+    def add(self, frames_B: Tensor, label_index_B: Tensor, maps_BHW: Tensor) -> None:
+        """Take in difference maps; the labels of a frame come in ascending order."""
+        labels_B = self._label_set_L[label_index_B]
+        weighted_BHW = peak_normalized(maps_BHW)
+        if self._prior is not None:
+            masks_Bhw = self._labels_Thw[frames_B] == labels_B[:, None, None]
+            weighted_BHW *= mask_prior(masks_Bhw.float(), self._size, self._prior)
+        for frame, label, weighted_HW in zip(frames_B, labels_B, weighted_BHW, strict=True):
+            larger_HW = weighted_HW > self._best_THW[frame]
+            self._best_THW[frame] = torch.where(larger_HW, weighted_HW, self._best_THW[frame])
+            self.labels_THW[frame] = torch.where(larger_HW, label, self.labels_THW[frame])
 
 
 def blend_latents(inside: Tensor, outside: Tensor, mask: Tensor) -> Tensor:
