@@ -1,4 +1,4 @@
-"""Parity with the published code's own run: clustering, tracking and segmentation from stored inputs, and end to end."""
+"""Parity with the published code's own run: from stored inputs stage by stage, and end to end."""
 
 import itertools
 

@@ -29,7 +29,7 @@ from zsvss.metrics import (
 )
 from zsvss.segmenter import VideoSegmenter
 from zsvss.stages.context import SceneContext
-from zsvss.stages.features import AttentionFeatures
+from zsvss.stages.features import Features
 from zsvss.stages.modulation import Modulation
 from zsvss.stages.refinement import Refinement
 
@@ -58,7 +58,7 @@ class VideoSegmentation(LightningModule):
         context: SceneContext | None,
         refinement: Refinement | None,
         modulation: Modulation | None,
-        features: AttentionFeatures | None = None,
+        features: Features | None = None,
         input_size: tuple[int, int] | None = None,
         naming: ClusterNaming | None = None,
         seed: int = 0,

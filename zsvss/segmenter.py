@@ -21,7 +21,7 @@ from torch.nn import functional
 from zsvss.backbones.base import Backbone, ClipNoise, Conditioning, FeatureKey
 from zsvss.precision import full_precision
 from zsvss.stages.context import Memory, PerFrameClustering, SceneContext
-from zsvss.stages.features import AttentionFeatures
+from zsvss.stages.features import AttentionFeatures, Features
 from zsvss.stages.modulation import LabelledClip, Modulation, NearestUpsampling
 from zsvss.stages.refinement import Refinement
 from zsvss.stages.trace import Trace
@@ -53,7 +53,7 @@ class VideoSegmenter(nn.Module):
         refinement: Refinement | None = None,
         modulation: Modulation | None = None,
         *,
-        features: AttentionFeatures | None = None,
+        features: Features | None = None,
         input_size: tuple[int, int] | None = None,
     ) -> None:
         super().__init__()
@@ -135,7 +135,7 @@ class VideoSegmenter(nn.Module):
             conditioning = conditioning or self.backbone.condition(images_T3HW, kept.noise)
             noised_Tcuv = self.backbone.add_noise(kept.latents_Tcuv, kept.noise)
             kept.recording = self.backbone.record(noised_Tcuv, conditioning, self._feature_keys())
-            kept.features_Tnc = self.features(self.backbone, kept.recording)
+            kept.features_Tnc = self.features(self.backbone, kept.recording, images_T3HW)
             kept.grid = self.features.grid(kept.recording)
         with self._timed("context"), full_precision(images_T3HW.device):
             kept.coarse_Tn, memory = self._coarse_labels(kept.features_Tnc, kept.grid, generator, first_labels_HW)
@@ -143,7 +143,7 @@ class VideoSegmenter(nn.Module):
         with self._timed("refinement"), full_precision(images_T3HW.device):
             kept.refined_Tn = kept.coarse_Tn
             if self.refinement is not None:
-                kept.correspondence_Tnc = self.refinement.features(self.backbone, kept.recording)
+                kept.correspondence_Tnc = self.refinement.features(self.backbone, kept.recording, images_T3HW)
                 kept.refined_Tn, kept.trajectories_TP = self.refinement(
                     kept.correspondence_Tnc, kept.coarse_Tn, kept.grid
                 )

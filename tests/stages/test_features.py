@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from zsvss.backbones.base import Conditioning, FeatureKey, Recording
-from zsvss.stages.features import AttentionFeatures, normalize
+from zsvss.stages.features import AttentionFeatures, ColorPositionFeatures, normalize
 
 BACKBONE = SimpleNamespace(steps=range(22, 25))
+IMAGES = torch.rand(2, 3, 32, 48, generator=torch.Generator().manual_seed(5)) * 2 - 1
 
 
 def recording(keys, num_channels=4):
@@ -27,7 +28,7 @@ def test_the_default_is_the_mean_query_of_blocks_6_to_8_at_the_last_step():
     mean = sum(record.tensors[key][1] for key in keys) / 3  # index 1: the conditional half
     for frame, token in [(0, 0), (1, 5)]:
         expected = mean[frame, token] / mean[frame, token].abs().max()
-        torch.testing.assert_close(features(BACKBONE, record)[frame, token], expected)
+        torch.testing.assert_close(features(BACKBONE, record, IMAGES)[frame, token], expected)
     assert features.grid(record) == (2, 3)
 
 
@@ -37,7 +38,7 @@ def test_steps_average_and_count_from_the_end():
     assert [key.step for key in keys] == [22, 24]
     record = recording(keys)
     expected = (record.tensors[keys[0]][1] + record.tensors[keys[1]][1]) / 2
-    torch.testing.assert_close(features(BACKBONE, record), expected)
+    torch.testing.assert_close(features(BACKBONE, record, IMAGES), expected)
 
 
 @pytest.mark.parametrize("normalization", ["maximum", "euclidean"])
@@ -59,4 +60,12 @@ def test_errors_name_the_key_and_what_is_allowed():
     record = recording(keys)
     record.tensors[keys[1]] = torch.zeros(2, 2, 24, 4)
     with pytest.raises(ValueError, match=r"share one token grid.*\{6: .*, 9: .*\}"):
-        AttentionFeatures(blocks=(6, 9))(BACKBONE, record)
+        AttentionFeatures(blocks=(6, 9))(BACKBONE, record, IMAGES)
+
+
+def test_colour_and_position_of_each_cell():
+    features = ColorPositionFeatures(position_weight=0.5)(BACKBONE, recording([]), IMAGES)
+    assert features.shape == (2, 6, 5)
+    cell = (IMAGES[1, :, 16:, 32:].mean((1, 2)) + 1) / 2  # the last of 2x3 cells
+    torch.testing.assert_close(features[1, 5], torch.cat([cell, torch.tensor([0.5, 0.5])]))
+    torch.testing.assert_close(features[0, 1, 3:], torch.tensor([0.0, 0.25]))

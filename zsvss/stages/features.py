@@ -1,22 +1,41 @@
-"""Features read from a recording: which attention tensors, of which blocks and steps, averaged and normalised.
+"""Features of a clip, one vector a token: what is clustered and what is compared over time.
 
-Shape legend: T frames of a clip, n feature tokens, c channels.
+Shape legend: T frames of a clip, H W pixels, n feature tokens, c channels.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Literal
 
 import torch
 from torch import Tensor
+from torch.nn import functional
+from typing_extensions import override
 
 from zsvss.backbones.base import Backbone, FeatureKey, Layer, Projection, Recording
 
 Normalization = Literal["maximum", "euclidean", "none"]
 
 
-class AttentionFeatures:
+class Features(ABC):
+    """Reads one feature vector a token from a clip; pure."""
+
+    def keys(self, backbone: Backbone) -> list[FeatureKey]:
+        """Tensors that the feature pass must record; none by default."""
+        return []
+
+    @abstractmethod
+    def __call__(self, backbone: Backbone, recording: Recording, images_T3HW: Tensor) -> Tensor:
+        """Return features [T, n, c], float32, of images in [-1, 1] and what the feature pass recorded of them."""
+
+    @abstractmethod
+    def grid(self, recording: Recording) -> tuple[int, int]:
+        """Height and width of the token grid."""
+
+
+class AttentionFeatures(Features):
     """Per-token features of the conditional half, averaged over blocks and steps.
 
     The defaults are the paper's clustering features: self-attention queries of output blocks 6, 7 and 8 at the last
@@ -51,8 +70,8 @@ class AttentionFeatures:
         self.steps = tuple(steps)
         self.normalization: Normalization = normalization
 
+    @override
     def keys(self, backbone: Backbone) -> list[FeatureKey]:
-        """Tensors that the feature pass must record."""
         numbers = [backbone.steps[step] if step < 0 else step for step in self.steps]
         unknown = set(numbers) - set(backbone.steps)
         if unknown:
@@ -62,17 +81,44 @@ class AttentionFeatures:
             )
         return [FeatureKey(step, block, self.layer, self.projection) for step in numbers for block in self.blocks]
 
-    def __call__(self, backbone: Backbone, recording: Recording) -> Tensor:
-        """Return features [T, n, c], float32."""
+    @override
+    def __call__(self, backbone: Backbone, recording: Recording, images_T3HW: Tensor) -> Tensor:
         tensors = [recording.tensors[key][1].float() for key in self.keys(backbone)]
         if len({tensor.shape for tensor in tensors}) > 1:
             shapes = {key.block: tuple(t.shape) for key, t in zip(self.keys(backbone), tensors, strict=True)}
             raise ValueError(f"features.blocks must share one token grid and width; found {shapes}.")
         return normalize(torch.stack(tensors).mean(0), self.normalization)
 
+    @override
     def grid(self, recording: Recording) -> tuple[int, int]:
-        """Height and width of the token grid."""
         return recording.grids[self.blocks[0]]
+
+
+class ColorPositionFeatures(Features):
+    """Mean colour and position of each token's cell: what a segmentation without a diffusion model can go by.
+
+    The grid is that of output blocks 6..8, half the latents' resolution, so that comparisons are at the same grid.
+
+    Args:
+        position_weight: how much the way across the frame counts, against the way from black to white in a channel.
+    """
+
+    def __init__(self, position_weight: float = 1.0) -> None:
+        self.position_weight = position_weight
+
+    @override
+    def __call__(self, backbone: Backbone, recording: Recording, images_T3HW: Tensor) -> Tensor:
+        grid = self.grid(recording)
+        color_T3hw = functional.adaptive_avg_pool2d((images_T3HW + 1) / 2, grid)
+        axes = [torch.linspace(0, self.position_weight, side, device=images_T3HW.device) for side in grid]
+        position_2hw = torch.stack(torch.meshgrid(*axes, indexing="ij"))
+        channels = torch.cat([color_T3hw, position_2hw.expand(len(color_T3hw), -1, -1, -1)], 1)
+        return channels.flatten(2).transpose(1, 2)
+
+    @override
+    def grid(self, recording: Recording) -> tuple[int, int]:
+        height, width = recording.noised_Tchw.shape[-2:]
+        return height // 2, width // 2
 
 
 def normalize(features_Tnc: Tensor, normalization: Normalization) -> Tensor:

@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from zsvss.stages.features import AttentionFeatures
+from zsvss.stages.features import AttentionFeatures, Features
 
 
 class Refinement(ABC):
     """Refines the coarse labels of a clip by comparing its frames; pure."""
 
-    features: AttentionFeatures
+    features: Features
 
     @abstractmethod
     def __call__(self, features_Tnc: Tensor, labels_Tn: Tensor, grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
@@ -59,13 +59,13 @@ class CorrespondenceRefinement(Refinement):
     def __init__(
         self,
         max_displacement: int = 1,
-        features: AttentionFeatures | None = None,
+        features: Features | None = None,
         skip_first_hop: bool = False,
         one_sided_displacement: bool = False,
         truncate_start_points: bool = False,
     ) -> None:
         self.max_displacement = max_displacement
-        self.features = features or AttentionFeatures(blocks=(7,), normalization="euclidean")
+        self.features: Features = features or AttentionFeatures(blocks=(7,), normalization="euclidean")
         self.skip_first_hop = skip_first_hop
         self.one_sided_displacement = one_sided_displacement
         self.truncate_start_points = truncate_start_points
