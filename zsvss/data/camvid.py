@@ -129,7 +129,7 @@ class CamVid(VideoDataModule):
         self,
         root: str | Path,
         split: Literal["train", "val", "test", "all"] = "val",
-        labels: Literal["11", "32"] = "11",
+        labels: Literal["11", "32", 11, 32] = "11",
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
