@@ -9,6 +9,7 @@ n tokens of an attention layer, m tokens of the conditioning, c channels, G = 2 
 
 from __future__ import annotations
 
+import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
@@ -56,13 +57,13 @@ class Conditioning(NamedTuple):
 
     Attributes:
         context_Gmc: tokens for cross-attention.
-        vector_GTc: per-frame vector for the time embedding (video models).
-        concat_GTchw: latents concatenated to the input (video models).
+        vector_Gc: numbers that are added to the time embedding (video models).
+        concat_Gchw: latent concatenated to the input of every frame (video models).
     """
 
     context_Gmc: Tensor
-    vector_GTc: Tensor | None = None
-    concat_GTchw: Tensor | None = None
+    vector_Gc: Tensor | None = None
+    concat_Gchw: Tensor | None = None
 
 
 @dataclass
@@ -91,22 +92,18 @@ class Backbone(nn.Module, ABC):
 
     The constructor only stores settings; :meth:`check` looks at the weights' files without reading them and
     :meth:`load` reads them, so that a mistake elsewhere is found before the expensive work.
+
+    Attributes:
+        couples_frames: whether the frames of a clip influence each other, so that a batch must hold whole clips.
+        steps: sampling steps that are run, first to last; the first one is the modulated step.
+        blended_steps: steps after which masked modulation blends the latents.
+        max_rows: rows (modulated frames) that one call of :meth:`denoise` should hold.
     """
 
     couples_frames: bool = False
-    """Whether the frames of a clip influence each other, so that a batch must hold whole clips."""
-
     steps: Sequence[int]
-    """Sampling steps that are run, first to last; the first one is the modulated step."""
-
     blended_steps: Sequence[int]
-    """Steps after which masked modulation blends the latents."""
-
-    size_multiple: int
-    """Image height and width must be multiples of this."""
-
     max_rows: int
-    """Rows (modulated frames) that one pass may hold."""
 
     @abstractmethod
     def check(self) -> None:
@@ -120,6 +117,14 @@ class Backbone(nn.Module, ABC):
     @abstractmethod
     def load(self) -> None:
         """Read the weights, once; raises what :meth:`check` raises."""
+
+    def fingerprint(self) -> str:
+        """Hash of the weights: results of different weights are never mixed."""
+        digest = hashlib.sha256()
+        for name, tensor in sorted(self.state_dict().items()):
+            digest.update(f"{name} {tuple(tensor.shape)}\n".encode())
+            digest.update(tensor.detach().cpu().float().numpy().tobytes())
+        return digest.hexdigest()
 
     @abstractmethod
     def sample_noise(self, num_frames: int, height: int, width: int, generator: torch.Generator) -> ClipNoise:
@@ -169,6 +174,11 @@ class Backbone(nn.Module, ABC):
     @abstractmethod
     def decode(self, latents_Bchw: Tensor) -> Tensor:
         """Decode latents into images [B, 3, H, W], float32, nominally in [-1, 1] but not clamped."""
+
+    @property
+    @abstractmethod
+    def size_multiple(self) -> int:
+        """Image height and width must be multiples of this."""
 
     @property
     @abstractmethod

