@@ -53,6 +53,19 @@ def test_first_labels_make_labels_classes():
     assert (labels == names[bands]).float().mean() > 0.85
 
 
+@pytest.mark.parametrize("num_wanted", [0, 2, 5])
+@pytest.mark.parametrize("couples_frames", [False, True])
+def test_unwanted_frames_shape_the_context_but_are_not_modulated(num_wanted, couples_frames):
+    frames, _ = striped_video()
+    everything, some = full_method(), full_method()
+    some.backbone.couples_frames = everything.backbone.couples_frames = couples_frames
+    labels = everything(frames, generator=generator())
+    assert torch.equal(some(frames, generator=generator(), num_wanted=num_wanted), labels[:num_wanted])
+    assert torch.equal(some.memory.labels_N, everything.memory.labels_N)
+    if not couples_frames:
+        assert {frame for rows in some.backbone.rows for frame in rows} == set(range(num_wanted))
+
+
 def test_null_stages_are_the_identity():
     frames, _ = striped_video()
     segmenter = VideoSegmenter(ToyBackbone(), KNNSceneContext(4))

@@ -105,7 +105,7 @@ class VideoSegmentation(LightningModule):
         """Segment a clip and score its final frames.
 
         Returns:
-            ``labels``: int64 [T, H, W], class ids or cluster ids as the naming protocol has it.
+            ``labels``: int64 [num_final, H, W], class ids or cluster ids as the naming protocol has it.
         """
         if clip.is_first or self._evaluator is None:
             self._video_start = time.perf_counter()
@@ -116,7 +116,7 @@ class VideoSegmentation(LightningModule):
 
         final = slice(clip.num_final)
         raw_THW = None if clip.labels_THW is None else clip.labels_THW[final]
-        self._evaluator.update(labels_THW[final], raw_THW, clip.labelled_T[final].cpu())
+        self._evaluator.update(labels_THW, raw_THW, clip.labelled_T[final].cpu())
         if clip.is_last:
             self._finish_video(self._evaluator.finish(time.perf_counter() - self._video_start))
         return {"labels": labels_THW}
@@ -131,7 +131,7 @@ class VideoSegmentation(LightningModule):
         """Segment a clip.
 
         Returns:
-            ``labels``: int64 cluster ids [T, H, W].
+            ``labels``: int64 cluster ids [num_final, H, W].
         """
         return {"labels": self._segment(clip, None)}
 
@@ -139,7 +139,9 @@ class VideoSegmentation(LightningModule):
         if clip.is_first:
             self.segmenter.reset()
         generator = clip_generator(self.seed, self.data.name, clip.video, clip.index)
-        labels_THW: Tensor = self.segmenter(clip.frames_THW3, generator=generator, first_labels_HW=first_labels_HW)
+        labels_THW: Tensor = self.segmenter(
+            clip.frames_THW3, generator=generator, first_labels_HW=first_labels_HW, num_wanted=clip.num_final
+        )
         return labels_THW
 
     def _first_labels(self, clip: Clip) -> Tensor | None:

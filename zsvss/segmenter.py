@@ -79,6 +79,7 @@ class VideoSegmenter(nn.Module):
         first_labels_HW: Tensor | None = ...,
         noise: ClipNoise | None = ...,
         conditioning: Conditioning | None = ...,
+        num_wanted: int | None = ...,
         trace: Literal[False] = ...,
     ) -> Tensor: ...
 
@@ -91,6 +92,7 @@ class VideoSegmenter(nn.Module):
         first_labels_HW: Tensor | None = ...,
         noise: ClipNoise | None = ...,
         conditioning: Conditioning | None = ...,
+        num_wanted: int | None = ...,
         trace: Literal[True],
     ) -> tuple[Tensor, Trace]: ...
 
@@ -103,6 +105,7 @@ class VideoSegmenter(nn.Module):
         first_labels_HW: Tensor | None = None,
         noise: ClipNoise | None = None,
         conditioning: Conditioning | None = None,
+        num_wanted: int | None = None,
         trace: bool = False,
     ) -> Tensor | tuple[Tensor, Trace]:
         """Segment the next clip of the video.
@@ -114,10 +117,12 @@ class VideoSegmenter(nn.Module):
                 bear class ids. Read only at the first clip of a video.
             noise: random numbers to use in place of the generator's.
             conditioning: in place of the backbone's own.
+            num_wanted: return labels of the first so many frames only, for a clip whose other frames come again in
+                the next one; they still shape the scene context, but the last stage leaves them out.
             trace: also return every intermediate.
 
         Returns:
-            int64 labels [T, H, W] on the backbone's device: cluster ids, or class ids with ``first_labels_HW``; with
+            int64 labels [T (or num_wanted), H, W] on the backbone's device: cluster ids, or class ids with ``first_labels_HW``; with
             ``trace`` also the :class:`Trace`.
 
         Raises:
@@ -150,8 +155,9 @@ class VideoSegmenter(nn.Module):
             self.memory = self.context.update(kept.features_Tnc, kept.refined_Tn, memory)
         with self._timed("modulation"):
             labels_Thw = kept.refined_Tn.unflatten(1, kept.grid)
-            labelled = LabelledClip(labels_Thw, memory.label_set_L, frames_THW3, kept.recording)
-            kept.labels_THW = self.modulation(self.backbone, labelled, kept if trace else None)
+            used = slice(None if self.backbone.couples_frames else num_wanted)
+            labelled = LabelledClip(labels_Thw[used], memory.label_set_L, frames_THW3[used], kept.recording)
+            kept.labels_THW = self.modulation(self.backbone, labelled, kept if trace else None)[:num_wanted]
         return (kept.labels_THW, kept) if trace else kept.labels_THW
 
     def to_images(self, frames_THW3: Tensor) -> Tensor:

@@ -85,7 +85,7 @@ class PredictionWriter(Callback):
                 alpha=self.alpha,
                 colors=_colors(trainer),
             )
-        labels_THW: Tensor = outputs["labels"][: batch.num_final]
+        labels_THW: Tensor = outputs["labels"]
         frames_THW3 = batch.frames_THW3[: batch.num_final]
         self._open.write(frames_THW3.cpu().numpy(), labels_THW.cpu().numpy(), batch.frame_names[: batch.num_final])
         if batch.is_last:

@@ -24,10 +24,10 @@ class LabelledClip(NamedTuple):
     """What the last stage knows of a clip.
 
     Attributes:
-        labels_Thw: int64 refined labels on the token grid.
+        labels_Thw: int64 refined labels on the token grid, of the clip's first T frames.
         label_set_L: int64 sorted labels of the video.
         frames_THW3: uint8 frames at their own size.
-        recording: of the feature pass.
+        recording: of the feature pass, over T frames or more.
     """
 
     labels_Thw: Tensor
@@ -49,9 +49,11 @@ class NearestUpsampling(Modulation):
 
     @override
     def __call__(self, backbone: Backbone, clip: LabelledClip, trace: Trace | None = None) -> Tensor:
-        size = clip.frames_THW3.shape[1:3]
-        # Through float64, exact for every label below 2**53: torch resizes no integers.
-        return functional.interpolate(clip.labels_Thw[:, None].double(), size, mode="nearest-exact")[:, 0].long()
+        cells = [
+            ((torch.arange(side, device=clip.labels_Thw.device) + 0.5) * num_cells / side).long()
+            for side, num_cells in zip(clip.frames_THW3.shape[1:3], clip.labels_Thw.shape[1:], strict=True)
+        ]
+        return clip.labels_Thw[:, cells[0][:, None], cells[1]]
 
 
 class MaskedModulation(Modulation):
@@ -124,7 +126,8 @@ class MaskedModulation(Modulation):
             present_TL = (clip.labels_Thw[..., None] == clip.label_set_L).flatten(1, 2).any(1)
             frames_B, label_index_B = present_TL.nonzero(as_tuple=True)
             rows = max(1, backbone.max_rows // 2)
-        return list(zip(frames_B.split(rows), label_index_B.split(rows), strict=True))
+        passes = zip(frames_B.split(rows), label_index_B.split(rows), strict=True)
+        return [(frames, labels) for frames, labels in passes if len(frames)]  # split gives one pass for nothing at all
 
     def _modulated_latents(
         self, backbone: Backbone, recording: Recording, frames_B: Tensor, masks_Bhw: Tensor, trace: Trace | None
