@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +15,8 @@ _FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 def quiet_console() -> None:
     """Show this package's messages and everybody's warnings; the rest goes into the log file alone."""
     logging.captureWarnings(capture=True)
+    os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     console = logging.StreamHandler(sys.stderr)
     console.setFormatter(logging.Formatter("%(message)s"))
     # With a terminal the progress bar tells how far a run is, without one the lines do.

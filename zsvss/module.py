@@ -9,12 +9,14 @@ import hashlib
 import logging
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor
 
 from zsvss.backbones.base import Backbone
+from zsvss.callbacks.results import percent
 from zsvss.data.clip import Clip
 from zsvss.data.datamodule import VideoDataModule
 from zsvss.metrics import (
@@ -81,9 +83,10 @@ class VideoSegmentation(LightningModule):
 
     @property
     def backbone_name(self) -> str:
-        """What to write beside a result: the backbone's class and its weights."""
-        source = getattr(self.backbone, "source", None)
-        return f"{type(self.backbone).__name__} ({source.name})" if source else type(self.backbone).__name__
+        """What to write beside a result: the backbone's class and, unless they ship with it, its weights."""
+        weights = getattr(getattr(self.backbone, "source", None), "name", "")
+        shipped = Path(weights).is_relative_to(Path(__file__).parent)
+        return type(self.backbone).__name__ + (f" ({weights})" if weights and not shipped else "")
 
     @property
     def data(self) -> VideoDataModule:
@@ -162,7 +165,7 @@ class VideoSegmentation(LightningModule):
         self._evaluator = None
         (row,) = video_table([result])
         scores = ", ".join(
-            f"{name} {100 * value:.2f}" for name, value in row.items() if name.startswith(("mIoU", "VC", "self"))
+            f"{name} {percent(value)}" for name, value in row.items() if name.startswith(("mIoU", "VC", "self"))
         )
         _log.info("%s: %d frames in %.1f s, %s", result.name, result.num_frames, result.seconds or 0.0, scores)
 

@@ -96,7 +96,8 @@ def device_name(device: torch.device) -> str:
         cpu = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), cpu)
     except OSError:
         pass
-    return f"{cpu}, {torch.get_num_threads()} threads" if device.type == "cpu" else device.type
+    threads = torch.get_num_threads()
+    return f"{cpu}, {threads} thread{'s' * (threads > 1)}" if device.type == "cpu" else device.type
 
 
 def result_table(summary: dict[str, Any]) -> Table:
