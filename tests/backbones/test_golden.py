@@ -1,0 +1,153 @@
+"""The networks on the published code's own noise and conditioning give the published code's numbers."""
+
+import re
+
+import pytest
+import torch
+from golden import ABSENT, GoldenSet, golden_sets
+from torch.nn import functional
+
+from zsvss.backbones.base import FeatureKey
+from zsvss.segmenter import VideoSegmenter
+
+SETS = golden_sets()
+CLIPS = [(golden, clip) for golden in SETS for clip in golden.clips_with("latents")]
+DECODED = [(golden, clip) for golden, clip in CLIPS if clip in golden.clips_with("decoded_crops_f16")]
+
+pytestmark = pytest.mark.skipif(not SETS, reason=ABSENT)
+
+LAYERS = {"": "self", "spatial_": "self", "temporal_": "temporal_self"}
+PROJECTIONS = {"q": "query", "k": "key"}
+
+
+class Deviations:
+    """Collects how far our tensors are from stored ones, so that a failure shows all of them."""
+
+    def __init__(self):
+        self.of = {}
+
+    def add(self, name, ours, stored):
+        """Half a unit in the last place is the store's own error where it holds float16."""
+        stored_error = stored.abs().float() * 2**-11 if stored.dtype == torch.float16 else 0.0
+        self.of[name] = ((ours.float() - stored.float()).abs() - stored_error).max().item()
+
+    def check(self):
+        # Float32 sums in another order: 1e-5 to 2e-5 is seen.
+        assert self.of
+        assert not {name: f"{value:.1e}" for name, value in self.of.items() if not value < 1e-4}
+
+
+def crop_keys(golden: GoldenSet, steps) -> dict[str, FeatureKey]:
+    """Name of each stored crop of queries or keys -> what it is; cross-attention of either kind."""
+    keys = {}
+    for name in golden.arrays("qk_crops"):
+        match = re.fullmatch(r"ob(\d+)_((?:spatial_|temporal_)?)(self|cross)_attn_([qk])_t(\d+)", name)
+        if match and int(match[5]) in steps:
+            layer = LAYERS[match[2]] if match[3] == "self" else LAYERS[match[2]].replace("self", "cross")
+            keys[name] = FeatureKey(int(match[5]), int(match[1]), layer, PROJECTIONS[match[4]])
+    return keys
+
+
+def compare_crops(golden, recording, keys, deviations):
+    crops = golden.arrays("qk_crops")
+    for name, key in keys.items():
+        tensor_GTnc = recording.tensors[key]
+        if key.layer.startswith("temporal"):
+            ours = tensor_GTnc.transpose(1, 2).flatten(0, 1)[crops["temporal_batch_index"]]
+        else:
+            index = crops["spatial_batch_index" if golden.is_video else "batch_index"]
+            ours = tensor_GTnc.flatten(0, 1)[index]
+        deviations.add(name, ours, crops[name])
+
+
+def compare_modulated(golden, clip, backbone, recording, deviations):
+    """Both signs of every label; an image model's frames are independent, so a third of them is checked."""
+    stored, labels = golden.clip(clip, "modulated_latents"), golden.clip(clip, "labels")
+    for label in labels["unique_labels"].tolist() if stored else ():
+        masks_Thw = (labels["corrected"] == label).float()
+        frames = torch.arange(len(masks_Thw))
+        if not backbone.couples_frames:
+            frames = frames[masks_Thw.flatten(1).any(1)][label % 3 :: 3]
+        frames_B = frames.repeat(2)
+        offset_Bn = golden.settings["lam"] * masks_Thw[frames].flatten(1)
+        x = recording.noised_Tchw[frames_B]
+        inside = functional.interpolate(masks_Thw[frames_B][:, None], x.shape[-2:])
+        for step in backbone.steps:
+            offset = torch.cat([offset_Bn, -offset_Bn]) if step == backbone.steps[0] else None
+            x = backbone.denoise(x, step, recording, frames_B, offset)
+            compare_step(stored, f"x{step}", ("preblend", "final"), label, x, frames, deviations)
+            if step in backbone.blended_steps:
+                x = x * inside + recording.latents[step][frames_B] * (1 - inside)
+                compare_step(stored, f"x{step}", ("blended", "final_blended"), label, x, frames, deviations)
+
+
+def compare_step(stored, step, kinds, label, x, frames, deviations):
+    for sign, ours in zip("pm", x.chunk(2), strict=True):
+        for name in (f"L{label}_{sign}_{step}_{kind}" for kind in kinds):
+            if name in stored and len(frames):
+                deviations.add(name, ours, stored[name][frames])
+
+
+@pytest.mark.parametrize(("golden", "clip"), CLIPS, ids=str)
+@torch.inference_mode()
+def test_denoising_follows_the_published_code(golden, clip):
+    """Latents, conditioning, x after each step, features, queries and keys, and modulated latents."""
+    backbone, deviations = golden.backbone(), Deviations()
+    latents, features = golden.clip(clip, "latents"), golden.clip(clip, "features_step24")
+    noise, conditioning = golden.noise(clip), golden.conditioning(clip)
+
+    images_T3HW = VideoSegmenter(backbone).to_images(golden.clip_frames(clip))
+    latents_Tchw = backbone.encode(images_T3HW, noise)
+    noised_Tchw = backbone.add_noise(latents_Tchw, noise)
+    deviations.add("latent", latents_Tchw, latents["latent"])
+    deviations.add("noised", noised_Tchw, latents[f"feature_pass_x_in_step{backbone.steps[0]}"])
+    if golden.is_video:
+        ours = backbone.condition(images_T3HW, noise)
+        deviations.add("conditioning vector", ours.vector_Gc, conditioning.vector_Gc)
+        deviations.add("conditioning frame", ours.concat_Gchw, conditioning.concat_Gchw)
+
+    crops = crop_keys(golden, backbone.steps) if clip == golden.clips[0] else {}
+    blocks = [FeatureKey(backbone.steps[-1], block) for block in (6, 7, 8)]
+    recording = backbone.record(noised_Tchw, conditioning, [*crops.values(), *blocks])
+    for step in backbone.steps:
+        deviations.add(f"xt_{step}", recording.latents[step], latents[f"xt_{step}"])
+    if features:
+        conditional = [recording.tensors[key][1] for key in blocks]
+        deviations.add("aggregated queries", torch.stack(conditional).mean(0), features["agg_self_q_cond"])
+        deviations.add("queries of block 7", conditional[1], features["block7_self_q_cond"])
+    compare_crops(golden, recording, crops, deviations)
+    compare_modulated(golden, clip, backbone, recording, deviations)
+    deviations.check()
+
+
+@pytest.mark.parametrize(("golden", "clip"), DECODED, ids=str)
+@torch.inference_mode()
+def test_decoded_images_are_the_published_ones(golden, clip):
+    backbone, deviations = golden.backbone(), Deviations()
+    last, modulated = backbone.steps[-1], golden.clip(clip, "modulated_latents")
+    crops = golden.clip(clip, "decoded_crops_f16")
+    frames = crops["frames"]
+    top, left = crops["yx"].tolist() if "yx" in crops else (0, 0)
+    for name, stored in crops.items():
+        if stored.ndim != 4:
+            continue
+        finals = [modulated.get(f"{name}_x{last}_{kind}") for kind in ("final_blended", "final")]
+        latents = next((final for final in finals if final is not None), None)
+        if name == "feature_pass":
+            latents = golden.clip(clip, "latents")[f"xt_{last}"]
+        images = backbone.decode(latents[frames])
+        height, width = stored.shape[-2:]
+        deviations.add(name, images[..., top : top + height, left : left + width], stored)
+    deviations.check()
+
+
+@pytest.mark.parametrize("golden", SETS, ids=str)
+def test_schedule_is_the_published_one(golden):
+    backbone, schedule = golden.backbone(), golden.arrays("schedule")
+    # The published code computes them in float32.
+    torch.testing.assert_close(torch.tensor(backbone.sigmas), schedule["sigmas"], rtol=1e-5, atol=0)
+    if "timestep_of_step" in schedule:
+        assert backbone.timesteps == schedule["timestep_of_step"].tolist()
+    if "cfg_scale_per_frame" in schedule:
+        scales = schedule["cfg_scale_per_frame"]
+        torch.testing.assert_close(backbone.guidance_scale(torch.arange(len(scales)), len(scales)).flatten(), scales)
