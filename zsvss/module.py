@@ -77,6 +77,7 @@ class VideoSegmentation(LightningModule):
         self.windows = tuple(windows)
         self.consistency: ConsistencyProtocol = consistency
         self.results: list[VideoResult] = []
+        self.failures: dict[str, str] = {}
         self.numbers: dict[str, float] = {}
         self._evaluator: VideoEvaluator | None = None
         self._video_start = 0.0
@@ -126,7 +127,9 @@ class VideoSegmentation(LightningModule):
 
     def on_test_epoch_end(self) -> None:
         """Gather the videos of all processes and log the benchmark's numbers."""
-        self.results = gather_results(self.results)
+        self.results, self.failures = gather_results(self.results), self.data.gather_failures()
+        if self.failures and not self.results:
+            raise ValueError(f"no video could be read: {'; '.join(self.failures.values())}")
         self.numbers = fold_results(self.results)
         self.log_dict(self.numbers, rank_zero_only=True)
 
@@ -137,6 +140,10 @@ class VideoSegmentation(LightningModule):
             ``labels``: int64 cluster ids [num_final, H, W].
         """
         return {"labels": self._segment(clip, None)}
+
+    def on_predict_epoch_end(self) -> None:
+        """Gather what could not be read from all processes."""
+        self.failures = self.data.gather_failures()
 
     def _segment(self, clip: Clip, first_labels_HW: Tensor | None) -> Tensor:
         if clip.is_first:

@@ -22,12 +22,15 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, Logger
 
 import zsvss
+from zsvss import report
 from zsvss.callbacks.prediction_writer import PredictionWriter
 from zsvss.callbacks.progress import FrameProgressBar
-from zsvss.callbacks.results import ResultWriter
+from zsvss.callbacks.results import ResultWriter, failure_rows, show
+from zsvss.callbacks.store import ResultStore
 from zsvss.callbacks.timing import StageTiming
 from zsvss.config import explain, resolve_configs
 from zsvss.data.datamodule import VideoDataModule
+from zsvss.fingerprint import code_version
 from zsvss.logs import log_to_file, quiet_console
 from zsvss.module import VideoSegmentation
 from zsvss.tracking import prepare_wandb
@@ -35,7 +38,10 @@ from zsvss.tracking import prepare_wandb
 _log = logging.getLogger(__name__)
 
 # Subcommands that are no Lightning runs, by name: each is given the rest of the command line.
-COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {}
+COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {"report": report.main}
+
+# Exit code of a run that ended although some videos could not be read.
+FAILURES = 3
 
 _COMPONENTS = ("backbones", "data", "metrics", "stages")
 _DEFAULT_STAGES = {
@@ -114,9 +120,12 @@ class CommandLine(LightningCLI):
         callbacks = [*(trainer.callbacks or []), StageTiming(output)]
         if trainer.enable_progress_bar is not False:
             callbacks.append(FrameProgressBar())
-        return super().instantiate_trainer(
+        callbacks.append(ResultStore(self._settings()))
+        trainer = super().instantiate_trainer(
             logger=[CSVLogger(output, name="", version=""), *loggers], callbacks=callbacks, **kwargs
         )
+        trainer.callbacks.sort(key=_place)
+        return trainer
 
     def test(self, **kwargs: Any) -> None:
         """Score; `ResultWriter` prints the table."""
@@ -128,17 +137,29 @@ class CommandLine(LightningCLI):
         """Segment; `PredictionWriter` writes clip by clip, nothing is kept."""
         with log_to_file(self.trainer.default_root_dir, self.trainer.global_rank):
             self.trainer.predict(**kwargs, return_predictions=False)
+        if self.trainer.is_global_zero and self.model.failures:
+            show(failure_rows(self.model.failures))
         self._say("predictions", self.config_init[self.subcommand].predictions.folder)
 
     def _say(self, what: str, folder: object) -> None:
         if self.trainer.is_global_zero:
             print(f"{what} in {folder}")
 
+    def _settings(self) -> dict[str, Any]:
+        """The resolved config as plain values."""
+        settings: dict[str, Any] = yaml.safe_load(self.parser.dump(self.config, skip_none=False))[self.subcommand]
+        return settings
+
+    @property
+    def exit_code(self) -> int:
+        """`FAILURES` if a video could not be read; only the first process tells, when all have ended."""
+        return FAILURES if self.trainer.is_global_zero and self.model.failures else 0
+
     def _run_name(self) -> str:
         """Names of the configs and a hash of what decides the result, so that other settings get another folder."""
-        dump = yaml.safe_load(self.parser.dump(self.config, skip_none=False))[self.subcommand]
+        dump = self._settings()
         decisive = {key: value for key, value in dump.items() if key not in _NOT_IN_RUN_NAME}
-        decisive["precision"] = dump["trainer"]["precision"]
+        decisive |= {"precision": dump["trainer"]["precision"], "code": code_version()}
         digest = hashlib.sha256(yaml.safe_dump(decisive, sort_keys=True).encode()).hexdigest()
         return "-".join([*(self.config_names or [str(self.subcommand)]), digest[:8]])
 
@@ -153,13 +174,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     quiet_console()
     import_components()
     try:
-        CommandLine(resolve_configs(arguments))
+        return CommandLine(resolve_configs(arguments)).exit_code
     except (ValueError, OSError) as error:
         _log.debug("the run stopped", exc_info=True)
         if os.environ.get("ZSVSS_TRACEBACK"):
             raise
         fail(str(error), 1)
-    return 0
+
+
+def _place(callback: Callback) -> int:
+    """Order of callbacks: a video's predictions are written before its record, and a folder is checked before use."""
+    return 0 if isinstance(callback, PredictionWriter) else 1 if isinstance(callback, ResultStore) else 2
 
 
 def import_components() -> None:

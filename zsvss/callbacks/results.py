@@ -8,7 +8,7 @@ import logging
 import math
 import platform
 import sys
-import time
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
@@ -21,8 +21,9 @@ from lightning.pytorch.utilities import rank_zero_only
 from rich.console import Console
 from rich.table import Table
 
-from zsvss.metrics import class_table, video_table
-from zsvss.metrics.benchmark import ClassRow
+from zsvss.fingerprint import git_commit
+from zsvss.metrics import ClassRow, VideoResult, class_table, fold_results, video_table
+from zsvss.records import write_atomically
 
 _log = logging.getLogger(__name__)
 _PACKAGES = ("zsvss", "torch", "lightning", "diffusers", "transformers", "torchmetrics")
@@ -38,39 +39,76 @@ class ResultWriter(Callback):
 
     def __init__(self, per_class: bool = False, per_video: bool = False) -> None:
         self.per_class, self.per_video = per_class, per_video
-        self._start = 0.0
-
-    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start the clock."""
-        self._start = time.perf_counter()
 
     @rank_zero_only  # type: ignore[untyped-decorator, unused-ignore]
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the files and print the tables."""
         module: Any = pl_module
-        data: Any = trainer.datamodule  # type: ignore[attr-defined]
-        folder = Path(trainer.default_root_dir)
-        folder.mkdir(parents=True, exist_ok=True)
-        seconds = time.perf_counter() - self._start
-        classes = class_table(module.results, data.taxonomy.classes)
-        videos = video_table(module.results)
-        summary = {
-            "numbers": module.numbers,
-            "dataset": data.name,
-            "taxonomy": data.taxonomy.name,
-            "naming": {"name": module.naming.name, "note": module.naming.note},
-            "consistency": module.consistency,
-            "backbone": module.backbone_name,
-            "seconds": round(seconds, 3),
-            "frames_per_second": round(module.numbers["test/num_frames"] / seconds, 3),
-            "per_class": [asdict(row) for row in classes],
-            "run": environment(trainer),
-        }
-        (folder / "metrics.json").write_text(json.dumps(_plain(summary), indent=2, allow_nan=False) + "\n")
-        write_rows(folder / "videos.csv", videos)
-        tables = [class_rows(classes)] if self.per_class else []
-        tables += [video_rows(videos)] if self.per_video else []
-        show(*tables, result_table(summary), provenance(summary))
+        summary = summarize(module.results, run_facts(trainer, pl_module), module.failures)
+        write_results(Path(trainer.default_root_dir), summary, module.results)
+        show_results(summary, module.results, per_class=self.per_class, per_video=self.per_video)
+
+
+def run_facts(trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
+    """What has to be known of a run beside its videos' results, as plain values."""
+    module: Any = pl_module
+    data: Any = trainer.datamodule  # type: ignore[attr-defined]
+    taxonomy = data.taxonomy
+    return {
+        "dataset": data.name,
+        "taxonomy": taxonomy and taxonomy.name,
+        "classes": taxonomy and list(taxonomy.classes),
+        "naming": {"name": module.naming.name, "note": module.naming.note},
+        "consistency": module.consistency,
+        "backbone": module.backbone_name,
+        "videos": [video.name for video in data.videos()],
+        "run": environment(trainer),
+    }
+
+
+def summarize(results: Sequence[VideoResult], facts: Mapping[str, Any], failures: Mapping[str, str]) -> dict[str, Any]:
+    """The content of ``metrics.json``: a fold over the videos' results.
+
+    Args:
+        results: of the finished videos.
+        facts: of `run_facts`.
+        failures: videos that could not be read, and why.
+
+    Raises:
+        ValueError: no video is finished.
+    """
+    finished = {result.name for result in results}
+    seconds = math.fsum(result.seconds or 0.0 for result in results)
+    numbers = fold_results(results)
+    return {
+        "numbers": numbers,
+        **{key: facts[key] for key in ("dataset", "taxonomy", "naming", "consistency", "backbone")},
+        "num_videos_expected": len(facts["videos"]),
+        "failures": dict(sorted(failures.items())),
+        "unfinished": [name for name in facts["videos"] if name not in finished and name not in failures],
+        # Of all processes together: what one process alone would have taken.
+        "seconds": round(seconds, 3),
+        "frames_per_second": round(numbers["test/num_frames"] / seconds, 3) if seconds else None,
+        "per_class": [asdict(row) for row in class_table(results, facts["classes"])],
+        "run": facts["run"],
+    }
+
+
+def write_results(folder: Path, summary: Mapping[str, Any], results: Sequence[VideoResult]) -> None:
+    """Write ``metrics.json`` and ``videos.csv``."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomically(folder / "metrics.json", json.dumps(_plain(summary), indent=2, allow_nan=False) + "\n")
+    write_rows(folder / "videos.csv", video_table(results))
+
+
+def show_results(
+    summary: dict[str, Any], results: Sequence[VideoResult], *, per_class: bool = False, per_video: bool = False
+) -> None:
+    """Print the tables."""
+    tables = [class_rows([ClassRow(**row) for row in summary["per_class"]])] if per_class else []
+    tables += [video_rows(video_table(results))] if per_video else []
+    tables += [failure_rows(summary["failures"])] if summary["failures"] else []
+    show(*tables, result_table(summary), provenance(summary))
 
 
 def environment(trainer: Trainer) -> dict[str, Any]:
@@ -80,6 +118,7 @@ def environment(trainer: Trainer) -> dict[str, Any]:
         "command": sys.argv,
         "device": device_name(trainer.strategy.root_device),
         "num_processes": trainer.world_size,
+        "commit": git_commit(),
         "precision": str(trainer.precision),
         "python": platform.python_version(),
         **{package: _version(package) for package in _PACKAGES},
@@ -117,12 +156,14 @@ def result_table(summary: dict[str, Any]) -> Table:
 def provenance(summary: dict[str, Any]) -> str:
     """What the numbers are over and which protocols they depend on."""
     numbers, naming = summary["numbers"], summary["naming"]
+    speed, finished, expected = summary["frames_per_second"], numbers["test/num_videos"], summary["num_videos_expected"]
+    videos = f"{finished:.0f} videos" if finished == expected else f"ONLY {finished:.0f} of {expected} videos"
     return (
-        f"per cent over {numbers['test/num_videos']:.0f} videos, {numbers['test/num_frames']:.0f} frames "
+        f"per cent over {videos}, {numbers['test/num_frames']:.0f} frames "
         f"({numbers['test/num_labelled_frames']:.0f} labelled); - where nothing qualifies\n"
         f"naming {naming['name']}: {naming['note']}\n"
         f"classes {summary['taxonomy']}; consistency {summary['consistency']}; "
-        f"{summary['frames_per_second']:.2f} frames/s on {summary['run']['device']}"
+        f"{'?' if speed is None else f'{speed:.2f}'} frames/s a process on {summary['run']['device']}"
     )
 
 
@@ -147,6 +188,14 @@ def video_rows(videos: list[dict[str, Any]]) -> Table:
     for row in videos:
         seconds = "-" if row["seconds"] is None else f"{row['seconds']:.1f}"
         table.add_row(row["video"], str(row["num_frames"]), *(percent(row[name]) for name in scores), seconds)
+    return table
+
+
+def failure_rows(failures: Mapping[str, str]) -> Table:
+    """One row a video that could not be read."""
+    table = Table("video", "why it could not be read", title="Failures", title_justify="left")
+    for name, reason in failures.items():
+        table.add_row(name, reason)
     return table
 
 

@@ -50,6 +50,8 @@ class StageTiming(Callback):
     @rank_zero_only  # type: ignore[untyped-decorator, unused-ignore]
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the file."""
+        if not self._num_frames:
+            return  # everything was finished by an earlier start, whose times stay
         self._total = time.perf_counter() - self._start
         self.output.mkdir(parents=True, exist_ok=True)
         (self.output / "timing.json").write_text(json.dumps(self.summary(), indent=2) + "\n")

@@ -129,6 +129,14 @@ class VideoDataModule(lightning.LightningDataModule, ABC):
         """Videos of this rank that could not be read, and why (with ``skip_unreadable``)."""
         return {} if self._loader is None else {name: str(error) for name, error in self._loader.failures.items()}
 
+    def gather_failures(self) -> dict[str, str]:
+        """The same of all ranks; a collective operation, which every rank must call."""
+        failures = [self.failures]
+        if _rank_and_world_size()[1] > 1:
+            failures *= torch.distributed.get_world_size()
+            torch.distributed.all_gather_object(failures, self.failures)
+        return dict(sorted(item for of_rank in failures for item in of_rank.items()))
+
     def prepare_data(self) -> None:
         """Check the folder."""
         self.videos()

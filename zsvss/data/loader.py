@@ -31,7 +31,7 @@ class PlannedClip(NamedTuple):
 
 
 class ClipLoader:
-    """Iterates over planned clips in order; ``len()`` is their number.
+    """Iterates over planned clips in order; ``len()`` is their number, but at least 1.
 
     Not a ``DataLoader`` itself: Lightning would then offer to shard it by clip, and videos are already sharded.
 
@@ -57,7 +57,8 @@ class ClipLoader:
         self.failures: dict[str, UnreadableVideoError] = {}
 
     def __len__(self) -> int:
-        return len(self.plan)
+        # Lightning leaves out the whole loop of a process without a clip, for which the others would wait at its end.
+        return max(1, len(self.plan))
 
     def __iter__(self) -> Iterator[Clip]:
         """Yield the clips.

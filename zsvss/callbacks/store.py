@@ -1,0 +1,150 @@
+"""Resume: every finished video is recorded at once, and a run that is started again goes on where it stopped."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from zsvss.backbones.base import Backbone
+from zsvss.callbacks.prediction_writer import PredictionWriter, safe_folder
+from zsvss.callbacks.results import run_facts
+from zsvss.data.clip import Clip
+from zsvss.fingerprint import digest, run_fingerprint
+from zsvss.metrics import VideoResult
+from zsvss.records import RecordFolder
+
+_log = logging.getLogger(__name__)
+
+
+class ResultStore(Callback):
+    """Records every finished video in ``<run folder>/records/<task>``, and leaves out those recorded already.
+
+    A video that cannot be read does not stop the run: it is recorded with its error, and tried again by the next
+    start. Must come behind `PredictionWriter` in the list of callbacks, so that a record means that the predictions are
+    on disk as well, and before whatever writes into the run folder, so that a folder of another run stays as it is.
+
+    Args:
+        settings: the resolved config.
+    """
+
+    def __init__(self, settings: Mapping[str, Any]) -> None:
+        self.settings = settings
+        self._records: RecordFolder | None = None
+        self._digest = ""
+        self._stored: list[VideoResult] = []
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Take the run folder, check that its records are of this run, and leave out the videos they cover.
+
+        Raises:
+            ValueError: the folder is in use, or holds results of another run.
+        """
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        data.skip_unreadable = True
+        self._records = RecordFolder(Path(trainer.default_root_dir) / "records" / stage)
+        opened: tuple[str, list[str]] | Exception | None = None
+        if trainer.is_global_zero:
+            try:
+                opened = self._open(self._records, trainer, pl_module, stage)
+            except (ValueError, OSError) as error:
+                opened = error
+        # All processes go on with the same list, or none of them does.
+        opened = trainer.strategy.broadcast(opened)
+        assert opened is not None
+        if isinstance(opened, Exception):
+            raise opened if trainer.is_global_zero else SystemExit(1)
+        self._digest, data.finished = opened
+
+    def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Count the videos of earlier starts in."""
+        module: Any = pl_module
+        module.results += self._stored
+
+    def on_test_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Clip,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Record the video if this was its last clip."""
+        if batch.is_last:
+            module: Any = pl_module
+            result: VideoResult = module.results[-1]
+            assert result.name == batch.video
+            self._write(batch, {"result": result.to_dict()})
+
+    def on_predict_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Clip,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Record the video if this was its last clip."""
+        if batch.is_last:
+            self._write(batch, {"num_frames": batch.video_length})
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Record the failures."""
+        if trainer.is_global_zero and self._records is not None:
+            self._records.write_failures(pl_module.failures)  # type: ignore[arg-type]
+
+    on_predict_end = on_test_end
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Let other processes have the run folder."""
+        if self._records is not None:
+            self._records.close()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Let other processes have the run folder."""
+        self.teardown(trainer, pl_module, "")
+
+    def _open(
+        self, records: RecordFolder, trainer: Trainer, pl_module: LightningModule, stage: str
+    ) -> tuple[str, list[str]]:
+        """Digest of the fingerprint and names of the finished videos."""
+        module: Any = pl_module
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        backbone: Backbone = module.backbone
+        if type(backbone).fingerprint is Backbone.fingerprint:
+            backbone.load()  # hashes what is in memory
+        backbone.check()
+        fingerprint = run_fingerprint(stage, self.settings, backbone, data.videos(), str(trainer.precision))
+        records.open(fingerprint, run_facts(trainer, module))
+        found, damaged = records.read()
+        for name, reason in damaged.items():
+            _log.warning("record %s: %s; the video is computed again", records.videos / name, reason)
+        wanted = [video.name for video in data.videos()]
+        folder = _prediction_folder(trainer, stage)
+        finished = [name for name in wanted if name in found and _has_predictions(folder, name)]
+        if stage == "test":
+            self._stored = [VideoResult.from_dict(found[name]["result"]) for name in finished]
+        if finished:
+            _log.info("%d of %d videos were finished before; going on with the others", len(finished), len(wanted))
+        return digest(fingerprint), finished
+
+    def _write(self, clip: Clip, content: Mapping[str, Any]) -> None:
+        assert self._records is not None
+        self._records.write(clip.video, self._digest, content)
+
+
+def _prediction_folder(trainer: Trainer, stage: str) -> Path | None:
+    """Where this run's predictions go; ``None`` if it writes none."""
+    writers: list[Any] = [callback for callback in trainer.callbacks if isinstance(callback, PredictionWriter)]
+    if not writers or (stage == "test" and not writers[0].in_test):
+        return None
+    return writers[0].folder or Path(trainer.default_root_dir) / "predictions"
+
+
+def _has_predictions(folder: Path | None, video: str) -> bool:
+    return folder is None or (folder / safe_folder(video) / "segments.json").is_file()

@@ -1,0 +1,140 @@
+"""What decides a run's numbers, as plain values that can be compared: settings, weights, videos and code."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import subprocess
+from collections.abc import Iterator, Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import zsvss
+from zsvss.backbones.base import Backbone
+from zsvss.data.video import FileVideo, Video
+
+Fingerprint = Mapping[str, Any]
+"""Key -> plain value; nothing nested."""
+
+_PACKAGE = Path(__file__).parent
+_SOURCES = (".py", ".json", ".safetensors")
+_LIBRARIES = ("torch", "diffusers")
+
+# Where things lie and how fast they are read. What lies there is told by the weights' and the videos' own hashes.
+_NOT_DECISIVE = {
+    *(f"data.init_args.{name}" for name in ("root", "input", "masks", "num_workers", "time_limit", "skip_unreadable")),
+    "model.backbone.init_args.weights",
+}
+
+
+def run_fingerprint(
+    task: str, settings: Mapping[str, Any], backbone: Backbone, videos: Sequence[Video], precision: str
+) -> Fingerprint:
+    """Everything that decides the numbers of a run.
+
+    Args:
+        task: ``test`` or ``predict``.
+        settings: the resolved config.
+        backbone: whose weights to hash.
+        videos: all videos of the run.
+        precision: of the run's arithmetic.
+    """
+    return {
+        "task": task,
+        **decisive_settings(settings),
+        "precision": precision,
+        "weights": backbone.fingerprint(),
+        "videos": f"{len(videos)} videos, {videos_hash(videos)[:12]}",
+        **code_version(),
+    }
+
+
+def decisive_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of model and data, without paths and plumbing, by dotted key.
+
+    >>> decisive_settings({"model": {"seed": 1}, "data": {"init_args": {"root": "/data", "split": "val"}}})
+    {'model.seed': 1, 'data.init_args.split': 'val'}
+    """
+    chosen = {part: settings[part] for part in ("model", "data") if part in settings}
+    return {key: value for key, value in _flat(chosen) if key not in _NOT_DECISIVE}
+
+
+def videos_hash(videos: Sequence[Video]) -> str:
+    """Hash of the videos' names and lengths and, as a sample of their content, the sizes of a few of their files."""
+    lines = []
+    for video in videos:
+        sizes = [str(path.stat().st_size) for path in _some_files(video)]
+        lines.append(" ".join([json.dumps(video.name), str(video.num_frames), *sizes]) + "\n")
+    return hashlib.sha256("".join(sorted(lines)).encode()).hexdigest()
+
+
+@functools.cache
+def code_version() -> dict[str, str]:
+    """Version of the package, hash of its sources, and versions of the libraries that do the arithmetic."""
+    digest = hashlib.sha256()
+    for path in sorted(path for path in _PACKAGE.rglob("*") if path.suffix in _SOURCES and path.is_file()):
+        digest.update(f"{path.relative_to(_PACKAGE)} {hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
+    return {
+        "zsvss": zsvss.__version__,
+        "sources": digest.hexdigest()[:12],
+        **{library: _version(library) for library in _LIBRARIES},
+    }
+
+
+@functools.cache
+def git_commit() -> str | None:
+    """Commit of the checkout the package runs from, with ``+changes`` if files differ; ``None`` if it is installed."""
+    if not (_PACKAGE.parent / ".git").exists():
+        return None
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(_PACKAGE.parent), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout.strip()
+
+    try:
+        changes = git("status", "--porcelain", "--untracked-files=no", "--", _PACKAGE.name)
+        return git("rev-parse", "--short=12", "HEAD") + ("+changes" if changes else "")
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def digest(fingerprint: Fingerprint) -> str:
+    """One hash of a whole fingerprint."""
+    return hashlib.sha256(json.dumps(fingerprint, sort_keys=True).encode()).hexdigest()
+
+
+def differences(theirs: Fingerprint, ours: Fingerprint) -> dict[str, tuple[Any, Any]]:
+    """Keys whose values differ, with both values.
+
+    >>> differences({"seed": 0, "split": "val"}, {"seed": 1, "split": "val", "tail": "short"})
+    {'seed': (0, 1), 'tail': ('nothing', 'short')}
+    """
+    pairs = {key: (theirs.get(key, "nothing"), ours.get(key, "nothing")) for key in [*ours, *theirs]}
+    return {key: pair for key, pair in pairs.items() if pair[0] != pair[1]}
+
+
+def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in settings.items():
+        if isinstance(value, Mapping) and value:
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            # As JSON has it, so that a value equals itself when it is read back.
+            yield f"{prefix}{key}", json.loads(json.dumps(value, default=str))
+
+
+def _some_files(video: Video) -> list[Path]:
+    """The first, the middle and the last frame, or the video file; the same of the ground truth."""
+    if not isinstance(video, FileVideo):
+        return []
+    frames = [video.frames] if isinstance(video.frames, Path) else list(video.frames)
+    masks = [path for path in video.labels or () if path is not None]
+    return [paths[index] for paths in (frames, masks) if paths for index in (0, len(paths) // 2, -1)]
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "unknown"
