@@ -125,29 +125,33 @@ def build_segmenter(system: System, backbones: dict[str, OnePassAClip]) -> Video
     )
 
 
-def score_video(number: int, naming: str, systems: Sequence[System], args: argparse.Namespace) -> list[dict[str, Any]]:
-    """Records of one video for all systems under one naming protocol."""
+def score_video(number: int, rows: Sequence[tuple[System, str]], args: argparse.Namespace) -> list[dict[str, Any]]:
+    """Records of one video for pairs of system and naming protocol."""
     torch.set_num_threads(args.threads)
     data = ProceduralVideos(num_videos=1, first_video=number, num_frames=args.frames, num_workers=0)
-    backbones = build_backbones()
-    segmenters = {system.name: build_segmenter(system, backbones) for system in systems}
     (video,) = data.videos()
-    evaluators = {name: VideoEvaluator(video.name, PROCEDURAL, NAMINGS[naming]()) for name in segmenters}
-    seconds = dict.fromkeys(segmenters, 0.0)
+    backbones = build_backbones()
+    segmenters = [build_segmenter(system, backbones) for system, _ in rows]
+    evaluators = [VideoEvaluator(video.name, PROCEDURAL, NAMINGS[naming]()) for _, naming in rows]
+    seconds = [0.0] * len(rows)
     for clip in clips_of(data):
         for backbone in backbones.values():
             backbone.remembered.clear()
-        first = PROCEDURAL.class_ids(clip.labels_THW[0]) if clip.is_first and naming == "first_frame" else None
-        for name, segmenter in segmenters.items():
+        classes_HW = PROCEDURAL.class_ids(clip.labels_THW[0])
+        for i, (_, naming) in enumerate(rows):
             start = time.process_time()
-            generator = clip_generator(0, data.name, clip.video, clip.index)
-            labels_THW = segmenter(clip.frames_THW3, generator=generator, first_labels_HW=first)
-            seconds[name] += time.process_time() - start
+            labels_THW = segmenters[i](
+                clip.frames_THW3,
+                generator=clip_generator(0, data.name, clip.video, clip.index),
+                first_labels_HW=classes_HW if naming == "first_frame" else None,
+                num_wanted=clip.num_final,
+            )
+            seconds[i] += time.process_time() - start
             final = slice(clip.num_final)
-            evaluators[name].update(labels_THW[final], clip.labels_THW[final], clip.labelled_T[final])
+            evaluators[i].update(labels_THW, clip.labels_THW[final], clip.labelled_T[final])
     return [
-        {"system": name, "naming": naming, "video": number, **evaluator.finish(seconds[name]).to_dict()}
-        for name, evaluator in evaluators.items()
+        {"system": system.name, "naming": naming, "video": number, **evaluator.finish(spent).to_dict()}
+        for (system, naming), evaluator, spent in zip(rows, evaluators, seconds, strict=True)
     ]
 
 
@@ -158,22 +162,24 @@ def clips_of(data: ProceduralVideos) -> Iterator[Clip]:
 
 def compute(args: argparse.Namespace) -> list[dict[str, Any]]:
     """All records, computing those that the results file lacks."""
-    records = [json.loads(line) for line in args.results.read_text().splitlines()] if args.results.exists() else []
+    weights = Embedded().fingerprint()
+    lines = args.results.read_text().splitlines() if args.results.exists() else []
+    records = [record for line in lines if (record := json.loads(line))["weights"] == weights]
     done = {(record["system"], record["naming"], record["video"]) for record in records}
-    jobs = []
+    plain, slow = [], []
     for number in range(args.videos):
-        for naming, modulated in zip(NAMINGS, args.modulated, strict=True):
-            missing = [s for s in SYSTEMS if (s.name, naming, number) not in done]
-            plain = [s for s in missing if not s.modulation]
-            # Masked modulation takes far longer than the rest, which is therefore computed before it.
-            slow = [s for s in missing if s.modulation and number < modulated]
-            jobs += [(order, number, naming, group) for order, group in enumerate((plain, slow)) if group]
-    jobs.sort(key=lambda job: job[:2])
+        missing = [(s, naming) for naming in NAMINGS for s in SYSTEMS if (s.name, naming, number) not in done]
+        plain.append((number, [(system, naming) for system, naming in missing if not system.modulation]))
+        # Masked modulation takes far longer than the rest, which is therefore computed before it.
+        limit = dict(zip(NAMINGS, args.modulated, strict=True))
+        slow += [(number, [row]) for row in missing if row[0].modulation and number < limit[row[1]]]
+    args.results.parent.mkdir(parents=True, exist_ok=True)
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(args.processes, mp_context=context) as pool, args.results.open("a") as results:
-        running = [pool.submit(score_video, number, naming, group, args) for _, number, naming, group in jobs]
+        running = [pool.submit(score_video, number, rows, args) for number, rows in plain + slow if rows]
         for finished in as_completed(running):
             for record in finished.result():
+                record["weights"] = weights
                 records.append(record)
                 results.write(json.dumps(record) + "\n")
             results.flush()
@@ -257,7 +263,7 @@ def main() -> None:
     )
     parser.add_argument("--processes", type=int, default=os.cpu_count())
     parser.add_argument("--threads", type=int, default=1, help="of each process")
-    parser.add_argument("--results", type=Path, default=HERE / "comparison.jsonl")
+    parser.add_argument("--results", type=Path, default=Path("runs/embedded_backbone.jsonl"))
     args = parser.parse_args()
     text = tables(compute(args), args)
     readme = HERE / "README.md"
