@@ -211,7 +211,7 @@ def row(records: Sequence[dict[str, Any]], system: System, naming: str) -> str:
     if not results:
         return ""
     numbers = fold_results(results.values())
-    kinds = [fold_results(of_system(records, system.name, naming, kind).values()) for kind in ("normal", "hard")]
+    kinds = [of_system(records, system.name, naming, kind).values() for kind in ("normal", "hard")]
     miou = {video: segmentation_scores(result.confusion).miou for video, result in results.items()}
     gains = ["", ""]
     if system.before:
@@ -227,7 +227,7 @@ def row(records: Sequence[dict[str, Any]], system: System, naming: str) -> str:
         system.name,
         str(len(results)),
         *(f"{100 * numbers[f'test/{name}']:.1f}" for name in ("mIoU", "VC8", "VC16")),
-        *(f"{100 * kind['test/mIoU']:.1f}" for kind in kinds),
+        *(f"{100 * fold_results(kind)['test/mIoU']:.1f}" if kind else "–" for kind in kinds),
         with_error(list(miou.values())),
         *gains,
     ]
