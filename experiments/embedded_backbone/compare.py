@@ -201,6 +201,8 @@ def of_system(records: Sequence[dict[str, Any]], system: str, naming: str, kind:
 def with_error(values: Sequence[float], *, signed: bool = False) -> str:
     """Mean and standard error in points."""
     values = [100 * value for value in values if not math.isnan(value)]
+    if not values:
+        return "–"
     error = stdev(values) / len(values) ** 0.5 if len(values) > 1 else math.nan
     return f"{mean(values):{'+' if signed else ''}.1f} ± {error:.1f}"
 
