@@ -83,7 +83,7 @@ class UNetBackbone(LatentDiffusion):
         recording = Recording(noised_Tchw, conditioning)
         wanted = self._checked(keys) | self._injected_keys()
         height, width = noised_Tchw.shape[-2:]
-        recording.grids = {key.block: token_grid(key.block, (height, width)) for key in wanted}
+        recording.grids = {block: token_grid(block, (height, width)) for block in range(NUM_BLOCKS)}
         frames_T = torch.arange(len(noised_Tchw), device=noised_Tchw.device)
         x_Tchw = noised_Tchw
         for step in self.steps:

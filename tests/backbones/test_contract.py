@@ -1,0 +1,276 @@
+"""What every backbone promises the stages, on tiny random networks.
+
+float32 sums in another order differ by about 1e-6 of their size; latents here are of size 1 to 10, and 1e-4 is allowed.
+"""
+
+import copy
+import importlib
+import inspect
+import pkgutil
+
+import pytest
+import torch
+
+import zsvss.backbones
+from zsvss.backbones.base import Backbone, FeatureKey
+
+for module in pkgutil.walk_packages(zsvss.backbones.__path__, "zsvss.backbones."):
+    importlib.import_module(module.name)
+
+
+def concrete_subclasses(kind):
+    found = [] if inspect.isabstract(kind) or not kind.__module__.startswith("zsvss") else [kind]
+    return found + [below for subclass in kind.__subclasses__() for below in concrete_subclasses(subclass)]
+
+
+KINDS = concrete_subclasses(Backbone)
+SIZE = (128, 128)
+
+
+def close(ours, expected):
+    torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.fixture(params=KINDS, ids=lambda kind: kind.__name__)
+def make(request, weights_of):
+    """Load the backbone under test with some settings."""
+
+    def make(**settings):
+        folder = weights_of[request.param.unet_class]
+        return request.param.from_pretrained(str(folder), **{"first_step": 23, **settings})
+
+    return make
+
+
+@pytest.fixture
+def backbone(make):
+    return make()
+
+
+class Pass:
+    """A clip of random images and its feature pass."""
+
+    def __init__(self, backbone, keys=(), num_frames=3):
+        generator = torch.Generator().manual_seed(0)
+        self.images_T3HW = torch.rand(num_frames, 3, *SIZE, generator=generator) * 2 - 1
+        self.noise = backbone.sample_noise(num_frames, *SIZE, generator)
+        self.conditioning = backbone.condition(self.images_T3HW, self.noise)
+        self.latents_Tchw = backbone.encode(self.images_T3HW, self.noise)
+        self.noised_Tchw = backbone.add_noise(self.latents_Tchw, self.noise)
+        self.recording = backbone.record(self.noised_Tchw, self.conditioning, keys)
+        self.frames_B = torch.arange(num_frames).repeat(2)
+
+    def modulated(self, backbone, offset=50.0, **options):
+        """Latents after every step of a pass in which the left half of frame 0 is modulated, in both signs."""
+        height, width = self.recording.grids[backbone.modulation_block]
+        offset_Bhw = torch.zeros(len(self.frames_B), height, width)
+        offset_Bhw[0, :, : width // 2] = offset
+        offset_Bhw[len(self.frames_B) // 2, :, : width // 2] = -offset
+        x = self.noised_Tchw[self.frames_B]
+        steps = []
+        for step in backbone.steps:
+            at_first = offset_Bhw.flatten(1) if step == backbone.steps[0] else None
+            x = backbone.denoise(x, step, self.recording, self.frames_B, at_first, **options)
+            steps.append(x)
+        return torch.stack(steps)
+
+
+def every_key(backbone):
+    steps = (backbone.steps[0], backbone.steps[-1])
+    attention = [
+        FeatureKey(step, backbone.modulation_block, layer, projection)
+        for step in steps
+        for layer in backbone.attention_of_layer
+        for projection in ("query", "key", "value", "output")
+        if layer != "temporal_cross" or projection in ("query", "output")
+    ]
+    return [*attention, FeatureKey(steps[0], 0, "block", "output"), FeatureKey(steps[1], 11, "block", "output")]
+
+
+def test_there_are_backbones_to_test():
+    assert {"StableDiffusion", "StableVideoDiffusion", "Embedded"} <= {kind.__name__ for kind in KINDS}
+
+
+@torch.inference_mode()
+def test_shapes(backbone):
+    keys = every_key(backbone)
+    clip = Pass(backbone, keys)
+    stride = backbone.size_multiple // 8
+    assert clip.latents_Tchw.shape == (3, 4, SIZE[0] // stride, SIZE[1] // stride)
+    assert clip.latents_Tchw.dtype == torch.float32
+    assert clip.conditioning.context_Gmc.shape[0] == 2
+    assert set(keys) <= set(clip.recording.tensors)
+    for key in keys:
+        tensor, (height, width) = clip.recording.tensors[key], clip.recording.grids[key.block]
+        assert tensor.shape[:2] == (2, 3)
+        if key.projection in ("query", "output") or key.layer != "cross":
+            assert tensor.shape[2] == height * width
+    images = backbone.decode(clip.latents_Tchw)
+    assert images.shape == clip.images_T3HW.shape
+    assert images.dtype == torch.float32
+
+
+@torch.inference_mode()
+def test_own_attention_reproduces_the_recording(backbone):
+    clip = Pass(backbone)
+    x = clip.noised_Tchw[clip.frames_B]
+    for step in backbone.steps:
+        x = backbone.denoise(x, step, clip.recording, clip.frames_B)
+        close(x, clip.recording.latents[step][clip.frames_B])
+
+
+@torch.inference_mode()
+def test_no_offset_is_the_recording(backbone):
+    clip = Pass(backbone)
+    close(clip.modulated(backbone, offset=0.0)[-1], clip.recording.latents[backbone.steps[-1]][clip.frames_B])
+
+
+@pytest.mark.parametrize("inject", [True, False])
+@torch.inference_mode()
+def test_reusing_the_recording_changes_nothing(make, inject):
+    steps = []
+    for reuse in (True, False):
+        backbone = make(reuse_recorded=reuse)
+        steps.append(Pass(backbone).modulated(backbone, inject=inject))
+    close(*steps)
+    assert (steps[0][-1, 0] - steps[0][-1, 3]).abs().max() > 1e-2  # the signs differ, so the comparison says something
+
+
+@torch.inference_mode()
+def test_passes_of_any_size_give_the_same(make):
+    whole, single = make(max_batch=64), make(max_batch=1)
+    clips = Pass(whole, every_key(whole)), Pass(single, every_key(single))
+    close(clips[0].latents_Tchw, clips[1].latents_Tchw)
+    for key, tensor in clips[0].recording.tensors.items():
+        close(tensor, clips[1].recording.tensors[key])
+    close(clips[0].modulated(whole), clips[1].modulated(single))
+    close(whole.decode(clips[0].latents_Tchw), single.decode(clips[1].latents_Tchw))
+
+
+@torch.inference_mode()
+def test_modulation_of_a_frame_stays_in_the_frame_unless_frames_are_coupled(backbone):
+    clip = Pass(backbone)
+    moved = (clip.modulated(backbone)[-1] - clip.recording.latents[backbone.steps[-1]][clip.frames_B]).abs()
+    assert moved[0].max() > 1e-2
+    assert (moved[1:3].max() > 1e-3) == backbone.couples_frames
+
+
+@torch.inference_mode()
+def test_a_clip_of_one_frame_at_the_smallest_size(backbone):
+    generator = torch.Generator().manual_seed(0)
+    side = backbone.size_multiple
+    images = torch.rand(1, 3, side, side, generator=generator) * 2 - 1
+    noise = backbone.sample_noise(1, side, side, generator)
+    noised = backbone.add_noise(backbone.encode(images, noise), noise)
+    recording = backbone.record(noised, backbone.condition(images, noise), [])
+    height, width = recording.grids[backbone.modulation_block]
+    offset = torch.full((1, height * width), 50.0)
+    x = backbone.denoise(noised, backbone.steps[0], recording, torch.zeros(1, dtype=torch.int64), offset)
+    assert backbone.decode(x).isfinite().all()
+
+
+@torch.inference_mode()
+def test_inputs_stay_as_they_are(backbone):
+    clip = Pass(backbone)
+    before = copy.deepcopy((clip.images_T3HW, clip.noise, clip.conditioning, clip.noised_Tchw, clip.recording))
+    clip.modulated(backbone)
+    backbone.record(clip.noised_Tchw, clip.conditioning, [])
+    backbone.decode(clip.recording.latents[backbone.steps[-1]])
+    backbone.encode(clip.images_T3HW, clip.noise)
+    images, noise, conditioning, noised, recording = before
+    assert torch.equal(images, clip.images_T3HW)
+    assert torch.equal(noised, clip.noised_Tchw)
+    for now, then in ((clip.noise, noise), (clip.conditioning, conditioning)):
+        assert all(torch.equal(a, b) for a, b in zip(now, then, strict=True) if a is not None)
+    assert all(torch.equal(tensor, recording.tensors[key]) for key, tensor in clip.recording.tensors.items())
+    assert all(torch.equal(x, recording.latents[step]) for step, x in clip.recording.latents.items())
+    assert torch.equal(clip.recording.resume.hidden, recording.resume.hidden)
+
+
+class InterruptionError(Exception):
+    pass
+
+
+@pytest.mark.parametrize("reuse", [True, False])
+@torch.inference_mode()
+def test_an_exception_leaves_the_network_as_it_was(make, reuse):
+    backbone = make(reuse_recorded=reuse)
+    clip = Pass(backbone)
+    processors = dict(backbone.unet.attn_processors)
+    expected = clip.modulated(backbone)
+
+    def interrupt(*_):
+        raise InterruptionError
+
+    for action in (
+        lambda: backbone.record(clip.noised_Tchw, clip.conditioning, every_key(backbone)),
+        lambda: clip.modulated(backbone),
+        lambda: backbone.denoise(clip.noised_Tchw, backbone.steps[-1], clip.recording, torch.arange(3)),
+    ):
+        handle = backbone.unet.up_blocks[3].resnets[2].register_forward_hook(interrupt)
+        with pytest.raises(InterruptionError):
+            action()
+        handle.remove()
+        after = backbone.unet.attn_processors
+        assert after.keys() == processors.keys()
+        assert all(after[name] is processor for name, processor in processors.items())
+        assert not any(module._forward_hooks or module._forward_pre_hooks for module in backbone.unet.modules())
+    assert torch.equal(clip.modulated(backbone), expected)
+    again = backbone.record(clip.noised_Tchw, clip.conditioning, [])
+    assert all(torch.equal(x, clip.recording.latents[step]) for step, x in again.latents.items())
+
+
+@torch.inference_mode()
+def test_half_precision_keeps_sampling_in_float32(backbone):
+    backbone = backbone.to(torch.bfloat16)
+    clip = Pass(backbone)
+    steps = clip.modulated(backbone)
+    assert steps.dtype == torch.float32
+    assert steps.isfinite().all()
+    assert backbone.decode(steps[-1]).dtype == torch.float32
+
+
+def test_noise_depends_on_its_generator_alone(backbone):
+    first, again, other = (
+        backbone.sample_noise(2, *SIZE, torch.Generator().manual_seed(seed)).diffusion_Tchw for seed in (3, 3, 4)
+    )
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
+def test_blended_steps_are_run(backbone):
+    assert set(backbone.blended_steps) <= set(backbone.steps)
+
+
+@pytest.mark.parametrize(
+    ("key", "problem"),
+    [
+        (FeatureKey(2, 7), "step that is not run"),
+        (FeatureKey(24, 1), "no 'self' attention in output block 1"),
+        (FeatureKey(24, 12, "block", "output"), "output block 12"),
+        (FeatureKey(24, 7, "block", "query"), "only an 'output'"),
+    ],
+)
+def test_keys_that_cannot_be_recorded(backbone, key, problem):
+    with pytest.raises(ValueError, match=problem):
+        backbone.record(torch.zeros(1, 4, 8, 8), None, [key])
+
+
+def test_fingerprint_follows_the_weights(backbone, make):
+    assert backbone.fingerprint() == make(max_batch=3).fingerprint()
+    assert len(backbone.fingerprint()) == 64
+
+
+def test_loading_twice_reads_once(backbone):
+    unet = backbone.unet
+    backbone.load()
+    assert backbone.unet is unet
+
+
+@torch.inference_mode()
+def test_frames_that_are_coupled_come_as_whole_clips(backbone):
+    if not backbone.couples_frames:
+        return
+    clip = Pass(backbone)
+    with pytest.raises(ValueError, match="whole clips of 3 frames"):
+        backbone.denoise(clip.noised_Tchw[:2], backbone.steps[0], clip.recording, torch.arange(2))
