@@ -121,11 +121,11 @@ class CommandLine(LightningCLI):
         if trainer.enable_progress_bar is not False:
             callbacks.append(FrameProgressBar())
         callbacks.append(ResultStore(self._settings()))
-        trainer = super().instantiate_trainer(
+        built: Any = super().instantiate_trainer(
             logger=[CSVLogger(output, name="", version=""), *loggers], callbacks=callbacks, **kwargs
         )
-        trainer.callbacks.sort(key=_place)
-        return trainer
+        built.callbacks.sort(key=_place)
+        return built
 
     def test(self, **kwargs: Any) -> None:
         """Score; `ResultWriter` prints the table."""

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from zsvss.backbones.base import Backbone, ClipNoise, Conditioning, FeatureKey
+from zsvss.memory import with_smaller_batches
 from zsvss.precision import full_precision
 from zsvss.stages.context import Memory, PerFrameClustering, SceneContext
 from zsvss.stages.features import AttentionFeatures, Features
@@ -122,8 +123,8 @@ class VideoSegmenter(nn.Module):
             trace: also return every intermediate.
 
         Returns:
-            int64 labels [T (or num_wanted), H, W] on the backbone's device: cluster ids, or class ids with ``first_labels_HW``; with
-            ``trace`` also the :class:`Trace`.
+            int64 labels [T (or num_wanted), H, W] on the backbone's device: cluster ids, or class ids with
+            ``first_labels_HW``; with ``trace`` also the :class:`Trace`.
 
         Raises:
             ValueError: if the frames are not uint8 [T, H, W, 3] or too small for the backbone.
@@ -135,11 +136,16 @@ class VideoSegmenter(nn.Module):
             images_T3HW = self.to_images(frames_THW3)
             num_frames, _, height, width = images_T3HW.shape
             kept.noise = noise or self.backbone.sample_noise(num_frames, height, width, generator)
-            kept.latents_Tcuv = self.backbone.encode(images_T3HW, kept.noise)
+            clip_noise = kept.noise
+            kept.latents_Tcuv = with_smaller_batches(
+                self.backbone, lambda: self.backbone.encode(images_T3HW, clip_noise)
+            )
         with self._timed("record"):
-            conditioning = conditioning or self.backbone.condition(images_T3HW, kept.noise)
+            condition = conditioning or self.backbone.condition(images_T3HW, kept.noise)
             noised_Tcuv = self.backbone.add_noise(kept.latents_Tcuv, kept.noise)
-            kept.recording = self.backbone.record(noised_Tcuv, conditioning, self._feature_keys())
+            kept.recording = with_smaller_batches(
+                self.backbone, lambda: self.backbone.record(noised_Tcuv, condition, self._feature_keys())
+            )
             kept.features_Tnc = self.features(self.backbone, kept.recording, images_T3HW)
             kept.grid = self.features.grid(kept.recording)
         with self._timed("context"), full_precision(images_T3HW.device):

@@ -124,3 +124,38 @@ def test_nearest_upsampling_is_a_plain_lookup():
 def test_the_prior_must_be_a_share():
     with pytest.raises(ValueError, match="mask_prior = 7"):
         MaskedModulation(mask_prior=7)
+
+
+class SmallMemory(ToyBackbone):
+    """Fits so many rows and no more."""
+
+    def __init__(self, fits: int) -> None:
+        super().__init__(max_rows=64)
+        self.fits, self.failed = fits, 0
+
+    def denoise(self, x_Bchw, step, recording, frames_B, offset_Bn=None, *, inject=True):
+        if len(x_Bchw) > self.fits:
+            self.failed += 1
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+        return super().denoise(x_Bchw, step, recording, frames_B, offset_Bn, inject=inject)
+
+
+@pytest.mark.parametrize("fits", [2, 5, 9])
+def test_out_of_memory_halves_the_rows_and_changes_nothing(fits):
+    backbone, small = ToyBackbone(), SmallMemory(fits)
+    traces = Trace(), Trace()
+    labels = [
+        MaskedModulation()(device, labelled_clip(device), trace)
+        for device, trace in zip((backbone, small), traces, strict=True)
+    ]
+    assert torch.equal(*labels)
+    assert torch.equal(*(torch.cat(trace.rows_B2) for trace in traces))
+    assert torch.equal(*(torch.cat(trace.modulated_steps[23]) for trace in traces))
+    assert small.failed
+    assert max(map(len, small.rows)) <= fits
+
+
+def test_out_of_memory_with_the_smallest_batch_is_an_error():
+    small = SmallMemory(fits=0)
+    with pytest.raises(torch.cuda.OutOfMemoryError):
+        MaskedModulation()(small, labelled_clip(small))

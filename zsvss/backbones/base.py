@@ -126,6 +126,13 @@ class Backbone(nn.Module, ABC):
             digest.update(tensor.detach().cpu().float().numpy().tobytes())
         return digest.hexdigest()
 
+    def halve_batch(self) -> bool:
+        """Halve what one pass holds, as the device has run out of memory; False if a pass cannot hold less."""
+        if self.max_rows <= 1:
+            return False
+        self.max_rows //= 2
+        return True
+
     @abstractmethod
     def sample_noise(self, num_frames: int, height: int, width: int, generator: torch.Generator) -> ClipNoise:
         """Draw the random numbers of a clip from a CPU generator."""

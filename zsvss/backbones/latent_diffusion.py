@@ -132,6 +132,14 @@ class LatentDiffusion(Backbone):
     def fingerprint(self) -> str:
         return self.source.fingerprint(("unet", "vae"))
 
+    @override
+    def halve_batch(self) -> bool:
+        if self.max_batch <= 1:
+            return False
+        self.max_batch //= 2
+        self.max_rows = max(1, self.max_batch // 2)
+        return True
+
     # Images and latents
 
     @property

@@ -6,7 +6,9 @@ Shapes: T frames, H W pixels.
 from __future__ import annotations
 
 import json
+from collections import deque
 from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from fractions import Fraction
 from pathlib import Path, PurePosixPath
 from types import TracebackType
@@ -24,10 +26,13 @@ from zsvss.viz.palette import VOID_ID, palette, write_index_png
 
 UInt8 = npt.NDArray[np.uint8]
 Labels = npt.NDArray[np.integer[Any]]
+_CLIPS_AHEAD = 2
 
 
 class PredictionWriter(Callback):
     """Writes the final frames of every clip below ``<folder>/<video>/``; memory does not grow with the pixels.
+
+    A thread writes while the next clips are computed; at the end of a video everything of it is on disk.
 
     ``masks/<frame>.png`` holds the ids in palette mode (255: no label), ``overlay.mp4`` plays in a browser, and
     ``segments.json`` lists each segment's id, colour, first and last frame and its area in every frame.
@@ -58,6 +63,8 @@ class PredictionWriter(Callback):
         self.in_test = in_test
         self.masks, self.video, self.fps, self.alpha = masks, video, fps, alpha
         self._open: VideoPredictions | None = None
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="predictions")
+        self._pending: deque[Future[None]] = deque()
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Choose the folder."""
@@ -87,7 +94,9 @@ class PredictionWriter(Callback):
             )
         labels_THW: Tensor = outputs["labels"]
         frames_THW3 = batch.frames_THW3[: batch.num_final]
-        self._open.write(frames_THW3.cpu().numpy(), labels_THW.cpu().numpy(), batch.frame_names[: batch.num_final])
+        arrays = frames_THW3.cpu().numpy(), labels_THW.cpu().numpy()
+        self._wait(leave=_CLIPS_AHEAD)
+        self._pending.append(self._thread.submit(self._open.write, *arrays, batch.frame_names[: batch.num_final]))
         if batch.is_last:
             self._close()
 
@@ -115,7 +124,15 @@ class PredictionWriter(Callback):
     def _close(self) -> None:
         opened, self._open = self._open, None
         if opened is not None:
-            opened.close()
+            try:
+                self._wait()
+            finally:
+                opened.close()
+
+    def _wait(self, leave: int = 0) -> None:
+        """Wait until at most so many clips are still to be written; raises what went wrong in the thread."""
+        while len(self._pending) > leave:
+            self._pending.popleft().result()
 
 
 class VideoPredictions:
@@ -146,6 +163,7 @@ class VideoPredictions:
         self.colors: UInt8 = np.array(colors, dtype=np.uint8) if colors else palette(VOID_ID)
         self.masks = masks
         (folder / "masks" if masks else folder).mkdir(parents=True, exist_ok=True)
+        (folder / "segments.json").unlink(missing_ok=True)  # written last, it says that the others are whole
         self._movie = BrowserVideo(folder / "overlay.mp4", fps) if video else None
         self._frame_names: list[str] = []
         self._areas: dict[int, dict[int, int]] = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,6 +14,7 @@ from zsvss.backbones.base import Backbone
 from zsvss.callbacks.prediction_writer import PredictionWriter, safe_folder
 from zsvss.callbacks.results import run_facts
 from zsvss.data.clip import Clip
+from zsvss.data.video import Video
 from zsvss.fingerprint import digest, run_fingerprint
 from zsvss.metrics import VideoResult
 from zsvss.records import RecordFolder
@@ -124,13 +126,12 @@ class ResultStore(Callback):
         found, damaged = records.read()
         for name, reason in damaged.items():
             _log.warning("record %s: %s; the video is computed again", records.videos / name, reason)
-        wanted = [video.name for video in data.videos()]
         folder = _prediction_folder(trainer, stage)
-        finished = [name for name in wanted if name in found and _has_predictions(folder, name)]
+        finished = [video.name for video in data.videos() if video.name in found and _has_predictions(folder, video)]
         if stage == "test":
             self._stored = [VideoResult.from_dict(found[name]["result"]) for name in finished]
         if finished:
-            _log.info("%d of %d videos were finished before; going on with the others", len(finished), len(wanted))
+            _log.info("%d of %d videos were finished by an earlier start", len(finished), len(data.videos()))
         return digest(fingerprint), finished
 
     def _write(self, clip: Clip, content: Mapping[str, Any]) -> None:
@@ -140,11 +141,19 @@ class ResultStore(Callback):
 
 def _prediction_folder(trainer: Trainer, stage: str) -> Path | None:
     """Where this run's predictions go; ``None`` if it writes none."""
-    writers: list[Any] = [callback for callback in trainer.callbacks if isinstance(callback, PredictionWriter)]
+    callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
+    writers = [callback for callback in callbacks if isinstance(callback, PredictionWriter)]
     if not writers or (stage == "test" and not writers[0].in_test):
         return None
     return writers[0].folder or Path(trainer.default_root_dir) / "predictions"
 
 
-def _has_predictions(folder: Path | None, video: str) -> bool:
-    return folder is None or (folder / safe_folder(video) / "segments.json").is_file()
+def _has_predictions(folder: Path | None, video: Video) -> bool:
+    """Whether all frames of a video are there, or none are wanted."""
+    if folder is None:
+        return True
+    try:
+        segments = json.loads((folder / safe_folder(video.name) / "segments.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return bool(segments["num_frames"] == video.num_frames)

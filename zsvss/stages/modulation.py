@@ -7,6 +7,7 @@ u v latent cells, n tokens, c channels, L labels.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -15,6 +16,7 @@ from torch.nn import functional
 from typing_extensions import override
 
 from zsvss.backbones.base import Backbone, Recording
+from zsvss.memory import with_smaller_batches
 from zsvss.precision import full_precision
 from zsvss.stages.difference import Difference, difference_map, mask_prior, peak_normalized
 from zsvss.stages.trace import Trace
@@ -34,6 +36,16 @@ class LabelledClip(NamedTuple):
     label_set_L: Tensor
     frames_THW3: Tensor
     recording: Recording
+
+
+class _ModulatedPass(NamedTuple):
+    """Pairs (frame, label index), their final latents, those after each step (before blending), difference maps."""
+
+    frames_B: Tensor
+    label_index_B: Tensor
+    latents_SBcuv: Tensor
+    steps: dict[int, Tensor]
+    maps_BHW: Tensor
 
 
 class Modulation(ABC):
@@ -96,22 +108,22 @@ class MaskedModulation(Modulation):
     def __call__(self, backbone: Backbone, clip: LabelledClip, trace: Trace | None = None) -> Tensor:
         size = (clip.frames_THW3.shape[1], clip.frames_THW3.shape[2])
         election = LargestDifference(clip.labels_Thw, clip.label_set_L, size, self.mask_prior)
-        for frames_B, label_index_B in self._rows(backbone, clip):
-            masks_Bhw = clip.labels_Thw[frames_B] == clip.label_set_L[label_index_B][:, None, None]
-            latents_SBcuv = self._modulated_latents(backbone, clip.recording, frames_B, masks_Bhw.float(), trace)
-            images = resize_images(backbone.decode(latents_SBcuv.flatten(0, 1)), size)
-            plus_B3HW, minus_B3HW = images.view(2, -1, *images.shape[1:])
-            with full_precision(images.device):
-                maps_BHW = difference_map(plus_B3HW, minus_B3HW, self.difference)
-            election.add(frames_B, label_index_B, maps_BHW)
+        frames_B, label_index_B = self._rows(backbone, clip)
+        while len(frames_B):
+            done = with_smaller_batches(backbone, partial(self._pass, backbone, clip, frames_B, label_index_B))
+            election.add(done.frames_B, done.label_index_B, done.maps_BHW)
             if trace is not None:
+                latents_BScuv = done.latents_SBcuv.transpose(0, 1)
                 trace.add_rows(
-                    frames_B, label_index_B, modulated_latents=latents_SBcuv.transpose(0, 1), difference_maps=maps_BHW
+                    done.frames_B, done.label_index_B, modulated_latents=latents_BScuv, difference_maps=done.maps_BHW
                 )
+                for step, x_BScuv in done.steps.items():
+                    trace.modulated_steps.setdefault(step, []).append(x_BScuv)
+            frames_B, label_index_B = frames_B[len(done.frames_B) :], label_index_B[len(done.frames_B) :]
         return election.labels_THW
 
-    def _rows(self, backbone: Backbone, clip: LabelledClip) -> list[tuple[Tensor, Tensor]]:
-        """Pairs (frame, label index) that must be computed, in passes that fit; labels of a frame in ascending order.
+    def _rows(self, backbone: Backbone, clip: LabelledClip) -> tuple[Tensor, Tensor]:
+        """Pairs (frame, label index) that must be computed; labels of a frame in ascending order.
 
         A frame without a label has difference 0 everywhere unless the network couples frames: then every label needs
         whole clips.
@@ -121,30 +133,46 @@ class MaskedModulation(Modulation):
             label_index_B, frames_B = torch.cartesian_prod(
                 torch.arange(len(clip.label_set_L), device=device), torch.arange(num_frames, device=device)
             ).T
-            rows = max(1, backbone.max_rows // (2 * num_frames)) * num_frames
-        else:
-            present_TL = (clip.labels_Thw[..., None] == clip.label_set_L).flatten(1, 2).any(1)
-            frames_B, label_index_B = present_TL.nonzero(as_tuple=True)
-            rows = max(1, backbone.max_rows // 2)
-        passes = zip(frames_B.split(rows), label_index_B.split(rows), strict=True)
-        return [(frames, labels) for frames, labels in passes if len(frames)]  # split gives one pass for nothing at all
+            return frames_B, label_index_B
+        present_TL = (clip.labels_Thw[..., None] == clip.label_set_L).flatten(1, 2).any(1)
+        frames_B, label_index_B = present_TL.nonzero(as_tuple=True)
+        return frames_B, label_index_B
+
+    def _rows_per_pass(self, backbone: Backbone, num_frames: int) -> int:
+        """How many pairs fit in a pass, in both signs."""
+        if backbone.couples_frames:
+            return max(1, backbone.max_rows // (2 * num_frames)) * num_frames
+        return max(1, backbone.max_rows // 2)
+
+    def _pass(self, backbone: Backbone, clip: LabelledClip, frames_B: Tensor, label_index_B: Tensor) -> _ModulatedPass:
+        """Compute as many of the first pairs as one pass holds."""
+        size = (clip.frames_THW3.shape[1], clip.frames_THW3.shape[2])
+        num_rows = self._rows_per_pass(backbone, len(clip.labels_Thw))
+        frames_B, label_index_B = frames_B[:num_rows], label_index_B[:num_rows]
+        masks_Bhw = clip.labels_Thw[frames_B] == clip.label_set_L[label_index_B][:, None, None]
+        latents_SBcuv, steps = self._modulated_latents(backbone, clip.recording, frames_B, masks_Bhw.float())
+        images = resize_images(backbone.decode(latents_SBcuv.flatten(0, 1)), size)
+        plus_B3HW, minus_B3HW = images.view(2, -1, *images.shape[1:])
+        with full_precision(images.device):
+            maps_BHW = difference_map(plus_B3HW, minus_B3HW, self.difference)
+        return _ModulatedPass(frames_B, label_index_B, latents_SBcuv, steps, maps_BHW)
 
     def _modulated_latents(
-        self, backbone: Backbone, recording: Recording, frames_B: Tensor, masks_Bhw: Tensor, trace: Trace | None
-    ) -> Tensor:
-        """Final latents [S, B, c, u, v] for the signs + and -."""
+        self, backbone: Backbone, recording: Recording, frames_B: Tensor, masks_Bhw: Tensor
+    ) -> tuple[Tensor, dict[int, Tensor]]:
+        """Final latents [S, B, c, u, v] for the signs + and -, and those after each step, before blending."""
         frames_R = frames_B.repeat(2)  # rows of both signs
         offset_Bn = self.strength * masks_Bhw.flatten(1)
         x_Rcuv = recording.noised_Tchw[frames_R]
         blend_masks_R1uv = functional.interpolate(masks_Bhw[:, None], x_Rcuv.shape[-2:]).repeat(2, 1, 1, 1)
+        steps = {}
         for step in backbone.steps:
             offset = torch.cat([offset_Bn, -offset_Bn]) if step == backbone.steps[0] else None
             x_Rcuv = backbone.denoise(x_Rcuv, step, recording, frames_R, offset, inject=self.inject)
-            if trace is not None:
-                trace.modulated_steps.setdefault(step, []).append(x_Rcuv.unflatten(0, (2, -1)).transpose(0, 1))
+            steps[step] = x_Rcuv.unflatten(0, (2, -1)).transpose(0, 1)
             if self.blend and step in backbone.blended_steps:
                 x_Rcuv = blend_latents(x_Rcuv, recording.latents[step][frames_R], blend_masks_R1uv)
-        return x_Rcuv.view(2, -1, *x_Rcuv.shape[1:])
+        return x_Rcuv.view(2, -1, *x_Rcuv.shape[1:]), steps
 
 
 class LargestDifference:
