@@ -79,6 +79,7 @@ class StableDiffusion(UNetBackbone):
     @override
     def check_conditioner(self) -> None:
         if "cond" not in self._context():
+            self.source.config("tokenizer", "tokenizer_config.json")
             self.source.check("text_encoder")
 
     @override

@@ -96,12 +96,12 @@ class WeightsSource:
             FileNotFoundError: if its files are missing.
             ValueError: if they are damaged or those of another network.
         """
-        self._weight_files(part)
+        folder = self._weight_files(part)[0].parent
+        self.config(part)
         options = {"low_cpu_mem_usage": False} if model_class.__module__.startswith("diffusers") else {}
         try:
             model, info = model_class.from_pretrained(
-                self.folder or self.name,
-                subfolder=part,
+                folder,
                 variant=self.variant,
                 use_safetensors=True,
                 output_loading_info=True,
@@ -194,10 +194,12 @@ class WeightsSource:
         place = inside if inside.is_dir() else self.folder
         found = sorted(entry.name + "/" * entry.is_dir() for entry in place.iterdir()) or ["nothing"]
         message = f"backbone.weights = {self.name!r} has no {part}/{filename}; {place} holds {', '.join(found)}. "
-        if filename.endswith(".safetensors") and any(name.endswith((".bin", ".ckpt", ".pt")) for name in found):
+        if filename.endswith(".safetensors") and any(n.endswith((".bin", ".ckpt", ".pt")) for n in found):
             message += "Only safetensors are loaded: other formats can run code. "
-        if filename.endswith(".safetensors") and any(name.endswith(".safetensors") for name in found):
+        if filename.endswith(".safetensors") and place == inside and any(n.endswith(".safetensors") for n in found):
             message += "Choose among several files by backbone.variant (such as fp16). "
+        if part in ("tokenizer", "text_encoder", "image_encoder"):
+            message += "A context.safetensors with the embedding under 'cond' may take the encoder's place. "
         return FileNotFoundError(message + _LAYOUT)
 
     def _unfetched(self, filename: str, reason: str) -> FileNotFoundError:
