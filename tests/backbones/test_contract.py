@@ -13,6 +13,10 @@ import torch
 
 import zsvss.backbones
 from zsvss.backbones.base import Backbone, FeatureKey
+from zsvss.segmenter import VideoSegmenter
+from zsvss.stages.context import KNNSceneContext
+from zsvss.stages.modulation import MaskedModulation
+from zsvss.stages.refinement import CorrespondenceRefinement
 
 for module in pkgutil.walk_packages(zsvss.backbones.__path__, "zsvss.backbones."):
     importlib.import_module(module.name)
@@ -230,6 +234,23 @@ def test_half_precision_keeps_sampling_in_float32(backbone):
     assert backbone.decode(steps[-1]).dtype == torch.float32
 
 
+@torch.inference_mode()
+def test_the_default_dtype_changes_nothing(backbone):
+    """Lightning's true half precision makes new tensors half precision unless their dtype is said."""
+    clip = Pass(backbone)
+    noise = backbone.sample_noise(3, *SIZE, torch.Generator().manual_seed(1))
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        for ours, theirs in zip(backbone.sample_noise(3, *SIZE, torch.Generator().manual_seed(1)), noise, strict=True):
+            assert ours is theirs or torch.equal(ours, theirs)
+        conditioning = backbone.condition(clip.images_T3HW, clip.noise)
+        recording = backbone.record(clip.noised_Tchw, conditioning, [])
+        assert torch.equal(recording.noised_Tchw, clip.recording.noised_Tchw)
+        assert all(torch.equal(x, clip.recording.latents[step]) for step, x in recording.latents.items())
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
 def test_noise_depends_on_its_generator_alone(backbone):
     first, again, other = (
         backbone.sample_noise(2, *SIZE, torch.Generator().manual_seed(seed)).diffusion_Tchw for seed in (3, 3, 4)
@@ -274,3 +295,15 @@ def test_frames_that_are_coupled_come_as_whole_clips(backbone):
     clip = Pass(backbone)
     with pytest.raises(ValueError, match="whole clips of 3 frames"):
         backbone.denoise(clip.noised_Tchw[:2], backbone.steps[0], clip.recording, torch.arange(2))
+
+
+def test_the_whole_method_runs_on_it(make):
+    """A full clip and a shorter one of the same video, at a size that the network does not take as it is."""
+    backbone = make(max_batch=8)
+    segmenter = VideoSegmenter(
+        backbone, KNNSceneContext(num_clusters=3, num_restarts=1), CorrespondenceRefinement(), MaskedModulation()
+    )
+    frames = torch.randint(0, 256, (5, 150, 131, 3), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
+    labels = [segmenter(frames[:3]), segmenter(frames[3:])]
+    assert [tuple(part.shape) for part in labels] == [(3, 150, 131), (2, 150, 131)]
+    assert set(torch.cat(labels).unique().tolist()) <= {0, 1, 2}

@@ -158,3 +158,15 @@ def test_temporal_cross_attention_has_one_context_for_all_frames(tiny_video_weig
     backbone = video_backbone(tiny_video_weights)
     with pytest.raises(ValueError, match="has no key of its own for each frame"):
         backbone.record(torch.zeros(1, 4, 8, 8), None, [FeatureKey(24, 7, "temporal_cross", "key")])
+
+
+@torch.inference_mode()
+def test_half_precision_encodes_in_single(tiny_video_weights):
+    backbone = video_backbone(tiny_video_weights)
+    images = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    noise = backbone.sample_noise(2, 64, 64, torch.Generator().manual_seed(1))
+    expected = backbone.encode(images, noise)
+    backbone.half()
+    # The weights were rounded to half precision, the arithmetic was not.
+    torch.testing.assert_close(backbone.encode(images, noise), expected, rtol=1e-2, atol=1e-2)
+    assert backbone.vae.dtype == torch.float16

@@ -140,7 +140,7 @@ class StableDiffusion(UNetBackbone):
 
     @override
     def guidance_scale(self, frames_B: Tensor, num_frames: int) -> Tensor:
-        return torch.tensor(self.guidance)
+        return torch.tensor(self.guidance, dtype=torch.float32)
 
     @override
     def decode_images(self, latents_bchw: Tensor) -> Tensor:

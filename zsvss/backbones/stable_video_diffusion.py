@@ -117,7 +117,9 @@ class StableVideoDiffusion(UNetBackbone):
     @override
     def sample_noise(self, num_frames: int, height: int, width: int, generator: torch.Generator) -> ClipNoise:
         noise = super().sample_noise(num_frames, height, width, generator)
-        return noise._replace(conditioning_13HW=torch.randn(1, 3, height, width, generator=generator))
+        return noise._replace(
+            conditioning_13HW=torch.randn(1, 3, height, width, generator=generator, dtype=torch.float32)
+        )
 
     @override
     def condition(self, images_T3HW: Tensor, noise: ClipNoise) -> Conditioning:
@@ -129,7 +131,7 @@ class StableVideoDiffusion(UNetBackbone):
         latent_1chw = self.posterior(noisy_13HW).mode().float()
         return Conditioning(
             torch.cat([torch.zeros_like(context_1mc), context_1mc]),
-            torch.tensor([self.vector_c, self.vector_c], device=self.device),
+            torch.tensor([self.vector_c, self.vector_c], dtype=torch.float32, device=self.device),
             torch.cat([torch.zeros_like(latent_1chw), latent_1chw]),
         )
 
@@ -139,6 +141,16 @@ class StableVideoDiffusion(UNetBackbone):
         pixels = ((resized + 1) / 2 - mean) / std
         embedding_1c: Tensor = self.image_encoder(pixels.to(self.image_encoder.dtype)).image_embeds
         return embedding_1c[:, None]
+
+    @override
+    def posterior(self, images_b3HW: Tensor) -> Any:
+        if self.vae.dtype != torch.float16:
+            return super().posterior(images_b3HW)
+        self.vae.float()  # its encoder overflows in float16, as diffusers' pipeline knows too
+        try:
+            return super().posterior(images_b3HW)
+        finally:
+            self.vae.half()
 
     # Sampling
 
@@ -151,7 +163,7 @@ class StableVideoDiffusion(UNetBackbone):
 
     @override
     def guidance_scale(self, frames_B: Tensor, num_frames: int) -> Tensor:
-        scale_T = torch.linspace(*self.guidance, num_frames, device=frames_B.device)
+        scale_T = torch.linspace(*self.guidance, num_frames, dtype=torch.float32, device=frames_B.device)
         return scale_T[frames_B][:, None, None, None]
 
     @override
@@ -206,7 +218,9 @@ def resize_antialiased(images_b3HW: Tensor, size: tuple[int, int]) -> Tensor:
     for axis, factor in ((-2, height / size[0]), (-1, width / size[1])):
         sigma = max((factor - 1) / 2, 0.001)
         radius = max(int(max(2 * 2 * sigma, 3)) // 2, 1)
-        taps = torch.exp(-((torch.arange(-radius, radius + 1, device=blurred.device) / sigma) ** 2) / 2)
+        taps = torch.exp(
+            -((torch.arange(-radius, radius + 1, dtype=blurred.dtype, device=blurred.device) / sigma) ** 2) / 2
+        )
         kernel = (taps / taps.sum()).view(-1, 1) if axis == -2 else (taps / taps.sum()).view(1, -1)
         padding = (0, 0, radius, radius) if axis == -2 else (radius, radius, 0, 0)
         padded = functional.pad(blurred, padding, mode="reflect")
