@@ -1,4 +1,4 @@
-"""What decides a run's numbers, as plain values that can be compared: settings, weights, videos and code."""
+"""What decides a run's numbers, as plain values that can be compared: settings, weights and code."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import functools
 import hashlib
 import json
 import subprocess
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -22,23 +22,20 @@ _PACKAGE = Path(__file__).parent
 _SOURCES = (".py", ".json", ".safetensors")
 _LIBRARIES = ("torch", "diffusers")
 
-# Where things lie and how fast they are read. What lies there is told by the weights' and the videos' own hashes.
+# Where things lie and how fast they are read. What lies there is told by the weights' hash and each video's source.
 _NOT_DECISIVE = {
     *(f"data.init_args.{name}" for name in ("root", "input", "masks", "num_workers", "time_limit", "skip_unreadable")),
     "model.backbone.init_args.weights",
 }
 
 
-def run_fingerprint(
-    task: str, settings: Mapping[str, Any], backbone: Backbone, videos: Sequence[Video], precision: str
-) -> Fingerprint:
-    """Everything that decides the numbers of a run.
+def run_fingerprint(task: str, settings: Mapping[str, Any], backbone: Backbone, precision: str) -> Fingerprint:
+    """Everything that decides the numbers of a run, but for the videos themselves (see `video_source`).
 
     Args:
         task: ``test`` or ``predict``.
         settings: the resolved config.
         backbone: whose weights to hash.
-        videos: all videos of the run.
         precision: of the run's arithmetic.
     """
     return {
@@ -46,7 +43,6 @@ def run_fingerprint(
         **decisive_settings(settings),
         "precision": precision,
         "weights": backbone.fingerprint(),
-        "videos": f"{len(videos)} videos, {videos_hash(videos)[:12]}",
         **code_version(),
     }
 
@@ -61,13 +57,13 @@ def decisive_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in _flat(chosen) if key not in _NOT_DECISIVE}
 
 
-def videos_hash(videos: Sequence[Video]) -> str:
-    """Hash of the videos' names and lengths and, as a sample of their content, the sizes of a few of their files."""
-    lines = []
-    for video in videos:
-        sizes = [str(path.stat().st_size) for path in _some_files(video)]
-        lines.append(" ".join([json.dumps(video.name), str(video.num_frames), *sizes]) + "\n")
-    return hashlib.sha256("".join(sorted(lines)).encode()).hexdigest()
+def video_source(video: Video) -> str:
+    """What a result was computed from, so that it is not kept when a video is repaired or another takes its name.
+
+    Number of frames and, as a sample of the content, the sizes of a few files.
+    """
+    sizes = " ".join(str(path.stat().st_size) for path in _some_files(video) if path.exists())
+    return f"{video.num_frames} frames, {sizes} bytes" if sizes else f"{video.num_frames} frames"
 
 
 @functools.cache

@@ -6,7 +6,7 @@ import logging
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 _FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
@@ -40,7 +40,7 @@ def log_to_file(folder: str | Path, rank: int = 0) -> Iterator[None]:
     """
     path = Path(folder) / (f"log-{rank}.txt" if rank else "log.txt")
     path.parent.mkdir(parents=True, exist_ok=True)
-    file = logging.FileHandler(path, encoding="utf-8")
+    file = _LogFile(path, encoding="utf-8")
     file.setFormatter(logging.Formatter(_FORMAT))
     file.setLevel(logging.INFO)
     # Lightning's and captured warnings' loggers do not hand their records on to the root.
@@ -57,3 +57,15 @@ def log_to_file(folder: str | Path, rank: int = 0) -> Iterator[None]:
         for source in sources:
             source.removeHandler(file)
         file.close()
+
+
+class _LogFile(logging.FileHandler):
+    """Goes on without a log where it cannot be written: on a full disk, the run itself stops and says so."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
+        """Say nothing."""
+
+    def close(self) -> None:
+        """Close, whatever is lost."""
+        with suppress(OSError):
+            super().close()

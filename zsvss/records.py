@@ -16,7 +16,7 @@ import hashlib
 import json
 import os
 import socket
-import tempfile
+import uuid
 from collections.abc import Mapping
 from datetime import datetime, timezone
 from pathlib import Path
@@ -58,9 +58,7 @@ class RecordFolder:
         path = self.folder / "run.json"
         if path.exists():
             self._compare(self.run()["fingerprint"], fingerprint)
-        else:
-            # Two levels of JSON: what was plain stays equal to what is read back.
-            write_atomically(path, json.dumps({"fingerprint": fingerprint, "facts": facts}, indent=2) + "\n")
+        write_atomically(path, json.dumps({"fingerprint": fingerprint, "facts": facts}, indent=2) + "\n")
 
     def close(self) -> None:
         """Let other processes have the folder."""
@@ -160,16 +158,16 @@ class RecordFolder:
 
 def write_atomically(path: Path, text: str) -> None:
     """Write a file so that it has the old content or the new one whenever the machine stops."""
-    handle, temporary = tempfile.mkstemp(prefix=_TEMPORARY, dir=path.parent)
+    temporary = path.with_name(f"{_TEMPORARY}{uuid.uuid4().hex}")
     try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
+        with temporary.open("x", encoding="utf-8") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, path)
+        temporary.replace(path)
     except BaseException:
         with contextlib.suppress(OSError):
-            os.unlink(temporary)
+            temporary.unlink()
         raise
     folder = os.open(path.parent, os.O_RDONLY)
     try:

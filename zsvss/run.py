@@ -6,6 +6,7 @@ A component is chosen by its class, switched off by ``null`` and set by its cons
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import importlib
 import logging
@@ -179,7 +180,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _log.debug("the run stopped", exc_info=True)
         if os.environ.get("ZSVSS_TRACEBACK"):
             raise
-        fail(str(error), 1)
+        fail(_full_disk(error) or str(error), 1)
+
+
+def _full_disk(error: Exception) -> str | None:
+    """What to do about a full disk, if that is what stopped the run."""
+    if getattr(error, "errno", None) not in (errno.ENOSPC, errno.EDQUOT):
+        return None
+    return (
+        f"the disk is full ({error}). Every video that was finished is recorded: free some space and start the same "
+        "command again, and it goes on with the others"
+    )
 
 
 def _place(callback: Callback) -> int:

@@ -9,6 +9,7 @@ import json
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path, PurePosixPath
 from types import TracebackType
@@ -119,7 +120,8 @@ class PredictionWriter(Callback):
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Finish the video that was being written, so that what is there can be looked at."""
-        self._close()
+        with suppress(Exception):  # the exception that stops the run is the one to be told
+            self._close()
 
     def _close(self) -> None:
         opened, self._open = self._open, None

@@ -15,7 +15,7 @@ from zsvss.callbacks.prediction_writer import PredictionWriter, safe_folder
 from zsvss.callbacks.results import run_facts
 from zsvss.data.clip import Clip
 from zsvss.data.video import Video
-from zsvss.fingerprint import digest, run_fingerprint
+from zsvss.fingerprint import digest, run_fingerprint, video_source
 from zsvss.metrics import VideoResult
 from zsvss.records import RecordFolder
 
@@ -38,6 +38,7 @@ class ResultStore(Callback):
         self._records: RecordFolder | None = None
         self._digest = ""
         self._stored: list[VideoResult] = []
+        self._sources: dict[str, str] = {}
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Take the run folder, check that its records are of this run, and leave out the videos they cover.
@@ -47,11 +48,12 @@ class ResultStore(Callback):
         """
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         data.skip_unreadable = True
-        self._records = RecordFolder(Path(trainer.default_root_dir) / "records" / stage)
+        task = "test" if stage == "test" else "predict"  # Lightning's is an enum of strings
+        self._records = RecordFolder(Path(trainer.default_root_dir) / "records" / task)
         opened: tuple[str, list[str]] | Exception | None = None
         if trainer.is_global_zero:
             try:
-                opened = self._open(self._records, trainer, pl_module, stage)
+                opened = self._open(self._records, trainer, pl_module, task)
             except (ValueError, OSError) as error:
                 opened = error
         # All processes go on with the same list, or none of them does.
@@ -60,6 +62,7 @@ class ResultStore(Callback):
         if isinstance(opened, Exception):
             raise opened if trainer.is_global_zero else SystemExit(1)
         self._digest, data.finished = opened
+        self._sources = {video.name: video_source(video) for video in data.videos()}
 
     def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Count the videos of earlier starts in."""
@@ -112,7 +115,7 @@ class ResultStore(Callback):
         self.teardown(trainer, pl_module, "")
 
     def _open(
-        self, records: RecordFolder, trainer: Trainer, pl_module: LightningModule, stage: str
+        self, records: RecordFolder, trainer: Trainer, pl_module: LightningModule, task: str
     ) -> tuple[str, list[str]]:
         """Digest of the fingerprint and names of the finished videos."""
         module: Any = pl_module
@@ -121,14 +124,20 @@ class ResultStore(Callback):
         if type(backbone).fingerprint is Backbone.fingerprint:
             backbone.load()  # hashes what is in memory
         backbone.check()
-        fingerprint = run_fingerprint(stage, self.settings, backbone, data.videos(), str(trainer.precision))
+        fingerprint = run_fingerprint(task, self.settings, backbone, str(trainer.precision))
         records.open(fingerprint, run_facts(trainer, module))
         found, damaged = records.read()
         for name, reason in damaged.items():
             _log.warning("record %s: %s; the video is computed again", records.videos / name, reason)
-        folder = _prediction_folder(trainer, stage)
-        finished = [video.name for video in data.videos() if video.name in found and _has_predictions(folder, video)]
-        if stage == "test":
+        folder = _prediction_folder(trainer, task)
+        finished = []
+        for video in data.videos():
+            if video.name in found and found[video.name]["source"] != video_source(video):
+                _log.warning("%s has changed since it was recorded; it is computed again", video.name)
+                records.path(video.name).unlink()
+            elif video.name in found and _has_predictions(folder, video):
+                finished.append(video.name)
+        if task == "test":
             self._stored = [VideoResult.from_dict(found[name]["result"]) for name in finished]
         if finished:
             _log.info("%d of %d videos were finished by an earlier start", len(finished), len(data.videos()))
@@ -136,14 +145,14 @@ class ResultStore(Callback):
 
     def _write(self, clip: Clip, content: Mapping[str, Any]) -> None:
         assert self._records is not None
-        self._records.write(clip.video, self._digest, content)
+        self._records.write(clip.video, self._digest, {"source": self._sources[clip.video], **content})
 
 
-def _prediction_folder(trainer: Trainer, stage: str) -> Path | None:
+def _prediction_folder(trainer: Trainer, task: str) -> Path | None:
     """Where this run's predictions go; ``None`` if it writes none."""
     callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
     writers = [callback for callback in callbacks if isinstance(callback, PredictionWriter)]
-    if not writers or (stage == "test" and not writers[0].in_test):
+    if not writers or (task == "test" and not writers[0].in_test):
         return None
     return writers[0].folder or Path(trainer.default_root_dir) / "predictions"
 

@@ -1,0 +1,203 @@
+"""Runs over seven videos: on several processes, killed and resumed, with a corrupt video, in another run's folder."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from .conftest import NUM_FRAMES, Run, bits
+
+KILLED = (Path(__file__).with_name("killed_run.py"),)
+MOMENTS = ("decoding", "clip", "record", "between", "end")
+
+
+def recorded(output: Path) -> dict[str, int]:
+    """Records and when they were written."""
+    return {path.name: path.stat().st_mtime_ns for path in (output / "records/test/videos").glob("*.json")}
+
+
+def test_numbers_are_those_of_a_loop_over_files(undisturbed: Path, vspw: Path) -> None:
+    num_classes, windows = 124, (2, 3)
+    confusion = np.zeros((num_classes, num_classes), np.int64)
+    scores: dict[int, list[float]] = {window: [] for window in windows}
+    for name in (vspw / "val.txt").read_text().split():
+        paths = sorted((vspw / "data" / name / "mask").iterdir())
+        truth = [np.asarray(Image.open(path)).astype(int) for path in paths]
+        predicted = [
+            np.asarray(Image.open(undisturbed / "predictions" / name / "masks" / path.name)).astype(int)
+            for path in paths
+        ]
+        for truth_HW, predicted_HW in zip(truth, predicted, strict=True):
+            for wanted, found in zip(truth_HW.ravel().tolist(), predicted_HW.ravel().tolist(), strict=True):
+                if 1 <= wanted <= num_classes:
+                    confusion[wanted - 1, found] += 1
+        for window in windows:
+            for start in range(len(truth) - window):
+                span = range(start, start + window)
+                same_truth = np.all([truth[t] == truth[start] for t in span], axis=0)
+                same_both = same_truth & np.all([predicted[t] == predicted[start] for t in span], axis=0)
+                scores[window].append(same_both.sum() / same_truth.sum())
+
+    numbers = bits(undisturbed)["numbers"]
+    truth_sum, hits = confusion.sum(1), confusion.diagonal()
+    iou = hits[truth_sum > 0] / (truth_sum + confusion.sum(0) - hits)[truth_sum > 0]
+    assert numbers["test/mIoU"] == pytest.approx(iou.mean(), rel=1e-12)
+    assert numbers["test/pixel_accuracy"] == hits.sum() / truth_sum.sum()
+    for window in windows:
+        assert numbers[f"test/VC{window}"] == pytest.approx(np.mean(scores[window]), rel=1e-12)
+    total = np.zeros_like(confusion)
+    for record in bits(undisturbed)["records"].values():
+        for row, column, count in record["confusion"]:
+            total[row, column] += count
+    assert np.array_equal(total, confusion)
+    assert numbers["test/num_frames"] == sum(NUM_FRAMES)
+
+
+@pytest.mark.parametrize("processes", [2, 3])
+def test_processes_change_no_bit(processes: int, undisturbed: Path, run: Run, tmp_path: Path) -> None:
+    run(tmp_path / "run", processes=processes)
+    assert bits(tmp_path / "run") == bits(undisturbed)
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_killed_and_resumed_changes_no_bit(moment: str, undisturbed: Path, run: Run, tmp_path: Path) -> None:
+    output = tmp_path / "run"
+    rng = random.Random(moment)
+    count = rng.randint(2, {"decoding": 13, "clip": 13}.get(moment, 6))
+    run(output, script=(*KILLED, moment, count), code=-signal.SIGKILL)
+    assert not (output / "metrics.json").exists()
+    before = recorded(output)
+    assert len(before) == {"record": count - 1, "between": count, "end": 7}.get(moment, len(before))
+    assert len(before) < 7 or moment == "end"
+
+    processes = {"clip": 2, "between": 3}.get(moment, 1)
+    resumed = run(output, processes=processes)
+    after = recorded(output)
+    assert len(after) == 7
+    assert {name: after[name] for name in before} == before, "what was finished was computed again"
+    if before:
+        assert f"{len(before)} of 7 videos were finished by an earlier start" in resumed.stderr
+    assert bits(output) == bits(undisturbed)
+    assert not list((output / "records").rglob(".tmp-*"))
+
+
+def test_killed_at_any_time_on_two_processes(undisturbed: Path, run: Run, config: Path, tmp_path: Path) -> None:
+    """Both processes and their decoders die at a moment that nobody chose, after the first record."""
+    output = tmp_path / "run"
+    command = ["-m", "zsvss.run", "test", "--config", config, "--output", output]
+    command += ["--trainer.devices", 2, "--trainer.strategy", "ddp"]
+    environment = os.environ | {"HF_HUB_OFFLINE": "1"}
+    with (tmp_path / "screen").open("w") as screen:
+        process = subprocess.Popen(
+            [sys.executable, *map(str, command)], env=environment, stdout=screen, stderr=screen, start_new_session=True
+        )
+        deadline = time.monotonic() + 200
+        while not recorded(output) and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.01)
+        time.sleep(random.random() / 2)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    assert recorded(output), (tmp_path / "screen").read_text()
+    run(output)
+    assert bits(output) == bits(undisturbed)
+
+
+def test_a_corrupt_video_does_not_sink_the_run(
+    undisturbed: Path, vspw: Path, run: Run, config: Path, tmp_path: Path
+) -> None:
+    broken = tmp_path / "vspw"
+    subprocess.run(["cp", "-r", vspw, broken], check=True)
+    victim = sorted((broken / "data" / "video_004" / "origin").iterdir())[4]
+    whole = victim.read_bytes()
+    victim.write_bytes(whole[:200])
+    output = tmp_path / "run"
+
+    done = run(output, "--data.root", broken, code=3)
+    metrics = json.loads((output / "metrics.json").read_text())
+    assert metrics["numbers"]["test/num_videos"] == 6
+    assert metrics["num_videos_expected"] == 7
+    assert list(metrics["failures"]) == ["video_004"]
+    assert str(victim.parent) in metrics["failures"]["video_004"]
+    assert "ONLY 6 of 7 videos" in done.stdout
+    assert "Failures" in done.stdout
+    assert "video_004" in done.stdout
+    whole_run = bits(undisturbed)["records"]
+    assert bits(output)["records"] == {name: whole_run[name] for name in whole_run if name != "video_004"}
+
+    report = subprocess.run([sys.executable, "-m", "zsvss.run", "report", output], capture_output=True, text=True)
+    assert report.returncode == 3, report.stderr
+    assert "ONLY 6 of 7 videos" in report.stdout
+
+    # Repaired, it is tried again, and the others are not.
+    victim.write_bytes(whole)
+    before = recorded(output)
+    run(output, "--data.root", broken)
+    after = recorded(output)
+    assert {name: after[name] for name in before} == before
+    assert bits(output) == bits(undisturbed)
+    assert json.loads((output / "metrics.json").read_text())["failures"] == {}
+
+
+def test_folder_of_another_run(undisturbed: Path, run: Run, vspw: Path, tmp_path: Path) -> None:
+    """Another run is refused, with what differs; a damaged record is computed again; the report needs no data."""
+    output = tmp_path / "run"
+    subprocess.run(["cp", "-rp", undisturbed, output], check=True)
+    config_before = (output / "config.yaml").read_bytes()
+    refused = run(output, "--model.seed", 1, "--model.context.num_clusters", 3, code=1)
+    assert "model.seed: 0 there, 1 here" in refused.stderr
+    assert "model.context.init_args.num_clusters: 4 there, 3 here" in refused.stderr
+    assert refused.stderr.count("there,") == 2
+    assert "fingerprint" in refused.stderr
+    assert (output / "config.yaml").read_bytes() == config_before
+    assert bits(output) == bits(undisturbed)
+
+    damaged = output / "records/test/videos/video_002.json"
+    damaged.write_bytes(damaged.read_bytes()[:-100])
+    report = [sys.executable, "-m", "zsvss.run", "report", output]
+    incomplete = subprocess.run(report, capture_output=True, text=True, check=False)
+    assert incomplete.returncode == 3
+    assert "video_002.json: damaged or half-written" in incomplete.stdout
+    assert "not finished yet: video_002" in incomplete.stdout
+
+    # Where the data lies and on how many workers it is read is not part of the fingerprint.
+    elsewhere = tmp_path / "elsewhere"
+    subprocess.run(["cp", "-r", vspw, elsewhere], check=True)
+    again = run(output, "--data.root", elsewhere, "--data.num_workers", 0)
+    assert "video_002.json: damaged or half-written: its checksum is wrong; the video is computed again" in again.stderr
+    assert bits(output) == bits(undisturbed)
+
+    (output / "metrics.json").unlink()
+    offline = subprocess.run(report, capture_output=True, text=True, check=False)
+    assert offline.returncode == 0, offline.stderr
+    assert bits(output) == bits(undisturbed)
+
+
+def test_two_starts_at_once(undisturbed: Path, run: Run, config: Path, tmp_path: Path) -> None:
+    """The second is refused while the first has the folder; the first does not notice."""
+    output = tmp_path / "run"
+    command = [sys.executable, "-m", "zsvss.run", "test", "--config", str(config), "--output", str(output)]
+    starts = [
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path)
+        for _ in range(2)
+    ]
+    screens: list[Any] = [start.communicate(timeout=300) for start in starts]
+    codes = [start.returncode for start in starts]
+    # On a slow machine one may have ended before the other begins, which then has nothing left to do.
+    assert sorted(codes) in ([0, 1], [0, 0]), screens
+    for code, (_, errors) in zip(codes, screens, strict=True):
+        if code:
+            assert "is in use by process" in errors
+        elif codes == [0, 0]:
+            assert any("were finished by an earlier start" in errors for _, errors in screens)
+    assert bits(output) == bits(undisturbed)
