@@ -74,8 +74,8 @@ class LatentDiffusion(Backbone):
     # What a subclass says about its network
 
     @abstractmethod
-    def check_conditioner(self) -> None:
-        """Look for the files that :meth:`load_conditioner` needs; raises as :meth:`check` does."""
+    def encoder_parts(self) -> tuple[str, ...]:
+        """Parts of the weights that :meth:`load_conditioner` needs; none where the embedding itself is given."""
 
     @abstractmethod
     def load_conditioner(self) -> None:
@@ -109,9 +109,8 @@ class LatentDiffusion(Backbone):
                 f"modulation_block = {self.modulation_block} has no attention in {self.source.name}/unet; "
                 f"choose one of {attentive}."
             )
-        self.source.check("unet")
-        self.source.check("vae")
-        self.check_conditioner()
+        for part in ("unet", "vae", *self.encoder_parts()):
+            self.source.check(part)
 
     @override
     def load(self) -> None:
@@ -130,7 +129,7 @@ class LatentDiffusion(Backbone):
 
     @override
     def fingerprint(self) -> str:
-        return self.source.fingerprint(("unet", "vae"))
+        return self.source.fingerprint(("unet", "vae", *self.encoder_parts()))
 
     @override
     def halve_batch(self) -> bool:

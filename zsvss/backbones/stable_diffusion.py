@@ -77,15 +77,13 @@ class StableDiffusion(UNetBackbone):
     # Conditioning
 
     @override
-    def check_conditioner(self) -> None:
-        if "cond" not in self._context():
-            self.source.config("tokenizer", "tokenizer_config.json")
-            self.source.check("text_encoder")
+    def encoder_parts(self) -> tuple[str, ...]:
+        return () if self._context() else ("tokenizer", "text_encoder")
 
     @override
     def load_conditioner(self) -> None:
         context = self._context()
-        cond_1mc = context["cond"] if "cond" in context else self._embed_empty_prompt()
+        cond_1mc = context["cond"] if context else self._embed_empty_prompt()
         uncond_1mc = context.get("uncond", torch.zeros_like(cond_1mc))
         self.register_buffer("context_Gmc", torch.cat([uncond_1mc, cond_1mc]), persistent=False)
 

@@ -97,9 +97,8 @@ class StableVideoDiffusion(UNetBackbone):
     # Conditioning
 
     @override
-    def check_conditioner(self) -> None:
-        if "cond" not in self.source.tensors("context.safetensors"):
-            self.source.check("image_encoder")
+    def encoder_parts(self) -> tuple[str, ...]:
+        return () if "cond" in self.source.tensors("context.safetensors") else ("image_encoder",)
 
     @override
     def load_conditioner(self) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 from torch import Tensor
 
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
+_TOKENIZER_CONFIG = "tokenizer_config.json"
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _LAYOUT = "A diffusers folder has one folder a network (unet/, vae/, ...), each with config.json and safetensors."
 
@@ -66,12 +67,15 @@ class WeightsSource:
         return config
 
     def check(self, part: str) -> None:
-        """Look for the weights of a part without reading or fetching them.
+        """Look for the weights of a part, or a tokenizer's config, without reading or fetching weights.
 
         Raises:
             FileNotFoundError: if they are absent, or only there in a format that can run code when it is loaded.
             ValueError: if a file on this machine is damaged.
         """
+        if part == "tokenizer":
+            self.config(part, _TOKENIZER_CONFIG)
+            return
         if self.folder is not None:
             self._weight_files(part)
             return
@@ -119,8 +123,7 @@ class WeightsSource:
 
     def load_tokenizer(self, tokenizer_class: Any, part: str) -> Any:
         """Load a tokenizer; raises :class:`FileNotFoundError` if its files are missing."""
-        if self._file(part, "tokenizer_config.json") is None:
-            raise self._absent(part, "tokenizer_config.json")
+        self.config(part, _TOKENIZER_CONFIG)
         try:
             return tokenizer_class.from_pretrained(self.folder or self.name, subfolder=part)
         except OSError as error:
@@ -137,6 +140,7 @@ class WeightsSource:
 
     def fingerprint(self, parts: Iterable[str]) -> str:
         """Hash of everything that is loaded from these parts: configs, weights and context, but not their place."""
+        parts = [part for part in parts if part != "tokenizer"]  # of the empty prompt, it tells only the length
         paths = [(part, path) for part in parts for path in self._weight_files(part)]
         configs = [(part, self._file(part, "config.json")) for part in parts]
         configs.append(("scheduler", self._file("scheduler", "scheduler_config.json")))
