@@ -38,6 +38,15 @@ def test_wheel_holds_nothing_else(wheel_names: set[str]) -> None:
     assert {name.split("/")[0] for name in wheel_names if ".dist-info" not in name} == {"zsvss"}
 
 
+def test_public_names_are_found_and_nothing_else_is_imported() -> None:
+    check = (
+        "import sys, zsvss; assert 'torch' not in sys.modules; "
+        "assert all(getattr(zsvss, name).__name__ == name for name in zsvss.__all__); "
+        "assert not hasattr(zsvss, 'Nothing')"
+    )
+    subprocess.run([sys.executable, "-c", check], check=True)
+
+
 def test_every_dependency_is_pinned() -> None:
     tomllib = pytest.importorskip("tomllib", reason="reading pyproject.toml needs Python 3.11")
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
