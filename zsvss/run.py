@@ -23,7 +23,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, Logger
 
 import zsvss
-from zsvss import report
+from zsvss import bench, report
 from zsvss.callbacks.prediction_writer import PredictionWriter
 from zsvss.callbacks.progress import FrameProgressBar
 from zsvss.callbacks.results import ResultWriter, failure_rows, show
@@ -39,7 +39,7 @@ from zsvss.tracking import prepare_wandb
 _log = logging.getLogger(__name__)
 
 # Subcommands that are no Lightning runs, by name: each is given the rest of the command line.
-COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {"report": report.main}
+COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {"report": report.main, "bench": bench.main}
 
 # Exit code of a run that ended although some videos could not be read.
 FAILURES = 3
