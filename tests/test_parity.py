@@ -55,7 +55,7 @@ def stored_memory(golden: GoldenSet, clip: int) -> Memory:
         clusters = kmeans(
             features.flatten(0, 1), len(labels["kmeans_centers"]), initial_centers_Kc=labels["kmeans_centers"]
         )
-        first = name_clusters(first, names, clusters)[first]
+        first = name_clusters(first, names, clusters.centers_Kc)[first]
     return Memory(features[0], first, first.unique())
 
 
@@ -260,7 +260,7 @@ def test_unit_naming_by_ground_truth(precision):
 
     first = clusters.labels_N.view(num_frames, -1)[0]
     names = to_grid(case["gt_full"], tuple(grid)).flatten()
-    named = name_clusters(first, names, clusters)[first]
+    named = name_clusters(first, names, clusters.centers_Kc)[first]
     context = KNNSceneContext()
     labels, memory = context.resume(normalised, Memory(normalised[0], named, named.unique()), torch.Generator())
     assert torch.equal(labels, stored.flatten(1))

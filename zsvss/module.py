@@ -48,6 +48,7 @@ class VideoSegmentation(LightningModule):
         modulation: masked modulation (stage 3); ``None`` enlarges the refined labels to the frames' size.
         features: what is clustered; ``None`` takes the paper's.
         input_size: height and width at which the backbone sees the frames; ``None`` takes the frames' own.
+        padding: pixels by which the backbone's input is mirrored beyond each border.
         naming: naming protocol, how clusters get their class names in ``test``; ``predict`` needs none.
         seed: all randomness is drawn from (seed, dataset, video, clip).
         windows: lengths C of the windows of video consistency.
@@ -62,6 +63,7 @@ class VideoSegmentation(LightningModule):
         modulation: Modulation | None,
         features: Features | None = None,
         input_size: tuple[int, int] | None = None,
+        padding: int = 0,
         naming: ClusterNaming | None = None,
         seed: int = 0,
         windows: Sequence[int] = (8, 16),
@@ -70,7 +72,7 @@ class VideoSegmentation(LightningModule):
         super().__init__()
         self.backbone = backbone
         self.segmenter = VideoSegmenter(
-            backbone, context, refinement, modulation, features=features, input_size=input_size
+            backbone, context, refinement, modulation, features=features, input_size=input_size, padding=padding
         )
         self.naming = naming or FirstFrameNaming()
         self.seed = seed

@@ -22,8 +22,9 @@ from zsvss.backbones.base import Backbone, ClipNoise, Conditioning, FeatureKey
 from zsvss.memory import with_smaller_batches
 from zsvss.precision import full_precision
 from zsvss.stages.context import Memory, PerFrameClustering, SceneContext
-from zsvss.stages.features import AttentionFeatures, Features
+from zsvss.stages.features import AttentionFeatures, FeaturePass, Features
 from zsvss.stages.modulation import LabelledClip, Modulation, NearestUpsampling
+from zsvss.stages.padding import margins_on, mirror
 from zsvss.stages.refinement import Refinement
 from zsvss.stages.trace import Trace
 
@@ -39,6 +40,8 @@ class VideoSegmenter(nn.Module):
         features: what is clustered.
         input_size: height and width at which the backbone sees the frames, rounded down to its multiple; ``None``
             takes the frames' own. Labels always come back at the frames' own size.
+        padding: pixels by which the backbone's input is mirrored beyond each border, a multiple of a feature cell's
+            (16 or 32); the zero padding of convolutions otherwise leaves clusters of its own along the border.
 
     Example:
         >>> segmenter = VideoSegmenter(backbone, KNNSceneContext())  # doctest: +SKIP
@@ -56,14 +59,18 @@ class VideoSegmenter(nn.Module):
         *,
         features: Features | None = None,
         input_size: tuple[int, int] | None = None,
+        padding: int = 0,
     ) -> None:
         super().__init__()
+        if padding < 0:
+            raise ValueError(f"padding = {padding} must be 0 or more pixels.")
         self.backbone = backbone
         self.context = context or PerFrameClustering()
         self.refinement = refinement
         self.modulation = modulation or NearestUpsampling()
         self.features = features or AttentionFeatures()
         self.input_size = input_size
+        self.padding = padding
         self.memory: Memory | None = None
         self.timings: dict[str, float] = {}
 
@@ -133,7 +140,7 @@ class VideoSegmenter(nn.Module):
         kept = Trace()
         self.timings = {}
         with self._timed("encode"):
-            images_T3HW = self.to_images(frames_THW3)
+            images_T3HW = mirror(self.to_images(frames_THW3), (self.padding, self.padding))
             num_frames, _, height, width = images_T3HW.shape
             kept.noise = noise or self.backbone.sample_noise(num_frames, height, width, generator)
             clip_noise = kept.noise
@@ -146,15 +153,16 @@ class VideoSegmenter(nn.Module):
             kept.recording = with_smaller_batches(
                 self.backbone, lambda: self.backbone.record(noised_Tcuv, condition, self._feature_keys())
             )
-            kept.features_Tnc = self.features(self.backbone, kept.recording, images_T3HW)
-            kept.grid = self.features.grid(kept.recording)
+            seen = FeaturePass(self.backbone, kept.recording, images_T3HW, self.padding)
+            kept.features_Tnc, kept.grid = seen.read(self.features)
         with self._timed("context"), full_precision(images_T3HW.device):
-            kept.coarse_Tn, memory = self._coarse_labels(kept.features_Tnc, kept.grid, generator, first_labels_HW)
+            kept.coarse_Tn, memory = self._coarse_labels(kept.features_Tnc, kept.grid, generator, first_labels_HW, seen)
             kept.label_set_L = memory.label_set_L
         with self._timed("refinement"), full_precision(images_T3HW.device):
             kept.refined_Tn = kept.coarse_Tn
             if self.refinement is not None:
-                kept.correspondence_Tnc = self.refinement.features(self.backbone, kept.recording, images_T3HW)
+                kept.correspondence_Tnc, grid = seen.read(self.refinement.features)
+                check_grids(grid, kept.grid)
                 kept.refined_Tn, kept.trajectories_TP = self.refinement(
                     kept.correspondence_Tnc, kept.coarse_Tn, kept.grid
                 )
@@ -162,7 +170,14 @@ class VideoSegmenter(nn.Module):
         with self._timed("modulation"):
             labels_Thw = kept.refined_Tn.unflatten(1, kept.grid)
             used = slice(None if self.backbone.couples_frames else num_wanted)
-            labelled = LabelledClip(labels_Thw[used], memory.label_set_L, frames_THW3[used], kept.recording)
+            labelled = LabelledClip(
+                labels_Thw[used],
+                memory.label_set_L,
+                frames_THW3[used],
+                kept.recording,
+                kept.features_Tnc[used],
+                margins_on(self.features.grid(kept.recording), self.padding, (height, width)),
+            )
             kept.labels_THW = self.modulation(self.backbone, labelled, kept if trace else None)[:num_wanted]
         return (kept.labels_THW, kept) if trace else kept.labels_THW
 
@@ -170,14 +185,16 @@ class VideoSegmenter(nn.Module):
         """Resize frames to the backbone's input (PIL bicubic, if the size differs) and scale them to [-1, 1].
 
         Returns:
-            float32 [T, 3, H', W'], contiguous, on the backbone's device.
+            float32 [T, 3, H', W'], contiguous, on the backbone's device; without the padding, which makes the size up
+            to a multiple of the backbone's.
         """
         if frames_THW3.ndim != 4 or frames_THW3.shape[-1] != 3 or frames_THW3.dtype != torch.uint8:
             raise ValueError(f"frames must be uint8 [T, H, W, 3]; found {frames_THW3.dtype} {list(frames_THW3.shape)}.")
         own = (frames_THW3.shape[1], frames_THW3.shape[2])
         multiple = self.backbone.size_multiple
-        height, width = (side // multiple * multiple for side in self.input_size or own)
-        if height == 0 or width == 0:
+        margin = 2 * self.padding
+        height, width = ((side + margin) // multiple * multiple - margin for side in self.input_size or own)
+        if min(height, width) <= 0 or min(height, width) < self.padding:
             raise ValueError(
                 f"frames of {own[0]}x{own[1]} pixels are too small: this backbone needs {multiple}x{multiple} "
                 f"at least. Set model.input_size to multiples of {multiple} to enlarge them."
@@ -194,6 +211,8 @@ class VideoSegmenter(nn.Module):
 
     def _feature_keys(self) -> list[FeatureKey]:
         keys = self.features.keys(self.backbone)
+        if self.memory is None:
+            keys = keys + self.context.keys(self.backbone)
         if self.refinement is not None:
             keys = keys + self.refinement.features.keys(self.backbone)
         return keys
@@ -204,11 +223,12 @@ class VideoSegmenter(nn.Module):
         grid: tuple[int, int],
         generator: torch.Generator,
         first_labels_HW: Tensor | None,
+        seen: FeaturePass,
     ) -> tuple[Tensor, Memory]:
         if self.memory is not None:
             return self.context.resume(features_Tnc, self.memory, generator)
         names_n = None if first_labels_HW is None else to_grid(first_labels_HW, grid).flatten()
-        return self.context.start(features_Tnc, generator, names_n)
+        return self.context.start(features_Tnc, generator, names_n, grid, seen)
 
     @contextmanager
     def _timed(self, stage: str) -> Iterator[None]:
@@ -221,6 +241,15 @@ class VideoSegmenter(nn.Module):
         if self.backbone.device.type == "cuda":
             torch.cuda.synchronize(self.backbone.device)
         return time.perf_counter()
+
+
+def check_grids(correspondence: tuple[int, int], features: tuple[int, int]) -> None:
+    """Refuse a refinement that compares frames on another grid than the one that bears labels."""
+    if correspondence != features:
+        raise ValueError(
+            f"refinement.features lie on a grid of {correspondence[0]}x{correspondence[1]} tokens, features on one of "
+            f"{features[0]}x{features[1]}: give both blocks of one resolution (3..5, 6..8 or 9..11)."
+        )
 
 
 def to_grid(labels_HW: Tensor, grid: tuple[int, int]) -> Tensor:

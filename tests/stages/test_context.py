@@ -6,7 +6,7 @@ from collections import Counter
 import pytest
 import torch
 
-from zsvss.clustering import KMeans, knn_classify
+from zsvss.clustering import knn_classify
 from zsvss.stages import context as context_module
 from zsvss.stages.context import KNNSceneContext, PerFrameClustering, SceneContext, name_clusters
 
@@ -114,7 +114,7 @@ def test_names_are_the_plain_majority(seed):
     clusters = torch.randint(5, (30,), generator=random)  # cluster 5 stays empty
     classes = torch.randint(-1, 3, (30,), generator=random)
     centers = torch.randn(6, 3, generator=random)
-    result = name_clusters(clusters, classes, KMeans(centers, clusters, 0.0, 1))
+    result = name_clusters(clusters, classes, centers)
     named = [k for k in range(6) if ((clusters == k) & (classes >= 0)).any()]
     expected = plain_names(clusters, classes, centers)
     assert [int(result[k]) for k in named] == [expected[k] for k in named]
@@ -126,7 +126,7 @@ def test_names_are_the_plain_majority(seed):
 
 def test_a_frame_of_void_names_every_cluster_void():
     clusters = torch.tensor([0, 1, 1])
-    result = name_clusters(clusters, torch.full((3,), -1), KMeans(torch.zeros(2, 2), clusters, 0.0, 1))
+    result = name_clusters(clusters, torch.full((3,), -1), torch.zeros(2, 2))
     assert result.tolist() == [-1, -1]
 
 

@@ -13,7 +13,11 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 from typing_extensions import override
 
+from zsvss.backbones.base import Backbone, FeatureKey
 from zsvss.clustering import KMeans, kmeans, knn_classify
+from zsvss.stages.features import FeaturePass
+from zsvss.stages.initialization import Initialization, cluster_means
+from zsvss.stages.novelty import Novelty, NoveltyState
 
 
 class Memory(NamedTuple):
@@ -22,12 +26,14 @@ class Memory(NamedTuple):
     Attributes:
         points_Nc: labelled feature tokens or cluster centres.
         labels_N: int64 label of each.
-        label_set_L: sorted labels of the whole video, fixed by its first clip.
+        label_set_L: sorted labels of the whole video, fixed by its first clip unless new ones may open.
+        novelty: what opening new labels needs to know; ``None`` if it is off.
     """
 
     points_Nc: Tensor
     labels_N: Tensor
     label_set_L: Tensor
+    novelty: NoveltyState | None = None
 
 
 class SceneContext(ABC):
@@ -35,9 +41,18 @@ class SceneContext(ABC):
 
     num_clusters: int
 
+    def keys(self, backbone: Backbone) -> list[FeatureKey]:
+        """What :meth:`start` reads of the feature pass beside the features; nothing by default."""
+        return []
+
     @abstractmethod
     def start(
-        self, features_Tnc: Tensor, generator: torch.Generator, names_n: Tensor | None = None
+        self,
+        features_Tnc: Tensor,
+        generator: torch.Generator,
+        names_n: Tensor | None = None,
+        grid: tuple[int, int] | None = None,
+        seen: FeaturePass | None = None,
     ) -> tuple[Tensor, Memory]:
         """Label the first clip of a video.
 
@@ -46,6 +61,8 @@ class SceneContext(ABC):
             generator: CPU generator of the clustering.
             names_n: ground-truth class of each token of the first frame, negative where void; clusters then take
                 their majority class and clusters of one class merge. ``None`` keeps cluster ids 0..K-1.
+            grid: height and width of the token grid, for those that need it.
+            seen: the feature pass, for those that read more of it than the features.
 
         Returns:
             int64 labels [T, n] and the memory for the next clip.
@@ -73,6 +90,9 @@ class KNNSceneContext(SceneContext):
         num_restarts: restarts of K-means.
         fit_frames: cluster the tokens of the whole first clip, as the released code does, or of its first frame, as
             the paper's text says.
+        initialization: clusters the first frame in place of K-means; those that choose the number of clusters
+            themselves ignore ``num_clusters``.
+        novelty: lets tokens that nothing in the memory resembles open new labels; ``None`` keeps the label set.
 
     Source: the paper's Sec. 3.2, "Scene context model".
     """
@@ -83,32 +103,62 @@ class KNNSceneContext(SceneContext):
         num_neighbors: int = 4,
         num_restarts: int = 10,
         fit_frames: Literal["clip", "first"] = "clip",
+        initialization: Initialization | None = None,
+        novelty: Novelty | None = None,
     ) -> None:
         self.num_clusters = num_clusters
         self.num_neighbors = num_neighbors
         self.num_restarts = num_restarts
         self.fit_frames = fit_frames
+        self.initialization = initialization
+        self.novelty = novelty
+
+    @override
+    def keys(self, backbone: Backbone) -> list[FeatureKey]:
+        return self.initialization.keys(backbone) if self.initialization else []
 
     @override
     def start(
-        self, features_Tnc: Tensor, generator: torch.Generator, names_n: Tensor | None = None
+        self,
+        features_Tnc: Tensor,
+        generator: torch.Generator,
+        names_n: Tensor | None = None,
+        grid: tuple[int, int] | None = None,
+        seen: FeaturePass | None = None,
     ) -> tuple[Tensor, Memory]:
-        num_tokens = features_Tnc.shape[1]
-        fitted = features_Tnc.flatten(0, 1) if self.fit_frames == "clip" else features_Tnc[0]
-        clusters = kmeans(fitted, self.num_clusters, generator=generator, num_restarts=self.num_restarts)
-        first_n = clusters.labels_N[:num_tokens]
+        first_n, centers_Kc = self._clusters(features_Tnc, generator, grid, seen)
         if names_n is not None:
-            first_n = name_clusters(first_n, names_n.to(first_n.device), clusters)[first_n]
+            first_n = name_clusters(first_n, names_n.to(first_n.device), centers_Kc)[first_n]
         memory = Memory(features_Tnc[0], first_n, first_n.unique())
+        if self.novelty is not None:
+            memory = memory._replace(novelty=self.novelty.calibrate(features_Tnc, needed(grid), names_n is not None))
         return self._classify(features_Tnc, memory), memory
 
     @override
     def resume(self, features_Tnc: Tensor, memory: Memory, generator: torch.Generator) -> tuple[Tensor, Memory]:
+        if self.novelty is not None and memory.novelty is not None:
+            new_Tn = self.novelty.find(features_Tnc, memory.points_Nc, memory.label_set_L, memory.novelty)
+            memory = extended(memory, features_Tnc, new_Tn)
         return self._classify(features_Tnc, memory), memory
 
     @override
     def update(self, features_Tnc: Tensor, labels_Tn: Tensor, memory: Memory) -> Memory:
-        return Memory(features_Tnc.flatten(0, 1), labels_Tn.flatten(), memory.label_set_L)
+        return Memory(features_Tnc.flatten(0, 1), labels_Tn.flatten(), memory.label_set_L, memory.novelty)
+
+    def _clusters(
+        self,
+        features_Tnc: Tensor,
+        generator: torch.Generator,
+        grid: tuple[int, int] | None,
+        seen: FeaturePass | None,
+    ) -> tuple[Tensor, Tensor]:
+        """Cluster of each token of the first frame [n], and the centres [K, c]."""
+        if self.initialization is not None:
+            first_n = self.initialization(features_Tnc[0], needed(grid), self.num_clusters, seen)
+            return first_n, cluster_means(features_Tnc[0], first_n)
+        fitted = features_Tnc.flatten(0, 1) if self.fit_frames == "clip" else features_Tnc[0]
+        clusters = kmeans(fitted, self.num_clusters, generator=generator, num_restarts=self.num_restarts)
+        return clusters.labels_N[: features_Tnc.shape[1]], clusters.centers_Kc
 
     def _classify(self, features_Tnc: Tensor, memory: Memory) -> Tensor:
         labels = knn_classify(features_Tnc.flatten(0, 1), memory.points_Nc, memory.labels_N, self.num_neighbors)
@@ -134,12 +184,17 @@ class PerFrameClustering(SceneContext):
 
     @override
     def start(
-        self, features_Tnc: Tensor, generator: torch.Generator, names_n: Tensor | None = None
+        self,
+        features_Tnc: Tensor,
+        generator: torch.Generator,
+        names_n: Tensor | None = None,
+        grid: tuple[int, int] | None = None,
+        seen: FeaturePass | None = None,
     ) -> tuple[Tensor, Memory]:
         clusters = self._cluster(features_Tnc[0], generator)
         labels_K = torch.arange(self.num_clusters, device=features_Tnc.device)
         if names_n is not None:
-            labels_K = name_clusters(clusters.labels_N, names_n.to(labels_K.device), clusters)
+            labels_K = name_clusters(clusters.labels_N, names_n.to(labels_K.device), clusters.centers_Kc)
         memory = Memory(clusters.centers_Kc, labels_K, labels_K.unique())
         if len(features_Tnc) == 1:
             return labels_K[clusters.labels_N][None], memory
@@ -163,7 +218,26 @@ class PerFrameClustering(SceneContext):
         return kmeans(features_nc, self.num_clusters, generator=generator, num_restarts=self.num_restarts)
 
 
-def name_clusters(clusters_n: Tensor, classes_n: Tensor, clusters: KMeans) -> Tensor:
+def extended(memory: Memory, features_Tnc: Tensor, new_Tn: Tensor) -> Memory:
+    """Take tokens with new labels (negative where there is none) into the memory and its label set."""
+    is_new_Tn = new_Tn >= 0
+    if not is_new_Tn.any():
+        return memory
+    return memory._replace(
+        points_Nc=torch.cat([memory.points_Nc, features_Tnc[is_new_Tn]]),
+        labels_N=torch.cat([memory.labels_N, new_Tn[is_new_Tn]]),
+        label_set_L=torch.cat([memory.label_set_L, new_Tn[is_new_Tn]]).unique(),
+    )
+
+
+def needed(grid: tuple[int, int] | None) -> tuple[int, int]:
+    """The token grid, where it is needed."""
+    if grid is None:
+        raise ValueError("this scene context model needs the token grid: give start() its height and width.")
+    return grid
+
+
+def name_clusters(clusters_n: Tensor, classes_n: Tensor, centers_Kc: Tensor) -> Tensor:
     """Name each cluster by the majority class of its tokens in the first frame; ties go to the smallest class.
 
     Void tokens (negative classes) do not vote. A cluster without a vote takes the name of the nearest named cluster;
@@ -172,13 +246,13 @@ def name_clusters(clusters_n: Tensor, classes_n: Tensor, clusters: KMeans) -> Te
     Args:
         clusters_n: int64 cluster of each token of the first frame.
         classes_n: int64 class of each token of the first frame.
-        clusters: the clustering, for the centres.
+        centers_Kc: centres of the clusters.
 
     Returns:
         int64 class of each cluster [K].
     """
     class_set_L, class_index_n = classes_n.unique(return_inverse=True)
-    num_clusters, num_classes = len(clusters.centers_Kc), len(class_set_L)
+    num_clusters, num_classes = len(centers_Kc), len(class_set_L)
     votes_KL = torch.bincount(clusters_n * num_classes + class_index_n, minlength=num_clusters * num_classes)
     votes_KL = votes_KL.view(num_clusters, num_classes)
     if bool((class_set_L >= 0).any()):
@@ -186,5 +260,5 @@ def name_clusters(clusters_n: Tensor, classes_n: Tensor, clusters: KMeans) -> Te
     rank_L = torch.arange(num_classes, device=votes_KL.device)
     names_K = class_set_L[(votes_KL * num_classes - rank_L).argmax(1)]
     named_K = votes_KL.sum(1) > 0
-    nearest_K = torch.cdist(clusters.centers_Kc, clusters.centers_Kc[named_K]).argmin(1)
+    nearest_K = torch.cdist(centers_Kc, centers_Kc[named_K]).argmin(1)
     return torch.where(named_K, names_K, names_K[named_K][nearest_K])

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,6 +15,7 @@ from torch.nn import functional
 from typing_extensions import override
 
 from zsvss.backbones.base import Backbone, FeatureKey, Layer, Projection, Recording
+from zsvss.stages.padding import crop, margins_on
 
 Normalization = Literal["maximum", "euclidean", "none"]
 
@@ -33,6 +34,35 @@ class Features(ABC):
     @abstractmethod
     def grid(self, recording: Recording) -> tuple[int, int]:
         """Height and width of the token grid."""
+
+
+class FeaturePass(NamedTuple):
+    """A clip as the backbone has seen it.
+
+    Attributes:
+        backbone: the diffusion model.
+        recording: what it recorded.
+        images_T3HW: what it saw, in [-1, 1], padding included.
+        padding: mirrored pixels on either side.
+    """
+
+    backbone: Backbone
+    recording: Recording
+    images_T3HW: Tensor
+    padding: int = 0
+
+    def read(self, features: Features) -> tuple[Tensor, tuple[int, int]]:
+        """Features [T, n, c] of the tokens inside the padding, and the height and width of their grid."""
+        features_Tnc = features(self.backbone, self.recording, self.images_T3HW)
+        return self.inside(features_Tnc, features.grid(self.recording))
+
+    def inside(self, tokens_Tnc: Tensor, grid: tuple[int, int]) -> tuple[Tensor, tuple[int, int]]:
+        """Take the tokens of the padding off; ``grid`` includes them."""
+        margins = margins_on(grid, self.padding, (self.images_T3HW.shape[-2], self.images_T3HW.shape[-1]))
+        if margins == (0, 0):
+            return tokens_Tnc, grid
+        inside_Tchw = crop(tokens_Tnc.transpose(1, 2).unflatten(2, grid), margins)
+        return inside_Tchw.flatten(2).transpose(1, 2).contiguous(), (inside_Tchw.shape[-2], inside_Tchw.shape[-1])
 
 
 class AttentionFeatures(Features):

@@ -19,6 +19,7 @@ from zsvss.backbones.base import Backbone, Recording
 from zsvss.memory import with_smaller_batches
 from zsvss.precision import full_precision
 from zsvss.stages.difference import Difference, difference_map, mask_prior, peak_normalized
+from zsvss.stages.padding import crop, mirror
 from zsvss.stages.trace import Trace
 
 
@@ -30,12 +31,16 @@ class LabelledClip(NamedTuple):
         label_set_L: int64 sorted labels of the video.
         frames_THW3: uint8 frames at their own size.
         recording: of the feature pass, over T frames or more.
+        features_Tnc: what was clustered; ``None`` where nobody asks.
+        margins: mirrored token cells on either side, in y and in x, that the recording has around these.
     """
 
     labels_Thw: Tensor
     label_set_L: Tensor
     frames_THW3: Tensor
     recording: Recording
+    features_Tnc: Tensor | None = None
+    margins: tuple[int, int] = (0, 0)
 
 
 class _ModulatedPass(NamedTuple):
@@ -150,8 +155,11 @@ class MaskedModulation(Modulation):
         num_rows = self._rows_per_pass(backbone, len(clip.labels_Thw))
         frames_B, label_index_B = frames_B[:num_rows], label_index_B[:num_rows]
         masks_Bhw = clip.labels_Thw[frames_B] == clip.label_set_L[label_index_B][:, None, None]
-        latents_SBcuv, steps = self._modulated_latents(backbone, clip.recording, frames_B, masks_Bhw.float())
-        images = resize_images(backbone.decode(latents_SBcuv.flatten(0, 1)), size)
+        masks_Bhw = mirror(masks_Bhw.float(), clip.margins)
+        latents_SBcuv, steps = self._modulated_latents(backbone, clip.recording, frames_B, masks_Bhw)
+        decoded = backbone.decode(latents_SBcuv.flatten(0, 1))
+        cell = decoded.shape[-2] // masks_Bhw.shape[-2]
+        images = resize_images(crop(decoded, (clip.margins[0] * cell, clip.margins[1] * cell)), size)
         plus_B3HW, minus_B3HW = images.view(2, -1, *images.shape[1:])
         with full_precision(images.device):
             maps_BHW = difference_map(plus_B3HW, minus_B3HW, self.difference)
@@ -162,7 +170,8 @@ class MaskedModulation(Modulation):
     ) -> tuple[Tensor, dict[int, Tensor]]:
         """Final latents [S, B, c, u, v] for the signs + and -, and those after each step, before blending."""
         frames_R = frames_B.repeat(2)  # rows of both signs
-        offset_Bn = self.strength * masks_Bhw.flatten(1)
+        modulated_grid = recording.grids.get(backbone.modulation_block, (masks_Bhw.shape[1], masks_Bhw.shape[2]))
+        offset_Bn = self.strength * functional.interpolate(masks_Bhw[:, None], modulated_grid).flatten(1)
         x_Rcuv = recording.noised_Tchw[frames_R]
         blend_masks_R1uv = functional.interpolate(masks_Bhw[:, None], x_Rcuv.shape[-2:]).repeat(2, 1, 1, 1)
         steps = {}
