@@ -124,6 +124,18 @@ def test_autocast_does_not_change_distances():
         assert torch.equal(full_method()(frames, generator=generator()), plain)
 
 
+def test_a_half_precision_default_does_not_change_distances():
+    """Lightning's `16-true` and `bf16-true` set the default dtype during steps."""
+    frames, _ = striped_video(height=320)
+    plain = full_method()(frames, generator=generator())
+    segmenter = full_method()
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        assert torch.equal(segmenter(frames, generator=generator()), plain)
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
 def test_seconds_of_every_stage_are_reported():
     segmenter = full_method()
     segmenter(striped_video()[0], generator=generator())

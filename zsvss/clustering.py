@@ -8,6 +8,7 @@ Shape legend: N points, M queries, c channels, K clusters, R restarts, k neighbo
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -119,7 +120,7 @@ def kmeans(
 
 def _seed_centers(points_Nc: Tensor, num_clusters: int, num_restarts: int, generator: torch.Generator) -> Tensor:
     """Greedy k-means++ (Arthur and Vassilvitskii 2007): [R, K, c] centres drawn by squared distance."""
-    num_trials = 2 + int(torch.tensor(float(num_clusters)).log())
+    num_trials = 2 + int(math.log(num_clusters))
     num_points, device = len(points_Nc), points_Nc.device
     first_R = torch.randint(num_points, (num_restarts,), generator=generator).to(device)
     chosen_RK = torch.empty(num_restarts, num_clusters, dtype=torch.int64, device=device)

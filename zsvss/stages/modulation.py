@@ -67,7 +67,7 @@ class NearestUpsampling(Modulation):
     @override
     def __call__(self, backbone: Backbone, clip: LabelledClip, trace: Trace | None = None) -> Tensor:
         cells = [
-            ((torch.arange(side, device=clip.labels_Thw.device) + 0.5) * num_cells / side).long()
+            (2 * torch.arange(side, device=clip.labels_Thw.device) + 1) * num_cells // (2 * side)
             for side, num_cells in zip(clip.frames_THW3.shape[1:3], clip.labels_Thw.shape[1:], strict=True)
         ]
         return clip.labels_Thw[:, cells[0][:, None], cells[1]]
