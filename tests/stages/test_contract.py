@@ -1,0 +1,130 @@
+"""What every stage promises, over every class found in the package."""
+
+import importlib
+import inspect
+import pkgutil
+
+import pytest
+import torch
+from toy_backbone import ToyBackbone, striped_video
+
+import zsvss.stages
+from zsvss.segmenter import VideoSegmenter
+from zsvss.stages.attention_merging import AttentionMerging
+from zsvss.stages.context import KNNSceneContext, SceneContext
+from zsvss.stages.features import AttentionFeatures, Features
+from zsvss.stages.initialization import Initialization
+from zsvss.stages.joint_features import JointFeatures, LabFeatures, PositionFeatures
+from zsvss.stages.modulation import Modulation
+from zsvss.stages.novelty import Novelty
+from zsvss.stages.refinement import Refinement
+
+for module in pkgutil.walk_packages(zsvss.stages.__path__, "zsvss.stages."):
+    importlib.import_module(module.name)
+
+# What a class needs beside its defaults, on a backbone without attention heads.
+SETTINGS = {
+    AttentionMerging: {"head_channels": 2},
+    JointFeatures: {"parts": [AttentionFeatures(), LabFeatures(), PositionFeatures()], "weights": [1.0, 0.5, 0.2]},
+}
+
+
+def concrete_subclasses(kind):
+    found = [] if inspect.isabstract(kind) or not kind.__module__.startswith("zsvss") else [kind]
+    return found + [below for subclass in kind.__subclasses__() for below in concrete_subclasses(subclass)]
+
+
+def made(kind):
+    return kind(**SETTINGS.get(kind, {}))
+
+
+SLOTS = [
+    pytest.param(slot, kind, id=f"{slot}-{kind.__name__}")
+    for slot, base in [
+        ("context", SceneContext),
+        ("initialization", Initialization),
+        ("features", Features),
+        ("refinement", Refinement),
+        ("modulation", Modulation),
+    ]
+    for kind in concrete_subclasses(base)
+]
+
+
+def segmenter_with(slot, kind, **settings):
+    stages = {"context": KNNSceneContext(4), slot: made(kind)}
+    initialization = stages.pop("initialization", None)
+    if initialization is not None:
+        stages["context"] = KNNSceneContext(4, initialization=initialization)
+    stages["context"].num_clusters = 4
+    return VideoSegmenter(ToyBackbone(), **stages, **settings)
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.mark.parametrize("padding", [0, 16])
+@pytest.mark.parametrize(("slot", "kind"), SLOTS)
+class TestEveryStage:
+    def test_two_clips_of_any_size_are_segmented_and_inputs_stay(self, slot, kind, padding):
+        frames, _ = striped_video(num_frames=5, height=70, width=101)
+        before = frames.clone()
+        segmenter = segmenter_with(slot, kind, padding=padding)
+        labels = [segmenter(clip, generator=generator(i)) for i, clip in enumerate(frames.split(3))]
+        assert [tuple(part.shape) for part in labels] == [(3, 70, 101), (2, 70, 101)]
+        assert all(part.dtype == torch.int64 for part in labels)
+        assert torch.equal(frames, before)
+        known = set(segmenter.memory.label_set_L.tolist())
+        assert all(set(part.unique().tolist()) <= known for part in labels)
+
+    def test_a_stage_holds_no_state(self, slot, kind, padding):
+        frames, _ = striped_video(num_frames=3)
+        segmenter = segmenter_with(slot, kind, padding=padding)
+        first = segmenter(frames, generator=generator())
+        segmenter.reset()
+        segmenter(frames.flip(1), generator=generator())
+        segmenter.reset()
+        assert torch.equal(segmenter(frames, generator=generator()), first)
+
+    def test_one_frame_is_a_video(self, slot, kind, padding):
+        frames, _ = striped_video(num_frames=1)
+        assert segmenter_with(slot, kind, padding=padding)(frames, generator=generator()).shape == (1, 64, 96)
+
+    def test_unwanted_frames_change_nothing(self, slot, kind, padding):
+        frames, _ = striped_video(num_frames=4)
+        labels = segmenter_with(slot, kind, padding=padding)(frames, generator=generator())
+        some = segmenter_with(slot, kind, padding=padding)(frames, generator=generator(), num_wanted=2)
+        assert torch.equal(some, labels[:2])
+
+
+def test_stages_were_found():
+    kinds = {slot: [param.values[1].__name__ for param in SLOTS if param.values[0] == slot] for slot in SETTING_COUNTS}
+    assert {slot: len(found) for slot, found in kinds.items() if len(found) < SETTING_COUNTS[slot]} == {}
+
+
+SETTING_COUNTS = {"context": 2, "initialization": 3, "features": 6, "refinement": 1, "modulation": 4}
+
+
+@pytest.mark.parametrize("kind", concrete_subclasses(Initialization), ids=lambda kind: kind.__name__)
+def test_an_initialization_numbers_its_clusters_by_their_first_tokens(kind):
+    frames, _ = striped_video(num_frames=2)
+    segmenter = segmenter_with("initialization", kind)
+    segmenter(frames)
+    first = segmenter.memory.label_set_L
+    assert first.tolist() == list(range(len(first)))
+
+
+@pytest.mark.parametrize("kind", concrete_subclasses(Initialization), ids=lambda kind: kind.__name__)
+def test_an_initialization_takes_the_names_of_ground_truth(kind):
+    frames, bands = striped_video(num_frames=2)
+    names = torch.tensor([200, 7, 7, 31])
+    labels = segmenter_with("initialization", kind)(frames, first_labels_HW=names[bands[0]])
+    assert set(labels.unique().tolist()) <= {7, 31, 200}
+
+
+def test_everything_together_on_two_clips():
+    frames, _ = striped_video(num_frames=5, height=70, width=101)
+    context = KNNSceneContext(4, initialization=made(AttentionMerging), novelty=Novelty())
+    segmenter = VideoSegmenter(ToyBackbone(), context, features=made(JointFeatures), padding=16)
+    assert [segmenter(clip).shape for clip in frames.split(3)] == [(3, 70, 101), (2, 70, 101)]

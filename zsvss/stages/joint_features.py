@@ -1,0 +1,134 @@
+"""Several features side by side: block outputs of several resolutions, colour and position.
+
+Shape legend: T frames of a clip, H W pixels, h w token grid, n feature tokens, c channels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from typing_extensions import override
+
+from zsvss.backbones.base import Backbone, FeatureKey, Recording
+from zsvss.stages.features import AttentionFeatures, Features
+
+
+class JointFeatures(Features):
+    """Concatenates features, each resized to one grid, scaled to unit variance and weighted.
+
+    The variance is that of a clip's tokens, summed over the channels, so that each part counts in squared Euclidean
+    distances by the square of its weight, however many channels it has. Clustering and the propagation by nearest
+    neighbours read the same joint features.
+
+    Args:
+        parts: at least one; the first one's grid is that of the tokens.
+        weights: one a part; 1 each if ``None``.
+    """
+
+    def __init__(self, parts: Sequence[Features], weights: Sequence[float] | None = None) -> None:
+        if not parts:
+            raise ValueError("features.parts is empty: give at least one.")
+        if weights is not None and len(weights) != len(parts):
+            raise ValueError(f"features.weights = {list(weights)} must be one a part; there are {len(parts)} parts.")
+        self.parts = list(parts)
+        self.weights = [1.0] * len(parts) if weights is None else list(weights)
+
+    @override
+    def keys(self, backbone: Backbone) -> list[FeatureKey]:
+        return [key for part in self.parts for key in part.keys(backbone)]
+
+    @override
+    def __call__(self, backbone: Backbone, recording: Recording, images_T3HW: Tensor) -> Tensor:
+        grid = self.grid(recording)
+        scaled = []
+        for part, weight in zip(self.parts, self.weights, strict=True):
+            part_Tnc = part(backbone, recording, images_T3HW).float()
+            scaled.append(weight * unit_variance(resized_tokens(part_Tnc, part.grid(recording), grid)))
+        return torch.cat(scaled, 2)
+
+    @override
+    def grid(self, recording: Recording) -> tuple[int, int]:
+        return self.parts[0].grid(recording)
+
+
+class BlockFeatures(AttentionFeatures):
+    """Output of one output block at the last step: what :class:`JointFeatures` puts side by side.
+
+    Args:
+        block: output block, 0..11.
+    """
+
+    def __init__(self, block: int = 8) -> None:
+        super().__init__((block,), "block", "output", normalization="none")
+
+
+class LabFeatures(Features):
+    """Mean colour of each token's cell in CIELAB (D65), in which distances are about as large as they look.
+
+    The grid is half the latents' resolution, that of output blocks 6..8.
+    """
+
+    @override
+    def __call__(self, backbone: Backbone, recording: Recording, images_T3HW: Tensor) -> Tensor:
+        lab_T3hw = functional.adaptive_avg_pool2d(rgb_to_lab((images_T3HW + 1) / 2), self.grid(recording))
+        return lab_T3hw.flatten(2).transpose(1, 2)
+
+    @override
+    def grid(self, recording: Recording) -> tuple[int, int]:
+        height, width = recording.noised_Tchw.shape[-2:]
+        return height // 2, width // 2
+
+
+class PositionFeatures(Features):
+    """Centre of each token's cell, y and x, in units of the longer side, so that near means the same in both.
+
+    The grid is half the latents' resolution, that of output blocks 6..8.
+    """
+
+    @override
+    def __call__(self, backbone: Backbone, recording: Recording, images_T3HW: Tensor) -> Tensor:
+        grid = self.grid(recording)
+        axes = [(torch.arange(side, device=images_T3HW.device) + 0.5) / max(grid) for side in grid]
+        position_n2 = torch.stack(torch.meshgrid(*axes, indexing="ij"), -1).flatten(0, 1)
+        return position_n2.expand(len(images_T3HW), -1, -1)
+
+    @override
+    def grid(self, recording: Recording) -> tuple[int, int]:
+        height, width = recording.noised_Tchw.shape[-2:]
+        return height // 2, width // 2
+
+
+def resized_tokens(tokens_Tnc: Tensor, from_grid: tuple[int, int], to_grid: tuple[int, int]) -> Tensor:
+    """Resize a token grid bilinearly; where it shrinks, every token counts."""
+    if from_grid == to_grid:
+        return tokens_Tnc
+    tokens_Tchw = tokens_Tnc.transpose(1, 2).unflatten(2, from_grid)
+    resized = functional.interpolate(tokens_Tchw, to_grid, mode="bilinear", antialias=True)
+    return resized.flatten(2).transpose(1, 2)
+
+
+def unit_variance(features_Tnc: Tensor) -> Tensor:
+    """Divide by the standard deviation over all tokens, variances summed over channels; constants stay as they are."""
+    variance = features_Tnc.flatten(0, 1).double().var(0, correction=0).sum()
+    is_constant = variance <= 1e-10 * features_Tnc.double().square().sum(2).mean()
+    return torch.where(is_constant, features_Tnc, features_Tnc / variance.sqrt().float())
+
+
+def rgb_to_lab(rgb_T3HW: Tensor) -> Tensor:
+    """Convert sRGB in [0, 1] to CIELAB under D65: L in 0..100, a and b about -110..110.
+
+    Source: IEC 61966-2-1 (sRGB) and CIE 15 (CIELAB).
+    """
+    rgb_T3HW = rgb_T3HW.clamp(0, 1)
+    linear = torch.where(rgb_T3HW <= 0.04045, rgb_T3HW / 12.92, ((rgb_T3HW + 0.055) / 1.055) ** 2.4)
+    # Rows give X, Y and Z relative to those of white.
+    matrix = linear.new_tensor(
+        [[0.412453, 0.357580, 0.180423], [0.212671, 0.715160, 0.072169], [0.019334, 0.119193, 0.950227]]
+    )
+    relative = torch.einsum("ij,tjhw->tihw", matrix / matrix.sum(1, keepdim=True), linear)
+    curved = torch.where(relative > (6 / 29) ** 3, relative ** (1 / 3), relative * (29 / 6) ** 2 / 3 + 4 / 29)
+    x, y, z = curved.unbind(1)
+    return torch.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], 1)
