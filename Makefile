@@ -7,7 +7,7 @@ TORCH := $(shell grep '^torch==' constraints.txt)
 # Set WORKERS=0 to see the output of a test as it runs.
 WORKERS ?= 2
 
-.PHONY: install demo test lint wheel
+.PHONY: install demo test test-slurm lint wheel
 install: $(STAMP)
 
 # PyTorch comes first and by its exact version, so that a build already chosen for this machine (CPU, CUDA) is kept.
@@ -22,6 +22,10 @@ demo: $(STAMP)
 
 test: $(STAMP)
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
+
+# A SLURM of one node for the length of the test; needs root and `apt-get install slurm-wlm munge`.
+test-slurm: $(STAMP)
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m slurm tests/cluster
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
