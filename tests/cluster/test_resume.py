@@ -73,15 +73,15 @@ def test_processes_change_no_bit(processes: int, undisturbed: Path, run: Run, tm
 @pytest.mark.parametrize("moment", MOMENTS)
 def test_killed_and_resumed_changes_no_bit(moment: str, undisturbed: Path, run: Run, tmp_path: Path) -> None:
     output = tmp_path / "run"
-    rng = random.Random(moment)
-    count = rng.randint(2, {"decoding": 13, "clip": 13}.get(moment, 6))
+    count = 5 if moment == "between" else random.Random(moment).randint(2, 13 if moment in ("decoding", "clip") else 6)
     run(output, script=(*KILLED, moment, count), code=-signal.SIGKILL)
     assert not (output / "metrics.json").exists()
     before = recorded(output)
     assert len(before) == {"record": count - 1, "between": count, "end": 7}.get(moment, len(before))
     assert len(before) < 7 or moment == "end"
 
-    processes = {"clip": 2, "between": 3}.get(moment, 1)
+    # With three processes and two videos left, one process has nothing to do; at the end, none has.
+    processes = {"clip": 2, "between": 3, "end": 2}.get(moment, 1)
     resumed = run(output, processes=processes)
     after = recorded(output)
     assert len(after) == 7
@@ -147,6 +147,47 @@ def test_a_corrupt_video_does_not_sink_the_run(
     assert {name: after[name] for name in before} == before
     assert bits(output) == bits(undisturbed)
     assert json.loads((output / "metrics.json").read_text())["failures"] == {}
+
+
+def test_predict_goes_on_too(run: Run, tmp_path: Path) -> None:
+    whole, output = tmp_path / "whole", tmp_path / "run"
+    run(whole, task="predict")
+    run(output, task="predict", script=(*KILLED, "clip", 6), code=-signal.SIGKILL)
+    finished = sorted(path.stem for path in (output / "records/predict/videos").iterdir())
+    assert finished
+    resumed = run(output, task="predict")
+    assert f"{len(finished)} of 7 videos were finished by an earlier start" in resumed.stderr
+    files = sorted(path.relative_to(whole) for path in (whole / "predictions").rglob("*.*"))
+    assert len(files) == sum(NUM_FRAMES) + 7
+    for path in files:
+        assert (output / path).read_bytes() == (whole / path).read_bytes(), path
+
+    # Predictions that were deleted are made again, although their video is recorded.
+    subprocess.run(["rm", "-r", output / "predictions" / finished[0]], check=True)
+    run(output, task="predict")
+    assert sorted(path.relative_to(output) for path in (output / "predictions").rglob("*.*")) == files
+
+
+def test_full_disk(undisturbed: Path, run: Run, tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=100k", "none", disk], check=False).returncode:
+        pytest.skip("mounting a small disk needs root")
+    try:
+        stopped = run(disk / "run", code=1)
+        assert stopped.stderr.count("error:") == 1
+        assert "error: the disk is full" in stopped.stderr
+        assert "Traceback" not in stopped.stderr
+        before = recorded(disk / "run")
+        assert 0 < len(before) < 7
+        subprocess.run(["mount", "-o", "remount,size=10m", disk], check=True)
+        resumed = run(disk / "run")
+        assert f"{len(before)} of 7 videos were finished by an earlier start" in resumed.stderr
+        after = recorded(disk / "run")
+        assert {name: after[name] for name in before} == before
+        assert bits(disk / "run") == bits(undisturbed)
+    finally:
+        subprocess.run(["umount", disk], check=True)
 
 
 def test_folder_of_another_run(undisturbed: Path, run: Run, vspw: Path, tmp_path: Path) -> None:
