@@ -115,6 +115,7 @@ def main() -> None:
     parser.add_argument(
         "networks", nargs="*", type=Path, help="checkpoints or exported folders (default: the committed one)"
     )
+    parser.add_argument("--autoencoder", type=Path, help="its folder; default: that of the committed backbone")
     parser.add_argument("--scenes", type=int, default=12, help="scenes of each kind, normal and hard")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--output", type=Path, help="also write the table as JSON")
@@ -123,8 +124,7 @@ def main() -> None:
     cv2.setNumThreads(args.threads)
     embedded = Path(backbones.__path__[0]) / "embedded"
     paths = args.networks or [embedded]
-    vae_folder = next((path for path in paths if (path / "vae").is_dir()), embedded)
-    autoencoder = AutoencoderKL.from_pretrained(vae_folder / "vae").float().eval()
+    autoencoder = AutoencoderKL.from_pretrained(args.autoencoder or embedded / "vae").float().eval()
     rows = {"colour and position": describe_colour, "untrained": describe_by(*untrained(), autoencoder)}
     rows |= {str(path): describe_by(*load_denoiser(path), autoencoder) for path in paths}
     table: dict[str, dict[str, float]] = {}

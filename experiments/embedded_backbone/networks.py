@@ -24,7 +24,7 @@ def build_autoencoder() -> AutoencoderKL:
         block_out_channels=(16, 32, 64),
         layers_per_block=1,
         latent_channels=4,
-        norm_num_groups=16,
+        norm_num_groups=4,  # one channel a group would remove every image's mean colour
         sample_size=128,
         scaling_factor=1.0,
     )
@@ -43,7 +43,7 @@ def build_unet() -> UNet2DConditionModel:
         attention_head_dim=(1, 2, 3, 4),  # diffusers reads this as the number of heads
         cross_attention_dim=CONTEXT_WIDTH,
         use_linear_projection=True,
-        norm_num_groups=16,
+        norm_num_groups=8,
     )
     unet.set_attn_processor(AttnProcessor())  # on a CPU its backward pass is faster than flash attention's
     return unet

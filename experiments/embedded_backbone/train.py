@@ -13,8 +13,9 @@ import tempfile
 from datetime import timedelta
 from pathlib import Path
 
+import numpy as np
 import torch
-from export import export_autoencoder, export_denoiser, standardise_latents
+from export import balance_queries, export_autoencoder, export_denoiser, standardise_latents
 from lightning import LightningModule, Trainer, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
@@ -34,11 +35,14 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--output", type=Path, default=Path(backbones.__path__[0]) / "embedded", help="exported weights"
     )
-    parser.add_argument("--scenes", type=int, default=2500, help="training scenes, four frames each")
+    parser.add_argument("--scenes", type=int, default=2000, help="training scenes, four frames each")
     parser.add_argument("--autoencoder-steps", type=int, default=6000)
-    parser.add_argument("--autoencoder-minutes", type=float, default=25)
+    parser.add_argument("--autoencoder-minutes", type=float, default=9)
     parser.add_argument("--unet-steps", type=int, default=12000)
-    parser.add_argument("--unet-minutes", type=float, default=90)
+    parser.add_argument("--unet-minutes", type=float, default=42)
+    parser.add_argument(
+        "--balance", type=float, default=0.25, help="power of the queries' balancing; 0 leaves them alone"
+    )
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--learning-rate", type=float, default=4e-4)
     parser.add_argument("--processes", type=int, default=2, help="training processes, each on `threads` threads")
@@ -110,6 +114,8 @@ def main() -> None:
         last = fit("unet", stage_b, latents, args.batch, args.unet_steps, args.unet_minutes, args)
     if rank == 0:
         stage_b.load_state_dict(torch.load(last, weights_only=False)["state_dict"])
+        sample_Bchw = torch.from_numpy(moments_N2chw[:: max(1, len(moments_N2chw) // 120), 0].astype(np.float32))
+        balance_queries(stage_b.average.module, sample_Bchw, args.balance)
         export_denoiser(stage_b.average.module, args.output)
 
 
