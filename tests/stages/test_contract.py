@@ -1,8 +1,10 @@
 """What every stage promises, over every class found in the package."""
 
+import hashlib
 import importlib
 import inspect
 import pkgutil
+from collections import Counter
 
 import pytest
 import torch
@@ -11,13 +13,13 @@ from toy_backbone import ToyBackbone, striped_video
 import zsvss.stages
 from zsvss.segmenter import VideoSegmenter
 from zsvss.stages.attention_merging import AttentionMerging
-from zsvss.stages.context import KNNSceneContext, SceneContext
+from zsvss.stages.context import KNNSceneContext, PerFrameClustering, SceneContext
 from zsvss.stages.features import AttentionFeatures, Features
 from zsvss.stages.initialization import Initialization
 from zsvss.stages.joint_features import JointFeatures, LabFeatures, PositionFeatures
-from zsvss.stages.modulation import Modulation
+from zsvss.stages.modulation import MaskedModulation, Modulation
 from zsvss.stages.novelty import Novelty
-from zsvss.stages.refinement import Refinement
+from zsvss.stages.refinement import CorrespondenceRefinement, Refinement
 
 for module in pkgutil.walk_packages(zsvss.stages.__path__, "zsvss.stages."):
     importlib.import_module(module.name)
@@ -98,12 +100,10 @@ class TestEveryStage:
         assert torch.equal(some, labels[:2])
 
 
-def test_stages_were_found():
-    kinds = {slot: [param.values[1].__name__ for param in SLOTS if param.values[0] == slot] for slot in SETTING_COUNTS}
-    assert {slot: len(found) for slot, found in kinds.items() if len(found) < SETTING_COUNTS[slot]} == {}
-
-
-SETTING_COUNTS = {"context": 2, "initialization": 3, "features": 6, "refinement": 1, "modulation": 4}
+def test_classes_of_every_slot_were_found():
+    found = Counter(param.values[0] for param in SLOTS)
+    at_least = Counter(context=2, initialization=3, features=6, refinement=1, modulation=4)
+    assert found >= at_least
 
 
 @pytest.mark.parametrize("kind", concrete_subclasses(Initialization), ids=lambda kind: kind.__name__)
@@ -128,3 +128,36 @@ def test_everything_together_on_two_clips():
     context = KNNSceneContext(4, initialization=made(AttentionMerging), novelty=Novelty())
     segmenter = VideoSegmenter(ToyBackbone(), context, features=made(JointFeatures), padding=16)
     assert [segmenter(clip).shape for clip in frames.split(3)] == [(3, 70, 101), (2, 70, 101)]
+
+
+@pytest.mark.parametrize(("slot", "kind"), SLOTS)
+def test_a_half_precision_default_changes_nothing(slot, kind):
+    frames, _ = striped_video(num_frames=3)
+    plain = segmenter_with(slot, kind)(frames, generator=generator())
+    segmenter = segmenter_with(slot, kind)
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        assert torch.equal(segmenter(frames, generator=generator()), plain)
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+DEFAULT_PATH = {
+    "paper": "2b84fbb4fcd52603",
+    "null": "d7ee4ffd892c7ba5",
+    "first frame": "5d856704b68a7bbe",
+}
+
+
+@pytest.mark.parametrize("name", DEFAULT_PATH)
+def test_what_is_off_by_default_changes_no_bit_of_the_paper_s_path(name):
+    """Hashes of the labels from before there was anything to switch on."""
+    stages = {
+        "paper": (KNNSceneContext(4), CorrespondenceRefinement(), MaskedModulation()),
+        "null": (PerFrameClustering(5), None, None),
+        "first frame": (KNNSceneContext(6, fit_frames="first"), CorrespondenceRefinement(), None),
+    }[name]
+    segmenter = VideoSegmenter(ToyBackbone(), *stages)
+    frames, _ = striped_video(num_frames=10, height=101, width=150)
+    labels = torch.cat([segmenter(clip, generator=generator(i)) for i, clip in enumerate(frames.split(5))])
+    assert hashlib.sha256(labels.numpy().tobytes()).hexdigest()[:16] == DEFAULT_PATH[name]

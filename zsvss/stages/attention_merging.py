@@ -137,7 +137,7 @@ def anchor_tokens(grid: tuple[int, int], num_anchors: int) -> Tensor:
         >>> anchor_tokens((2, 4), 2)
         tensor([0, 3, 4, 7])
     """
-    y, x = (torch.linspace(0, side - 1, min(num_anchors, side)).round().long() for side in grid)
+    y, x = (torch.linspace(0, side - 1, min(num_anchors, side), dtype=torch.float64).round().long() for side in grid)
     return (y[:, None] * grid[1] + x).flatten()
 
 

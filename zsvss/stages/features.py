@@ -140,8 +140,8 @@ class ColorPositionFeatures(Features):
     def __call__(self, backbone: Backbone, recording: Recording, images_T3HW: Tensor) -> Tensor:
         grid = self.grid(recording)
         color_T3hw = functional.adaptive_avg_pool2d((images_T3HW + 1) / 2, grid)
-        like = {"dtype": images_T3HW.dtype, "device": images_T3HW.device}
-        axes = [torch.linspace(0, self.position_weight, side, **like) for side in grid]
+        dtype, device = images_T3HW.dtype, images_T3HW.device
+        axes = [torch.linspace(0, self.position_weight, side, dtype=dtype, device=device) for side in grid]
         position_2hw = torch.stack(torch.meshgrid(*axes, indexing="ij"))
         channels = torch.cat([color_T3hw, position_2hw.expand(len(color_T3hw), -1, -1, -1)], 1)
         return channels.flatten(2).transpose(1, 2)

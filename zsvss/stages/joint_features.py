@@ -91,7 +91,8 @@ class PositionFeatures(Features):
     @override
     def __call__(self, backbone: Backbone, recording: Recording, images_T3HW: Tensor) -> Tensor:
         grid = self.grid(recording)
-        axes = [(torch.arange(side, device=images_T3HW.device) + 0.5) / max(grid) for side in grid]
+        dtype, device = images_T3HW.dtype, images_T3HW.device
+        axes = [(torch.arange(side, dtype=dtype, device=device) + 0.5) / max(grid) for side in grid]
         position_n2 = torch.stack(torch.meshgrid(*axes, indexing="ij"), -1).flatten(0, 1)
         return position_n2.expand(len(images_T3HW), -1, -1)
 

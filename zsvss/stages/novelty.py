@@ -45,7 +45,7 @@ class Novelty:
         min_tokens: tokens, over all frames of the clip, that a region needs.
     """
 
-    def __init__(self, margin: float = 1.5, quantile: float = 0.999, min_tokens: int = 8) -> None:
+    def __init__(self, margin: float = 1.5, quantile: float = 0.99, min_tokens: int = 8) -> None:
         if not 0 <= quantile <= 1:
             raise ValueError(f"novelty.quantile = {quantile} must be between 0 and 1.")
         self.margin = margin
