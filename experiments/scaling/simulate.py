@@ -2,9 +2,9 @@
 
 Usage::
 
-    python experiments/schedule/simulate.py --seconds-per-frame 1.0 --modulation-share 0.8
-    python experiments/schedule/simulate.py --root data/vspw ...     # the real lengths
-    python experiments/schedule/simulate.py --videos-csv runs/RUN/videos.csv ...     # costs of a finished run
+    python experiments/scaling/simulate.py --seconds-per-frame 1.0 --modulation-share 0.8
+    python experiments/scaling/simulate.py --root data/vspw ...     # the real lengths
+    python experiments/scaling/simulate.py --videos-csv runs/RUN/videos.csv ...     # costs of a finished run
 
 Without ``--root`` the lengths are drawn: 343 videos of 71 frames on average, which is VSPW's mean (251,633 frames in
 3,536 videos); their range and spread are a guess.
