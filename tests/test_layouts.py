@@ -44,7 +44,7 @@ def score(config: str, root: Path, weights: Path, *options: str) -> tuple[dict[s
         env=os.environ | {"HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=600,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr

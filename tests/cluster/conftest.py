@@ -67,7 +67,7 @@ def run(config: Path) -> Run:
             env=os.environ | {"HF_HUB_OFFLINE": "1", "COLUMNS": "120", "PYTHONPATH": str(ROOT)},
             capture_output=True,
             text=True,
-            timeout=300,
+            timeout=600,
             check=False,
         )
         assert done.returncode == code, done.stdout + done.stderr

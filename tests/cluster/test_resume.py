@@ -232,7 +232,7 @@ def test_two_starts_at_once(undisturbed: Path, run: Run, config: Path, tmp_path:
         subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path)
         for _ in range(2)
     ]
-    screens: list[Any] = [start.communicate(timeout=300) for start in starts]
+    screens: list[Any] = [start.communicate(timeout=600) for start in starts]
     codes = [start.returncode for start in starts]
     # On a slow machine one may have ended before the other begins, which then has nothing left to do.
     assert sorted(codes) in ([0, 1], [0, 0]), screens

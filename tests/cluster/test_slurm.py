@@ -44,7 +44,7 @@ def submit(slurm: dict[str, str], config: Path, output: Path, *options: object) 
         cwd=output.parent,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=600,
         check=False,
     )
     return done.returncode, done.stdout + done.stderr + screen.read_text()
