@@ -62,7 +62,7 @@ def main() -> None:
         f"{len(videos)} videos, {sum(video.num_frames for video in videos)} frames, {total / 3600:.2f} h on one process"
     )
     print(
-        "| processes | makespan | ideal | above ideal | in listing order | speed-up |\n|---:|---:|---:|---:|---:|---:|"
+        "| processes | makespan | ideal | above ideal | above ideal if dealt in turn | speed-up |\n|---:|---:|---:|---:|---:|---:|"
     )
     for num_ranks in RANKS:
         # Nothing ends before the longest video does, however many processes there are.
