@@ -61,9 +61,8 @@ def main() -> None:
     print(
         f"{len(videos)} videos, {sum(video.num_frames for video in videos)} frames, {total / 3600:.2f} h on one process"
     )
-    print(
-        "| processes | makespan | ideal | above ideal | above ideal if dealt in turn | speed-up |\n|---:|---:|---:|---:|---:|---:|"
-    )
+    print("| processes | makespan | ideal | above ideal | above ideal if dealt in turn | speed-up |")
+    print("|---:|---:|---:|---:|---:|---:|")
     for num_ranks in RANKS:
         # Nothing ends before the longest video does, however many processes there are.
         ideal = max(total / num_ranks, max(seconds.values()))
