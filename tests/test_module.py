@@ -99,7 +99,7 @@ def test_predict_gives_cluster_ids(tiny_weights: Path, tmp_path: Path) -> None:
     module = _module(tiny_weights)
     outputs = _trainer(tmp_path).predict(module, datamodule=_data(num_videos=1))
     labels: list[Tensor] = [output["labels"] for output in outputs]
-    assert [tuple(part.shape) for part in labels] == [(2, 64, 64), (3, 64, 64)]  # the first clip's last frame comes again
+    assert [tuple(part.shape) for part in labels] == [(2, 64, 64), (3, 64, 64)]
     assert all(part.dtype == torch.int64 for part in labels)
     assert set(torch.cat(labels).unique().tolist()) <= set(range(4))
 
