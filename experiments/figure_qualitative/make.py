@@ -23,18 +23,20 @@ from zsvss.segmenter import VideoSegmenter
 from zsvss.stages.context import KNNSceneContext
 from zsvss.stages.modulation import MaskedModulation
 from zsvss.stages.refinement import CorrespondenceRefinement
-from zsvss.viz import overlay, palette
+from zsvss.viz.overlay import overlay
+from zsvss.viz.palette import palette
 
 HERE = Path(__file__).parent
 MARGIN, GAP, TITLE_SIZE = 150, 6, 18
+NUM_FRAMES = 8
 
 
 def segment(args: argparse.Namespace) -> dict[str, list[np.ndarray]]:
     """Rows of the figure: title -> one image a chosen frame."""
     if args.input is None:
-        data = ProceduralVideos(num_videos=1, first_video=args.video, num_frames=14, num_workers=0)
+        data = ProceduralVideos(num_videos=1, first_video=args.video, num_frames=NUM_FRAMES, num_workers=0)
     else:
-        data = VideoFolder(input=args.input, num_workers=0, limit_frames=14)
+        data = VideoFolder(input=args.input, num_workers=0, limit_frames=NUM_FRAMES)
     (clip,) = ClipLoader(data.plan(data.videos()), num_workers=0)
     backbone = Embedded() if args.weights is None else StableDiffusion(args.weights)
     backbone.load()
@@ -86,7 +88,7 @@ def main() -> None:
     parser.add_argument("--video", type=int, default=0, help="number of the generated test video")
     parser.add_argument("--weights", help="Stable Diffusion weights in place of the embedded ones")
     parser.add_argument("--clusters", type=int, default=20)
-    parser.add_argument("--frames", type=int, nargs="+", default=[0, 4, 9, 13])
+    parser.add_argument("--frames", type=int, nargs="+", default=[0, 2, 5, 7])
     parser.add_argument("--output", type=Path, default=HERE / "figure.png")
     args = parser.parse_args()
     draw(segment(args)).save(args.output, optimize=True)
