@@ -158,7 +158,8 @@ def _read_pillow(frame: Path, mask: Path) -> tuple[Any, Any]:
 
 def _read_opencv(frame: Path, mask: Path) -> tuple[Any, Any]:
     image = cv2.cvtColor(cv2.imread(str(frame)), cv2.COLOR_BGR2RGB)
-    return image, cv2.imread(str(mask), cv2.IMREAD_UNCHANGED)
+    with Image.open(mask) as labels:  # OpenCV's libpng fails in a process that has loaded another zlib
+        return image, np.asarray(labels)
 
 
 def _cpu_seconds() -> float:
