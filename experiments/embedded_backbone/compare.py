@@ -246,7 +246,8 @@ def tables(records: Sequence[dict[str, Any]], args: argparse.Namespace) -> str:
     """Both tables as Markdown."""
     parts = [
         f"{args.videos} videos of {args.frames} frames at 128x224 (test seeds; every other one `hard`), token grid "
-        f"16x28, K = 20, percent. Δ is the paired difference to the row above, by video. Networks in float32 on "
+        f"16x28, K = 20, percent. Δ is the paired difference to the row above, by video; a row over fewer "
+        f"videos compares by it alone. Networks in float32 on "
         f"{platform.machine()}. Command: `python experiments/embedded_backbone/compare.py`."
     ]
     for naming in NAMINGS:
