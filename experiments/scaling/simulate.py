@@ -35,8 +35,8 @@ class Length(Video):
     path, has_ground_truth = "", False
 
     def open(self) -> OpenVideo:
-        """There is nothing to open."""
-        raise NotImplementedError
+        """Refuse: only the length is known."""
+        raise TypeError("a video of which only the length is known cannot be opened")
 
 
 def main() -> None:
