@@ -17,6 +17,7 @@ class ToyBackbone(Backbone):
     couples_frames = False
     steps = range(22, 25)
     blended_steps = range(22, 24)
+    latent_stride = 8
     size_multiple = 32
     modulation_block = 7
 

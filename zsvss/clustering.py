@@ -37,6 +37,15 @@ class KMeans(NamedTuple):
     num_iterations: int
 
 
+def check_num_clusters(num_clusters: int, num_points: int) -> None:
+    """Refuse more clusters than points."""
+    if not 1 <= num_clusters <= num_points:
+        raise ValueError(
+            f"num_clusters = {num_clusters} does not fit {num_points} points (feature tokens): "
+            f"choose between 1 and {num_points}, or give larger frames."
+        )
+
+
 def kmeans(
     points_Nc: Tensor,
     num_clusters: int,
@@ -76,12 +85,7 @@ def kmeans(
         >>> round(result.inertia, 4)
         0.01
     """
-    num_points = len(points_Nc)
-    if not 1 <= num_clusters <= num_points:
-        raise ValueError(
-            f"num_clusters = {num_clusters} does not fit {num_points} points (feature tokens): "
-            f"choose between 1 and {num_points}, or give larger frames."
-        )
+    check_num_clusters(num_clusters, len(points_Nc))
     points_Nc = points_Nc.to(torch.promote_types(points_Nc.dtype, torch.float32))
     offset_c = points_Nc.mean(0)  # distances are more accurate around the origin
     points_Nc = points_Nc - offset_c

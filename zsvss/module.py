@@ -101,6 +101,9 @@ class VideoSegmentation(LightningModule):
 
     def setup(self, stage: str) -> None:
         """Read the weights; Lightning has set up and checked the data before."""
+        self.backbone.check()
+        if self.segmenter.input_size is not None:
+            self.segmenter.check(self.segmenter.input_size, self.data.clip_length)
         self.backbone.load()
 
     def on_test_start(self) -> None:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from zsvss.backbones.base import Backbone, ClipNoise, Conditioning, FeatureKey
+from zsvss.backbones.layout import token_grid
 from zsvss.memory import with_smaller_batches
 from zsvss.precision import full_precision
 from zsvss.stages.context import Memory, PerFrameClustering, SceneContext
@@ -142,6 +143,8 @@ class VideoSegmenter(nn.Module):
         with self._timed("encode"):
             images_T3HW = mirror(self.to_images(frames_THW3), (self.padding, self.padding))
             num_frames, _, height, width = images_T3HW.shape
+            if self.memory is None:
+                self.check((frames_THW3.shape[1], frames_THW3.shape[2]), num_frames)
             kept.noise = noise or self.backbone.sample_noise(num_frames, height, width, generator)
             clip_noise = kept.noise
             kept.latents_Tcuv = with_smaller_batches(
@@ -191,14 +194,7 @@ class VideoSegmenter(nn.Module):
         if frames_THW3.ndim != 4 or frames_THW3.shape[-1] != 3 or frames_THW3.dtype != torch.uint8:
             raise ValueError(f"frames must be uint8 [T, H, W, 3]; found {frames_THW3.dtype} {list(frames_THW3.shape)}.")
         own = (frames_THW3.shape[1], frames_THW3.shape[2])
-        multiple = self.backbone.size_multiple
-        margin = 2 * self.padding
-        height, width = ((side + margin) // multiple * multiple - margin for side in self.input_size or own)
-        if min(height, width) <= 0 or min(height, width) < self.padding:
-            raise ValueError(
-                f"frames of {own[0]}x{own[1]} pixels are too small: this backbone needs {multiple}x{multiple} "
-                f"at least. Set model.input_size to multiples of {multiple} to enlarge them."
-            )
+        height, width = self.seen_size(own)
         if (height, width) != own:
             resized = [
                 np.asarray(Image.fromarray(frame).resize((width, height), Image.Resampling.BICUBIC))
@@ -208,6 +204,37 @@ class VideoSegmenter(nn.Module):
         # Contiguous: torch's CPU group norm loses four digits on channels-last input.
         images_T3HW = frames_THW3.to(self.backbone.device).permute(0, 3, 1, 2).contiguous()
         return images_T3HW.to(torch.float32) / 255 * 2 - 1
+
+    def seen_size(self, own: tuple[int, int]) -> tuple[int, int]:
+        """Height and width at which the backbone sees frames of their own size, without the padding.
+
+        Raises:
+            ValueError: if that is too small for it.
+        """
+        multiple = self.backbone.size_multiple
+        margin = 2 * self.padding
+        height, width = ((side + margin) // multiple * multiple - margin for side in self.input_size or own)
+        if min(height, width) <= 0 or min(height, width) < self.padding:
+            raise ValueError(
+                f"frames of {own[0]}x{own[1]} pixels are too small: this backbone needs {multiple}x{multiple} "
+                f"at least. Set model.input_size to multiples of {multiple} to enlarge them."
+            )
+        return height, width
+
+    def check(self, own: tuple[int, int], num_frames: int) -> None:
+        """Refuse settings that cannot work on a first clip of such frames; needs no weights.
+
+        Args:
+            own: the frames' height and width.
+            num_frames: of the clip.
+
+        Raises:
+            ValueError: if the frames are too small for the backbone or for the number of clusters.
+        """
+        stride = self.backbone.latent_stride
+        height, width = (side // stride for side in self.seen_size(own))
+        grid = token_grid(self.features.grid_block, (height, width))
+        self.context.check(num_frames, grid[0] * grid[1])
 
     def _feature_keys(self) -> list[FeatureKey]:
         keys = self.features.keys(self.backbone)

@@ -117,12 +117,11 @@ def test_the_best_split_of_two_loosely_linked_groups_is_between_them():
 
 def test_cuts_may_go_by_features_of_their_own():
     features, regions = three_regions()
-    own = RecursiveNormalizedCut(features=AttentionFeatures(blocks=(5,), normalization="none"))
+    own = RecursiveNormalizedCut(features=AttentionFeatures(blocks=(8,), normalization="none"))
     keys = own.keys(ToyBackbone())
-    assert keys == [FeatureKey(24, 5)]
+    assert keys == [FeatureKey(24, 8)]
     recording = Recording(torch.zeros(1, 4, 12, 16), Conditioning(torch.zeros(2, 1, 1)))
     recording.tensors[keys[0]] = features.expand(2, 1, -1, -1)
-    recording.grids[5] = GRID
     seen = FeaturePass(ToyBackbone(), recording, torch.zeros(1, 3, 96, 128))
     others = torch.zeros(48, 2)
     kinds = torch.where(regions == 2, 0, regions)

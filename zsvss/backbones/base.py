@@ -184,8 +184,13 @@ class Backbone(nn.Module, ABC):
 
     @property
     @abstractmethod
+    def latent_stride(self) -> int:
+        """Pixels a side of a latent cell; known before the weights are read."""
+
+    @property
+    @abstractmethod
     def size_multiple(self) -> int:
-        """Image height and width must be multiples of this."""
+        """Image height and width must be multiples of this; known before the weights are read."""
 
     @property
     @abstractmethod

@@ -7,6 +7,7 @@ Shape legend: T frames of a clip, B rows, H W pixels, h w latent cells, c channe
 from __future__ import annotations
 
 from abc import abstractmethod
+from functools import cached_property
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -149,11 +150,12 @@ class LatentDiffusion(Backbone):
     @property
     @override
     def size_multiple(self) -> int:
-        return self._latent_stride << (NUM_UP_BLOCKS - 1)
+        return self.latent_stride << (NUM_UP_BLOCKS - 1)
 
-    @property
-    def _latent_stride(self) -> int:
-        return 1 << (len(self.vae.config.block_out_channels) - 1)
+    @cached_property
+    @override
+    def latent_stride(self) -> int:
+        return 1 << (len(self.source.config("vae")["block_out_channels"]) - 1)
 
     @property
     def _image_batch(self) -> int:
@@ -165,8 +167,8 @@ class LatentDiffusion(Backbone):
         shape = (
             num_frames,
             self.vae.config.latent_channels,
-            height // self._latent_stride,
-            width // self._latent_stride,
+            height // self.latent_stride,
+            width // self.latent_stride,
         )
         posterior, diffusion = (torch.randn(shape, generator=generator, dtype=torch.float32) for _ in range(2))
         return ClipNoise(posterior, diffusion)

@@ -14,7 +14,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from zsvss.backbones.base import Backbone, FeatureKey
-from zsvss.clustering import KMeans, kmeans, knn_classify
+from zsvss.clustering import KMeans, check_num_clusters, kmeans, knn_classify
 from zsvss.stages.features import FeaturePass
 from zsvss.stages.initialization import Initialization, cluster_means
 from zsvss.stages.novelty import Novelty, NoveltyState
@@ -44,6 +44,15 @@ class SceneContext(ABC):
     def keys(self, backbone: Backbone) -> list[FeatureKey]:
         """What :meth:`start` reads of the feature pass beside the features; nothing by default."""
         return []
+
+    def check(self, num_frames: int, num_tokens: int) -> None:
+        """Refuse more clusters than there are tokens to cluster, before anything is computed.
+
+        Args:
+            num_frames: of the first clip.
+            num_tokens: of a frame.
+        """
+        check_num_clusters(self.num_clusters, num_tokens)
 
     @abstractmethod
     def start(
@@ -116,6 +125,11 @@ class KNNSceneContext(SceneContext):
     @override
     def keys(self, backbone: Backbone) -> list[FeatureKey]:
         return self.initialization.keys(backbone) if self.initialization else []
+
+    @override
+    def check(self, num_frames: int, num_tokens: int) -> None:
+        if self.initialization is None:  # some choose the number of clusters themselves
+            super().check(num_frames, num_tokens * (num_frames if self.fit_frames == "clip" else 1))
 
     @override
     def start(

@@ -15,6 +15,7 @@ from torch.nn import functional
 from typing_extensions import override
 
 from zsvss.backbones.base import Backbone, FeatureKey, Layer, Projection, Recording
+from zsvss.backbones.layout import token_grid
 from zsvss.stages.padding import crop, margins_on
 
 Normalization = Literal["maximum", "euclidean", "none"]
@@ -31,9 +32,15 @@ class Features(ABC):
     def __call__(self, backbone: Backbone, recording: Recording, images_T3HW: Tensor) -> Tensor:
         """Return features [T, n, c], float32, of images in [-1, 1] and what the feature pass recorded of them."""
 
-    @abstractmethod
+    @property
+    def grid_block(self) -> int:
+        """Output block whose token grid the features lie on; half the latents' resolution by default."""
+        return 6
+
     def grid(self, recording: Recording) -> tuple[int, int]:
         """Height and width of the token grid."""
+        height, width = recording.noised_Tchw.shape[-2:]
+        return token_grid(self.grid_block, (height, width))
 
 
 class FeaturePass(NamedTuple):
@@ -119,9 +126,10 @@ class AttentionFeatures(Features):
             raise ValueError(f"features.blocks must share one token grid and width; found {shapes}.")
         return normalize(torch.stack(tensors).mean(0), self.normalization)
 
+    @property
     @override
-    def grid(self, recording: Recording) -> tuple[int, int]:
-        return recording.grids[self.blocks[0]]
+    def grid_block(self) -> int:
+        return self.blocks[0]
 
 
 class ColorPositionFeatures(Features):
@@ -145,11 +153,6 @@ class ColorPositionFeatures(Features):
         position_2hw = torch.stack(torch.meshgrid(*axes, indexing="ij"))
         channels = torch.cat([color_T3hw, position_2hw.expand(len(color_T3hw), -1, -1, -1)], 1)
         return channels.flatten(2).transpose(1, 2)
-
-    @override
-    def grid(self, recording: Recording) -> tuple[int, int]:
-        height, width = recording.noised_Tchw.shape[-2:]
-        return height // 2, width // 2
 
 
 def normalize(features_Tnc: Tensor, normalization: Normalization) -> Tensor:

@@ -49,9 +49,10 @@ class JointFeatures(Features):
             scaled.append(weight * unit_variance(resized_tokens(part_Tnc, part.grid(recording), grid)))
         return torch.cat(scaled, 2)
 
+    @property
     @override
-    def grid(self, recording: Recording) -> tuple[int, int]:
-        return self.parts[0].grid(recording)
+    def grid_block(self) -> int:
+        return self.parts[0].grid_block
 
 
 class BlockFeatures(AttentionFeatures):
@@ -76,11 +77,6 @@ class LabFeatures(Features):
         lab_T3hw = functional.adaptive_avg_pool2d(rgb_to_lab((images_T3HW + 1) / 2), self.grid(recording))
         return lab_T3hw.flatten(2).transpose(1, 2)
 
-    @override
-    def grid(self, recording: Recording) -> tuple[int, int]:
-        height, width = recording.noised_Tchw.shape[-2:]
-        return height // 2, width // 2
-
 
 class PositionFeatures(Features):
     """Centre of each token's cell, y and x, in units of the longer side, so that near means the same in both.
@@ -95,11 +91,6 @@ class PositionFeatures(Features):
         axes = [(torch.arange(side, dtype=dtype, device=device) + 0.5) / max(grid) for side in grid]
         position_n2 = torch.stack(torch.meshgrid(*axes, indexing="ij"), -1).flatten(0, 1)
         return position_n2.expand(len(images_T3HW), -1, -1)
-
-    @override
-    def grid(self, recording: Recording) -> tuple[int, int]:
-        height, width = recording.noised_Tchw.shape[-2:]
-        return height // 2, width // 2
 
 
 def resized_tokens(tokens_Tnc: Tensor, from_grid: tuple[int, int], to_grid: tuple[int, int]) -> Tensor:
