@@ -1,6 +1,6 @@
 """The method as a LightningModule: no optimizer, only test and predict steps around the segmenter.
 
-Shapes: T frames, H W pixels.
+Shapes: T frames, H W pixels, h w tokens.
 """
 
 from __future__ import annotations
@@ -114,7 +114,8 @@ class VideoSegmentation(LightningModule):
         """Segment a clip and score its final frames.
 
         Returns:
-            ``labels``: int64 [num_final, H, W], class ids or cluster ids as the naming protocol has it.
+            int64 class ids or cluster ids as the naming protocol has it: ``labels`` [num_final, H, W], and ``coarse``
+            and ``refined`` [num_final, h, w] on the token grid.
         """
         if clip.is_first or self._evaluator is None:
             self._video_start = time.perf_counter()
@@ -128,7 +129,7 @@ class VideoSegmentation(LightningModule):
         self._evaluator.update(labels_THW, raw_THW, clip.labelled_T[final].cpu())
         if clip.is_last:
             self._finish_video(self._evaluator.finish(time.perf_counter() - self._video_start))
-        return {"labels": labels_THW}
+        return {"labels": labels_THW, **self._token_labels(clip)}
 
     def on_test_epoch_end(self) -> None:
         """Gather the videos of all processes and log the benchmark's numbers."""
@@ -142,9 +143,10 @@ class VideoSegmentation(LightningModule):
         """Segment a clip.
 
         Returns:
-            ``labels``: int64 cluster ids [num_final, H, W].
+            int64 cluster ids: ``labels`` [num_final, H, W], and ``coarse`` and ``refined`` [num_final, h, w] on the
+            token grid.
         """
-        return {"labels": self._segment(clip, None)}
+        return {"labels": self._segment(clip, None), **self._token_labels(clip)}
 
     def on_predict_epoch_end(self) -> None:
         """Gather what could not be read from all processes."""
@@ -158,6 +160,9 @@ class VideoSegmentation(LightningModule):
             clip.frames_THW3, generator=generator, first_labels_HW=first_labels_HW, num_wanted=clip.num_final
         )
         return labels_THW
+
+    def _token_labels(self, clip: Clip) -> dict[str, Tensor]:
+        return {stage: labels_Thw[: clip.num_final] for stage, labels_Thw in self.segmenter.token_labels.items()}
 
     def _first_labels(self, clip: Clip) -> Tensor | None:
         """First frame's class ids, for the protocol that puts them into the method."""

@@ -106,10 +106,7 @@ class RecordFolder:
 
     def path(self, video: str) -> Path:
         """File of a video; names may hold anything."""
-        name = quote(video, safe=" ")
-        if len(name) > _LONGEST_NAME:
-            name = f"{name[:_LONGEST_NAME]}-{hashlib.sha256(video.encode()).hexdigest()[:16]}"
-        return self.videos / f"{name}.json"
+        return self.videos / f"{file_stem(video)}.json"
 
     def write_failures(self, failures: Mapping[str, str]) -> None:
         """Record the videos that could not be read, instead of those of an earlier start."""
@@ -154,6 +151,18 @@ class RecordFolder:
             f"{digest(ours)[:12]}), and results of different runs are never mixed. They differ in\n{lines}\n"
             f"Choose another folder by --output, or delete {self.folder}"
         )
+
+
+def file_stem(video: str) -> str:
+    """A file name for a video's name, which may hold anything; different names never share one.
+
+    >>> file_stem("frankfurt/000001")
+    'frankfurt%2F000001'
+    """
+    name = quote(video, safe=" ")
+    if len(name) > _LONGEST_NAME:
+        name = f"{name[:_LONGEST_NAME]}-{hashlib.sha256(video.encode()).hexdigest()[:16]}"
+    return name
 
 
 def write_atomically(path: Path, text: str) -> None:

@@ -24,6 +24,7 @@ from lightning.pytorch.loggers import CSVLogger, Logger
 
 import zsvss
 from zsvss import bench, report
+from zsvss.callbacks.media import MediaStore
 from zsvss.callbacks.prediction_writer import PredictionWriter
 from zsvss.callbacks.progress import FrameProgressBar
 from zsvss.callbacks.results import ResultWriter, failure_rows, show
@@ -57,7 +58,7 @@ _TRAINER_DEFAULTS: dict[str, Any] = {
     "enable_model_summary": False,
 }
 # What changes where and how fast a run is computed, but not its numbers.
-_NOT_IN_RUN_NAME = ("trainer", "output", "results", "predictions", "config")
+_NOT_IN_RUN_NAME = ("trainer", "output", "results", "predictions", "media", "config")
 
 
 class _Parser(LightningArgumentParser):
@@ -103,6 +104,7 @@ class CommandLine(LightningCLI):
         )
         parser.add_lightning_class_args(ResultWriter, "results")
         parser.add_lightning_class_args(PredictionWriter, "predictions")
+        parser.add_lightning_class_args(MediaStore, "media")
         parser.set_defaults({slot: {"class_path": name} for slot, name in _DEFAULT_STAGES.items()})
 
     def before_instantiate_classes(self) -> None:
@@ -194,8 +196,8 @@ def _full_disk(error: Exception) -> str | None:
 
 
 def _place(callback: Callback) -> int:
-    """Order of callbacks: a video's predictions are written before its record, and a folder is checked before use."""
-    return 0 if isinstance(callback, PredictionWriter) else 1 if isinstance(callback, ResultStore) else 2
+    """Order of callbacks: a video's images are written before its record, and a folder is checked before use."""
+    return 0 if isinstance(callback, PredictionWriter | MediaStore) else 1 if isinstance(callback, ResultStore) else 2
 
 
 def import_components() -> None:

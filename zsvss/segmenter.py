@@ -74,6 +74,8 @@ class VideoSegmenter(nn.Module):
         self.padding = padding
         self.memory: Memory | None = None
         self.timings: dict[str, float] = {}
+        # Of the last clip, [T, h, w] on the token grid: small, so that they are kept without a trace too.
+        self.token_labels: dict[str, Tensor] = {}
 
     def reset(self) -> None:
         """Forget the video; the next clip opens a new one."""
@@ -170,6 +172,8 @@ class VideoSegmenter(nn.Module):
                     kept.correspondence_Tnc, kept.coarse_Tn, kept.grid
                 )
             self.memory = self.context.update(kept.features_Tnc, kept.refined_Tn, memory)
+        tokens = {"coarse": kept.coarse_Tn, "refined": kept.refined_Tn}
+        self.token_labels = {stage: labels_Tn.unflatten(1, kept.grid) for stage, labels_Tn in tokens.items()}
         with self._timed("modulation"):
             labels_Thw = kept.refined_Tn.unflatten(1, kept.grid)
             used = slice(None if self.backbone.couples_frames else num_wanted)

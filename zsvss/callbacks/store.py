@@ -11,6 +11,7 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from zsvss.backbones.base import Backbone
+from zsvss.callbacks.media import media_store
 from zsvss.callbacks.prediction_writer import PredictionWriter, safe_folder
 from zsvss.callbacks.results import run_facts
 from zsvss.data.clip import Clip
@@ -26,8 +27,9 @@ class ResultStore(Callback):
     """Records every finished video in ``<run folder>/records/<task>``, and leaves out those recorded already.
 
     A video that cannot be read does not stop the run: it is recorded with its error, and tried again by the next
-    start. Must come behind `PredictionWriter` in the list of callbacks, so that a record means that the predictions are
-    on disk as well, and before whatever writes into the run folder, so that a folder of another run stays as it is.
+    start. Must come behind `PredictionWriter` and `MediaStore` in the list of callbacks, so that a record means that
+    predictions and media are on disk as well, and before whatever else writes into the run folder, so that a folder of
+    another run stays as it is.
 
     Args:
         settings: the resolved config.
@@ -130,12 +132,13 @@ class ResultStore(Callback):
         for name, reason in damaged.items():
             _log.warning("record %s: %s; the video is computed again", records.videos / name, reason)
         folder = _prediction_folder(trainer, task)
+        media = media_store(trainer.callbacks)  # type: ignore[attr-defined]
         finished = []
         for video in data.videos():
             if video.name in found and found[video.name]["source"] != video_source(video):
                 _log.warning("%s has changed since it was recorded; it is computed again", video.name)
                 records.path(video.name).unlink()
-            elif video.name in found and _has_predictions(folder, video):
+            elif video.name in found and _has_predictions(folder, video) and (media is None or media.holds(video)):
                 finished.append(video.name)
         if task == "test":
             self._stored = [VideoResult.from_dict(found[name]["result"]) for name in finished]
