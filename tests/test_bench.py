@@ -9,7 +9,7 @@ from zsvss.bench import main, measure
 
 
 def test_loader_reads_what_plain_loops_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    size = ["--size", "96", "128", "--num-videos", "2", "--num-frames", "5"]
+    size = ["--size", "96", "128", "--num-videos", "2", "--num-frames", "5", "--input-size", "64", "64"]
     assert main(["--data-only", *size, "--repeats", "1", "--json", str(tmp_path / "b.json")]) == 0
     rows = {row["name"]: row for row in json.loads((tmp_path / "b.json").read_text())}
     assert len(rows) == 8
@@ -24,4 +24,4 @@ def test_wrong_root(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--data-only", "--root", str(tmp_path)]) == 1
     assert "val.txt not found" in capsys.readouterr().err
     with pytest.raises(FileNotFoundError):
-        measure(tmp_path, 1, 1, 1)
+        measure(tmp_path, 1, 1, 1, (64, 64))

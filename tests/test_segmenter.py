@@ -4,6 +4,7 @@ import pytest
 import torch
 from toy_backbone import ToyBackbone, striped_video
 
+from zsvss.resizing import resize_frames
 from zsvss.segmenter import VideoSegmenter, to_grid
 from zsvss.stages.context import KNNSceneContext, PerFrameClustering
 from zsvss.stages.modulation import MaskedModulation, NearestUpsampling
@@ -107,6 +108,16 @@ def test_input_size_decides_what_the_backbone_sees():
     labels, trace = full_method(input_size=(130, 200))(frames, generator=generator(), trace=True)
     assert trace.latents_Tcuv.shape[-2:] == (128 // 8, 192 // 8)
     assert labels.shape == frames.shape[:3]
+
+
+def test_frames_may_be_resized_before():
+    frames, _ = striped_video()
+    segmenter = full_method(input_size=(130, 200))
+    resized = resize_frames(frames, segmenter.network_size.of(*frames.shape[1:3]))
+    plain = full_method(input_size=(130, 200))(frames, generator=generator())
+    assert torch.equal(segmenter(frames, resized_THW3=resized, generator=generator()), plain)
+    with pytest.raises(ValueError, match=r"resized frames are \[64, 64\]; this backbone wants \[128, 192\]"):
+        segmenter(frames, resized_THW3=resize_frames(frames, (64, 64)))
 
 
 def test_results_do_not_depend_on_global_randomness():

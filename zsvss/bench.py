@@ -1,4 +1,7 @@
-"""``zsvss.run bench --data-only``: how fast frames and masks come from disk, beside plain Pillow and OpenCV loops."""
+"""``zsvss.run bench --data-only``: how fast frames and masks come from disk, beside plain Pillow and OpenCV loops.
+
+All of them also resize the frames to the network's input.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,6 +28,7 @@ from zsvss.data.reader import Decoder
 from zsvss.data.scenes import Scene, scene_split
 from zsvss.data.video import FileVideo
 from zsvss.data.vspw import VSPW
+from zsvss.resizing import NetworkSize
 
 _RENDERED = 2  # rendering takes longer than all measurements
 
@@ -52,6 +57,9 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--size", type=int, nargs=2, default=[480, 853], metavar=("HEIGHT", "WIDTH"), help="generated")
     parser.add_argument("--num-videos", type=int, default=8)
     parser.add_argument("--num-frames", type=int, default=56, help="of each video")
+    parser.add_argument(
+        "--input-size", type=int, nargs=2, default=[448, 832], metavar=("HEIGHT", "WIDTH"), help="of the network"
+    )
     parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--json", type=Path, help="write the measurements to this file")
     options = parser.parse_args(arguments)
@@ -60,7 +68,8 @@ def main(arguments: Sequence[str]) -> int:
         if options.root is None:
             write_videos(root, options.num_videos, options.num_frames, (options.size[0], options.size[1]))
         try:
-            measurements = measure(root, options.num_videos, options.num_frames, options.repeats)
+            input_size = (options.input_size[0], options.input_size[1])
+            measurements = measure(root, options.num_videos, options.num_frames, options.repeats, input_size)
         except (ValueError, OSError) as error:
             print(f"error: {error}", file=sys.stderr)
             return 1
@@ -70,11 +79,15 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
-def measure(root: Path, num_videos: int, num_frames: int, repeats: int) -> list[Measurement]:
+def measure(
+    root: Path, num_videos: int, num_frames: int, repeats: int, input_size: tuple[int, int]
+) -> list[Measurement]:
     """Read the videos of VSPW's val split in every way; all ways read them once before, so that the cache is warm."""
 
     def data(num_workers: int, decoder: Decoder) -> VSPW:
-        return VSPW(root, num_workers=num_workers, decoder=decoder, limit_videos=num_videos, limit_frames=num_frames)
+        chosen = VSPW(root, num_workers=num_workers, decoder=decoder, limit_videos=num_videos, limit_frames=num_frames)
+        chosen.network_size = NetworkSize(input_size, multiple=1, padding=0)
+        return chosen
 
     videos = [video for video in data(0, "auto").videos() if isinstance(video, FileVideo)]
     files: list[tuple[Path, Path]] = []
@@ -83,8 +96,8 @@ def measure(root: Path, num_videos: int, num_frames: int, repeats: int) -> list[
         pairs = zip(video.frames[: video.num_frames], video.labels or (), strict=False)
         files += [(frame, mask) for frame, mask in pairs if mask is not None]
     ways: dict[str, Callable[[], tuple[int, int]]] = {
-        "Pillow, plain loop": lambda: _loop(files, _read_pillow),
-        "OpenCV, plain loop": lambda: _loop(files, _read_opencv),
+        "Pillow, plain loop": lambda: _loop(files, partial(_read_pillow, input_size)),
+        "OpenCV, plain loop": lambda: _loop(files, partial(_read_opencv, input_size)),
     }
     for decoder in ("decord", "pillow"):
         for num_workers in (0, 1, 2):
@@ -142,8 +155,12 @@ def _load(data: VSPW) -> tuple[int, int]:
     return num_frames, checksum
 
 
-def _loop(files: Sequence[tuple[Path, Path]], read: Callable[[Path, Path], tuple[Any, Any]]) -> tuple[int, int]:
-    return len(files), sum(_checksum(*read(*pair)) for pair in files)
+def _loop(files: Sequence[tuple[Path, Path]], read: Callable[[Path, Path], tuple[Any, Any, Any]]) -> tuple[int, int]:
+    checksum = 0
+    for frame, mask in files:
+        frame_HW3, _, labels_HW = read(frame, mask)
+        checksum += _checksum(frame_HW3, labels_HW)
+    return len(files), checksum
 
 
 def _checksum(frames: Any, labels: Any) -> int:
@@ -151,15 +168,18 @@ def _checksum(frames: Any, labels: Any) -> int:
     return int(frames[..., ::16, :, :].sum(dtype=np.int64) + labels[..., ::16, :].sum(dtype=np.int64))
 
 
-def _read_pillow(frame: Path, mask: Path) -> tuple[Any, Any]:
+def _read_pillow(input_size: tuple[int, int], frame: Path, mask: Path) -> tuple[Any, Any, Any]:
     with Image.open(frame) as image, Image.open(mask) as labels:
-        return np.asarray(image.convert("RGB")), np.asarray(labels)
+        frame_HW3 = image.convert("RGB")
+        resized_HW3 = np.asarray(frame_HW3.resize(input_size[::-1], Image.Resampling.BICUBIC))
+        return np.asarray(frame_HW3), resized_HW3, np.asarray(labels)
 
 
-def _read_opencv(frame: Path, mask: Path) -> tuple[Any, Any]:
-    image = cv2.cvtColor(cv2.imread(str(frame)), cv2.COLOR_BGR2RGB)
+def _read_opencv(input_size: tuple[int, int], frame: Path, mask: Path) -> tuple[Any, Any, Any]:
+    frame_HW3 = cv2.cvtColor(cv2.imread(str(frame)), cv2.COLOR_BGR2RGB)
+    resized_HW3 = cv2.resize(frame_HW3, input_size[::-1], interpolation=cv2.INTER_CUBIC)  # without antialiasing
     with Image.open(mask) as labels:  # OpenCV's libpng fails in a process that has loaded another zlib
-        return image, np.asarray(labels)
+        return frame_HW3, resized_HW3, np.asarray(labels)
 
 
 def _cpu_seconds() -> float:

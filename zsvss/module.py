@@ -105,6 +105,7 @@ class VideoSegmentation(LightningModule):
         if self.segmenter.input_size is not None:
             self.segmenter.check(self.segmenter.input_size, self.data.clip_length)
         self.backbone.load()
+        self.data.network_size = self.segmenter.network_size
 
     def on_test_start(self) -> None:
         """Forget an earlier run."""
@@ -157,7 +158,11 @@ class VideoSegmentation(LightningModule):
             self.segmenter.reset()
         generator = clip_generator(self.seed, self.data.name, clip.video, clip.index)
         labels_THW: Tensor = self.segmenter(
-            clip.frames_THW3, generator=generator, first_labels_HW=first_labels_HW, num_wanted=clip.num_final
+            clip.frames_THW3,
+            resized_THW3=clip.resized_THW3,
+            generator=generator,
+            first_labels_HW=first_labels_HW,
+            num_wanted=clip.num_final,
         )
         return labels_THW
 

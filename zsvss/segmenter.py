@@ -12,9 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Literal, overload
 
-import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -22,6 +20,7 @@ from zsvss.backbones.base import Backbone, ClipNoise, Conditioning, FeatureKey
 from zsvss.backbones.layout import token_grid
 from zsvss.memory import with_smaller_batches
 from zsvss.precision import full_precision
+from zsvss.resizing import NetworkSize, resize_frames
 from zsvss.stages.context import Memory, PerFrameClustering, SceneContext
 from zsvss.stages.features import AttentionFeatures, FeaturePass, Features
 from zsvss.stages.modulation import LabelledClip, Modulation, NearestUpsampling
@@ -86,6 +85,7 @@ class VideoSegmenter(nn.Module):
         self,
         frames_THW3: Tensor,
         *,
+        resized_THW3: Tensor | None = ...,
         generator: torch.Generator | None = ...,
         first_labels_HW: Tensor | None = ...,
         noise: ClipNoise | None = ...,
@@ -99,6 +99,7 @@ class VideoSegmenter(nn.Module):
         self,
         frames_THW3: Tensor,
         *,
+        resized_THW3: Tensor | None = ...,
         generator: torch.Generator | None = ...,
         first_labels_HW: Tensor | None = ...,
         noise: ClipNoise | None = ...,
@@ -112,6 +113,7 @@ class VideoSegmenter(nn.Module):
         self,
         frames_THW3: Tensor,
         *,
+        resized_THW3: Tensor | None = None,
         generator: torch.Generator | None = None,
         first_labels_HW: Tensor | None = None,
         noise: ClipNoise | None = None,
@@ -123,6 +125,7 @@ class VideoSegmenter(nn.Module):
 
         Args:
             frames_THW3: uint8 RGB frames at their own size.
+            resized_THW3: the same at `network_size`, if they were resized before; they are resized here if ``None``.
             generator: CPU generator of the clip's noise and clustering; a fixed seed if ``None``.
             first_labels_HW: classes of the first frame at any size, negative where void: clusters of the video then
                 bear class ids. Read only at the first clip of a video.
@@ -143,7 +146,7 @@ class VideoSegmenter(nn.Module):
         kept = Trace()
         self.timings = {}
         with self._timed("encode"):
-            images_T3HW = mirror(self.to_images(frames_THW3), (self.padding, self.padding))
+            images_T3HW = mirror(self.to_images(frames_THW3, resized_THW3), (self.padding, self.padding))
             num_frames, _, height, width = images_T3HW.shape
             if self.memory is None:
                 self.check((frames_THW3.shape[1], frames_THW3.shape[2]), num_frames)
@@ -188,8 +191,17 @@ class VideoSegmenter(nn.Module):
             kept.labels_THW = self.modulation(self.backbone, labelled, kept if trace else None)[:num_wanted]
         return (kept.labels_THW, kept) if trace else kept.labels_THW
 
-    def to_images(self, frames_THW3: Tensor) -> Tensor:
+    @property
+    def network_size(self) -> NetworkSize:
+        """At which size the backbone sees frames; known when the backbone is loaded."""
+        return NetworkSize(self.input_size, self.backbone.size_multiple, self.padding)
+
+    def to_images(self, frames_THW3: Tensor, resized_THW3: Tensor | None = None) -> Tensor:
         """Resize frames to the backbone's input (PIL bicubic, if the size differs) and scale them to [-1, 1].
+
+        Args:
+            frames_THW3: uint8 frames at their own size.
+            resized_THW3: the same at `network_size`, if they were resized before.
 
         Returns:
             float32 [T, 3, H', W'], contiguous, on the backbone's device; without the padding, which makes the size up
@@ -198,32 +210,14 @@ class VideoSegmenter(nn.Module):
         if frames_THW3.ndim != 4 or frames_THW3.shape[-1] != 3 or frames_THW3.dtype != torch.uint8:
             raise ValueError(f"frames must be uint8 [T, H, W, 3]; found {frames_THW3.dtype} {list(frames_THW3.shape)}.")
         own = (frames_THW3.shape[1], frames_THW3.shape[2])
-        height, width = self.seen_size(own)
-        if (height, width) != own:
-            resized = [
-                np.asarray(Image.fromarray(frame).resize((width, height), Image.Resampling.BICUBIC))
-                for frame in frames_THW3.cpu().numpy()
-            ]
-            frames_THW3 = torch.from_numpy(np.stack(resized))
+        size = self.network_size.of(*own)
+        if resized_THW3 is not None and resized_THW3.shape[1:3] != size:
+            raise ValueError(f"resized frames are {list(resized_THW3.shape[1:3])}; this backbone wants {list(size)}.")
+        if size != own:
+            frames_THW3 = resize_frames(frames_THW3.cpu(), size) if resized_THW3 is None else resized_THW3
         # Contiguous: torch's CPU group norm loses four digits on channels-last input.
         images_T3HW = frames_THW3.to(self.backbone.device).permute(0, 3, 1, 2).contiguous()
         return images_T3HW.to(torch.float32) / 255 * 2 - 1
-
-    def seen_size(self, own: tuple[int, int]) -> tuple[int, int]:
-        """Height and width at which the backbone sees frames of their own size, without the padding.
-
-        Raises:
-            ValueError: if that is too small for it.
-        """
-        multiple = self.backbone.size_multiple
-        margin = 2 * self.padding
-        height, width = ((side + margin) // multiple * multiple - margin for side in self.input_size or own)
-        if min(height, width) <= 0 or min(height, width) < self.padding:
-            raise ValueError(
-                f"frames of {own[0]}x{own[1]} pixels are too small: this backbone needs {multiple}x{multiple} "
-                f"at least. Set model.input_size to multiples of {multiple} to enlarge them."
-            )
-        return height, width
 
     def check(self, own: tuple[int, int], num_frames: int) -> None:
         """Refuse settings that cannot work on a first clip of such frames; needs no weights.
@@ -236,7 +230,7 @@ class VideoSegmenter(nn.Module):
             ValueError: if the frames are too small for the backbone or for the number of clusters.
         """
         stride = self.backbone.latent_stride
-        height, width = (side // stride for side in self.seen_size(own))
+        height, width = (side // stride for side in self.network_size.of(*own))
         grid = token_grid(self.features.grid_block, (height, width))
         self.context.check(num_frames, grid[0] * grid[1])
 

@@ -6,9 +6,11 @@ from dataclasses import dataclass
 import pytest
 import torch
 
+from zsvss.data.images import read_mask
 from zsvss.data.loader import ClipLoader, PlannedClip, call_with_time_limit
 from zsvss.data.reader import open_frames
-from zsvss.data.video import OpenVideo, UnreadableVideoError, Video
+from zsvss.data.video import FileVideo, OpenVideo, UnreadableVideoError, Video
+from zsvss.resizing import NetworkSize, resize_frames
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,44 @@ def test_clips_come_complete_and_in_order(num_workers):
         assert clip.frame_names == (f"{clip.start:05d}", f"{clip.start + 1:05d}")
         assert clip.labels_THW is None
         assert not clip.labelled_T.any()
+
+
+@pytest.mark.parametrize("num_workers", [0, 1, 2])
+def test_workers_resize_to_what_the_network_sees(num_workers, tmp_path, write_images, make_frames):
+    """Videos of different sizes and lengths, with and without masks, kept until the end."""
+    sizes = [(40, 52), (90, 160), (64, 96), (40, 52)]
+    videos = []
+    for number, (height, width) in enumerate(sizes):
+        frames_THW3 = make_frames(5, height, width)
+        folder = write_images(tmp_path / f"{number}", frames_THW3)
+        masks = write_images(tmp_path / f"{number} masks", frames_THW3[..., 0])
+        labels = (*sorted(masks.iterdir()),) if number % 2 else None
+        videos.append(FileVideo(str(number), 5, tuple(sorted(folder.iterdir())), labels))
+    plan = [PlannedClip(video, i, start, 2, 2) for video in videos for i, start in enumerate((0, 2, 3))]
+    clips = list(ClipLoader(plan, num_workers, network_size=NetworkSize(None, 32, 0)))
+    assert len(clips) == 12
+    for clip in clips:
+        video = videos[int(clip.video)]
+        expected_THW3 = open_frames(video.frames).read(clip.start, clip.start + 2)
+        assert torch.equal(clip.frames_THW3, expected_THW3)
+        height, width = (side // 32 * 32 for side in sizes[int(clip.video)])
+        if (height, width) == sizes[int(clip.video)]:
+            assert clip.resized_THW3 is None
+        else:
+            assert torch.equal(clip.resized_THW3, resize_frames(expected_THW3, (height, width)))
+        if video.labels is None:
+            assert clip.labels_THW is None
+        else:
+            assert torch.equal(
+                clip.labels_THW,
+                torch.stack([torch.from_numpy(read_mask(path)) for path in video.labels[clip.start : clip.start + 2]]),
+            )
+        assert clip.labelled_T.tolist() == [video.labels is not None] * 2
+
+
+def test_frames_too_small_for_the_network_are_left_to_it_to_refuse():
+    (clip,) = ClipLoader(plan_of([FakeVideo("small", 2)]), 0, network_size=NetworkSize(None, 32, 0))
+    assert clip.resized_THW3 is None
 
 
 def test_a_second_pass_gives_the_same():

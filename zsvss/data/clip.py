@@ -24,6 +24,8 @@ class Clip(NamedTuple):
         num_final: The first ``num_final`` frames of this clip will not be predicted again by a later clip.
         video_length: Number of frames of the whole video.
         frame_names: Names of the frames (file stems, or zero-padded numbers for video files).
+        resized_THW3: The frames at the size that the network sees; None if that is their own, or the loader was not
+            told.
     """
 
     video: str
@@ -35,6 +37,7 @@ class Clip(NamedTuple):
     num_final: int
     video_length: int
     frame_names: tuple[str, ...]
+    resized_THW3: Tensor | None = None
 
     @property
     def is_first(self) -> bool:

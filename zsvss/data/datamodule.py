@@ -14,6 +14,7 @@ from zsvss.data.loader import ClipLoader, PlannedClip
 from zsvss.data.reader import Decoder
 from zsvss.data.taxonomy import Taxonomy
 from zsvss.data.video import Video
+from zsvss.resizing import NetworkSize
 
 
 def shard_videos(videos: Sequence[Video], num_ranks: int) -> list[list[Video]]:
@@ -87,6 +88,8 @@ class VideoDataModule(lightning.LightningDataModule, ABC):
         self.decoder: Decoder = decoder
         self.finished: Collection[str] = ()
         """Names of videos not to read again; a result store sets it before the loader is made."""
+        self.network_size: NetworkSize | None = None
+        """At which size the model sees frames; set before the loader is made, so that workers resize them."""
         self._videos: list[Video] | None = None
         self._loader: ClipLoader | None = None
 
@@ -175,6 +178,7 @@ class VideoDataModule(lightning.LightningDataModule, ABC):
             num_workers=self.num_workers,
             time_limit=self.time_limit,
             skip_unreadable=self.skip_unreadable,
+            network_size=self.network_size,
         )
         return self._loader
 

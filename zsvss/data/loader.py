@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import multiprocessing
 import tempfile
@@ -10,11 +11,14 @@ from functools import partial
 from typing import Any, NamedTuple, TypeVar, cast
 
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from zsvss.data.clip import Clip
 from zsvss.data.reader import first_line
+from zsvss.data.slots import Place, Slot
 from zsvss.data.video import OpenVideo, UnreadableVideoError, Video
+from zsvss.resizing import NetworkSize, resize_frames
 
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
@@ -41,6 +45,7 @@ class ClipLoader:
         time_limit: Seconds that a clip may take; some damaged files make a decoder wait for ever.
         skip_unreadable: Leave out (the rest of) a video that cannot be read and record it in ``failures``, instead of
             raising.
+        network_size: At which size the network sees frames; the workers add the frames at that size.
     """
 
     def __init__(
@@ -49,11 +54,13 @@ class ClipLoader:
         num_workers: int = 1,
         time_limit: float = 60.0,
         skip_unreadable: bool = False,
+        network_size: NetworkSize | None = None,
     ) -> None:
         self.plan = tuple(plan)
         self.num_workers = num_workers
         self.time_limit = time_limit
         self.skip_unreadable = skip_unreadable
+        self.network_size = network_size
         self.failures: dict[str, UnreadableVideoError] = {}
 
     def __len__(self) -> int:
@@ -74,7 +81,7 @@ class ClipLoader:
                     if isinstance(item, UnreadableVideoError):
                         self._record(item)
                     elif self.plan[position].video.name not in self.failures:
-                        yield _to_tensors(item)
+                        yield item
                     position += 1
                 # If one of several workers died, a single one will tell on which clip.
                 num_workers = min(1, num_workers)
@@ -83,8 +90,10 @@ class ClipLoader:
 
     def _read_ahead(self, position: int, num_workers: int, scratch: str) -> Iterator[Clip | UnreadableVideoError]:
         """One item for every planned clip from ``position`` on; ends early if a worker hangs or dies."""
+        # Workers are told of the next clip before the caller has the last one: one slot more than clips under way.
+        slots = [Slot(scratch) for _ in range(num_workers + 1)] if num_workers else []
         loader = DataLoader(
-            _PlannedClips(self.plan[position:]),
+            _PlannedClips(self.plan[position:], self.network_size, slots),
             batch_size=None,
             num_workers=num_workers,
             # A dying worker takes prefetched clips with it; with one clip under way it is clear which one killed it.
@@ -93,8 +102,16 @@ class ClipLoader:
             timeout=self.time_limit if num_workers else 0,
             worker_init_fn=partial(_use_scratch, scratch),
         )
-        items = iter(loader)
-        for planned in self.plan[position:]:
+        try:
+            yield from self._items(iter(loader), position, num_workers, slots)
+        finally:
+            for slot in slots:
+                slot.close()
+
+    def _items(
+        self, items: Iterator[Any], position: int, num_workers: int, slots: Sequence[Slot]
+    ) -> Iterator[Clip | UnreadableVideoError]:
+        for number, planned in enumerate(self.plan[position:]):
             try:
                 item = next(items)
             except RuntimeError as error:
@@ -107,7 +124,7 @@ class ClipLoader:
                 elif num_workers == 1:
                     yield _failure(planned, "the decoder crashed; is the file damaged? Copy it again or convert it")
                 return
-            yield item
+            yield item.unpack(slots[number % len(slots)]) if isinstance(item, _PackedClip) else item
 
     def _record(self, failure: UnreadableVideoError) -> None:
         if not self.skip_unreadable:
@@ -117,25 +134,48 @@ class ClipLoader:
             self.failures[failure.video] = failure
 
 
+class _PackedClip(NamedTuple):
+    """A clip whose images lie in a slot."""
+
+    clip: Clip
+    places: list[Place]
+    fields: tuple[str, ...]
+
+    @classmethod
+    def pack(cls, clip: Clip, slot: Slot) -> _PackedClip:
+        images = {name: value for name in _IMAGES if (value := getattr(clip, name)) is not None}
+        # As a list: a tensor would go through a file of its own.
+        bare = clip._replace(labelled_T=clip.labelled_T.tolist(), **dict.fromkeys(images))
+        return cls(bare, slot.put(list(images.values())), tuple(images))
+
+    def unpack(self, slot: Slot) -> Clip:
+        images = dict(zip(self.fields, slot.take(self.places), strict=True))
+        return self.clip._replace(labelled_T=torch.tensor(self.clip.labelled_T), **images)
+
+
+_IMAGES = ("frames_THW3", "resized_THW3", "labels_THW")
+
+
 class _PlannedClips(Dataset[Any]):
     """Reads planned clips; keeps the last video open. A failure is returned, not raised, so that it stays readable."""
 
-    def __init__(self, plan: Sequence[PlannedClip]) -> None:
-        self._plan = plan
+    def __init__(self, plan: Sequence[PlannedClip], network_size: NetworkSize | None, slots: Sequence[Slot]) -> None:
+        self._plan, self._network_size, self._slots = plan, network_size, slots
         self._video: Video | None = None
         self._open: OpenVideo | None = None
 
     def __len__(self) -> int:
         return len(self._plan)
 
-    def __getitem__(self, item: int) -> Any:
+    def __getitem__(self, item: int) -> Clip | _PackedClip | UnreadableVideoError:
         planned = self._plan[item]
         try:
-            return self._read(planned)
+            clip = self._read(planned)
         except Exception as error:  # decoders raise types of their own; one bad video must not sink a run
             return _failure(planned, first_line(error))
+        return _PackedClip.pack(clip, self._slots[item % len(self._slots)]) if self._slots else clip
 
-    def _read(self, planned: PlannedClip) -> Any:
+    def _read(self, planned: PlannedClip) -> Clip:
         video, stop = planned.video, planned.start + planned.length
         if self._open is None or self._video is not video:
             if self._open is not None:
@@ -143,18 +183,25 @@ class _PlannedClips(Dataset[Any]):
             self._open, self._video = None, video
             self._open = video.open()
         frames_THW3, labels_THW, labelled_T = self._open.read(planned.start, stop)
-        # Arrays pass between processes through a pipe, tensors through shared memory, of which containers have little.
         return Clip(
             video=video.name,
             index=planned.index,
             start=planned.start,
-            frames_THW3=frames_THW3.numpy(),  # type: ignore[arg-type]
-            labels_THW=None if labels_THW is None else labels_THW.numpy(),  # type: ignore[arg-type]
-            labelled_T=labelled_T.numpy(),  # type: ignore[arg-type]
+            frames_THW3=frames_THW3,
+            labels_THW=labels_THW,
+            labelled_T=labelled_T,
             num_final=planned.num_final,
             video_length=video.num_frames,
             frame_names=self._open.names[planned.start : stop],
+            resized_THW3=self._resize(frames_THW3),
         )
+
+    def _resize(self, frames_THW3: Tensor) -> Tensor | None:
+        own = (frames_THW3.shape[1], frames_THW3.shape[2])
+        with contextlib.suppress(ValueError):  # too small for the network: no fault of the video's, the network tells
+            if self._network_size is not None and (size := self._network_size.of(*own)) != own:
+                return resize_frames(frames_THW3, size)
+        return None
 
 
 def call_with_time_limit(function: Callable[..., _T], *args: Any, seconds: float) -> _T:
@@ -192,17 +239,6 @@ def _send_result(sender: Any, function: Callable[..., Any], args: tuple[Any, ...
 
 def _failure(planned: PlannedClip, reason: str) -> UnreadableVideoError:
     return UnreadableVideoError(planned.video.name, planned.video.path, reason)
-
-
-def _to_tensors(clip: Clip) -> Clip:
-    def tensor(array: Any) -> Any:
-        if array is None:
-            return None
-        return torch.from_numpy(array).pin_memory() if torch.cuda.is_available() else torch.from_numpy(array)
-
-    return clip._replace(
-        frames_THW3=tensor(clip.frames_THW3), labels_THW=tensor(clip.labels_THW), labelled_T=tensor(clip.labelled_T)
-    )
 
 
 def _unchanged(item: _T) -> _T:

@@ -1,0 +1,90 @@
+"""Memory through which worker processes hand over clips: large arrays through a pipe cost more than decoding them."""
+
+from __future__ import annotations
+
+import mmap
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from zsvss.data.images import ByteArray
+
+_ALIGNMENT = 64
+
+
+class Place(NamedTuple):
+    """Where a uint8 array lies in a slot.
+
+    Attributes:
+        offset: Bytes from the slot's begin.
+        shape: Of the array.
+    """
+
+    offset: int
+    shape: tuple[int, ...]
+
+
+class Slot:
+    """Memory that one process writes and another reads, one after the other; it grows to the largest content.
+
+    It is used again and again, since to map and clear fresh pages takes longer than to copy what is put into them.
+
+    Args:
+        folder: Where its file lies on systems without anonymous files.
+    """
+
+    def __init__(self, folder: str) -> None:
+        self._file: int | None
+        if hasattr(os, "memfd_create"):
+            # Not in /dev/shm, of which containers have little.
+            self._file = os.memfd_create("zsvss-clip")
+            self._path = f"/proc/{os.getpid()}/fd/{self._file}"
+        else:
+            self._file, self._path = tempfile.mkstemp(prefix="clip-", dir=folder)
+        self._memory: mmap.mmap | None = None
+
+    def __getstate__(self) -> dict[str, object]:
+        # A worker knows the slot by its path, forked or not.
+        return {"_file": None, "_path": self._path, "_memory": None}
+
+    def put(self, arrays: Sequence[Tensor]) -> list[Place]:
+        """Copy uint8 CPU tensors into the slot, in place of what was there."""
+        places, end = list[Place](), 0
+        for array in arrays:
+            places.append(Place(end, tuple(array.shape)))
+            end += -(-array.numel() // _ALIGNMENT) * _ALIGNMENT
+        if os.stat(self._path).st_size < end:
+            os.truncate(self._path, end)
+        for place, array in zip(places, arrays, strict=True):
+            self._view(place)[...] = array.numpy()
+        return places
+
+    def take(self, places: Sequence[Place]) -> list[Tensor]:
+        """Copies of what was put there; in pinned memory if there is a GPU."""
+        pinned = torch.cuda.is_available()
+        copies = [torch.empty(place.shape, dtype=torch.uint8, pin_memory=pinned) for place in places]
+        for place, copy in zip(places, copies, strict=True):
+            copy.numpy()[...] = self._view(place)
+        return copies
+
+    def close(self) -> None:
+        """Give the memory back once both processes have closed it."""
+        self._memory = None  # unmapped with the last view
+        if self._file is not None:
+            os.close(self._file)
+            if not self._path.startswith("/proc/"):
+                Path(self._path).unlink()
+            self._file = None
+
+    def _view(self, place: Place) -> ByteArray:
+        size = int(np.prod(place.shape))
+        if self._memory is None or len(self._memory) < place.offset + size:
+            with Path(self._path).open("r+b") as file:
+                self._memory = mmap.mmap(file.fileno(), 0)
+        return np.frombuffer(self._memory, np.uint8, size, place.offset).reshape(place.shape)

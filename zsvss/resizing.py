@@ -1,0 +1,57 @@
+"""The size at which a backbone sees frames, and bringing them to it: what loaders do ahead of the segmenter.
+
+T frames, H W pixels; 3 is RGB.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+
+class NetworkSize(NamedTuple):
+    """What decides at which size a backbone sees frames.
+
+    Attributes:
+        wanted: height and width asked for; ``None`` takes the frames' own.
+        multiple: what the padded height and width must be multiples of; they are rounded down.
+        padding: pixels by which the frames will be mirrored beyond each border.
+    """
+
+    wanted: tuple[int, int] | None
+    multiple: int
+    padding: int
+
+    def of(self, height: int, width: int) -> tuple[int, int]:
+        """Height and width, without the padding, of frames of the given size.
+
+        Raises:
+            ValueError: if they are too small for the backbone.
+
+        Example:
+            >>> NetworkSize(None, 64, 0).of(480, 853)
+            (448, 832)
+        """
+        margin = 2 * self.padding
+        rows, columns = (
+            (side + margin) // self.multiple * self.multiple - margin for side in self.wanted or (height, width)
+        )
+        if min(rows, columns) <= 0 or min(rows, columns) < self.padding:
+            raise ValueError(
+                f"frames of {height}x{width} pixels are too small: this backbone needs {self.multiple}x{self.multiple} "
+                f"at least. Set model.input_size to multiples of {self.multiple} to enlarge them."
+            )
+        return rows, columns
+
+
+def resize_frames(frames_THW3: Tensor, size: tuple[int, int]) -> Tensor:
+    """Resize uint8 RGB frames (CPU) to (height, width) as PIL does, bicubic and antialiased; uint8 [T, *size, 3]."""
+    height, width = size
+    resized_THW3 = np.empty((len(frames_THW3), height, width, 3), np.uint8)
+    for index, frame_HW3 in enumerate(frames_THW3.numpy()):
+        resized_THW3[index] = Image.fromarray(frame_HW3).resize((width, height), Image.Resampling.BICUBIC)
+    return torch.from_numpy(resized_THW3)
