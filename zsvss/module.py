@@ -13,12 +13,13 @@ from pathlib import Path
 
 import torch
 from lightning.pytorch import LightningModule
-from torch import Tensor
+from torch import Tensor, distributed
 
 from zsvss.backbones.base import Backbone
 from zsvss.callbacks.results import percent
 from zsvss.data.clip import Clip
 from zsvss.data.datamodule import VideoDataModule
+from zsvss.gathering import patient_group
 from zsvss.metrics import (
     ClusterNaming,
     ConsistencyProtocol,
@@ -83,6 +84,7 @@ class VideoSegmentation(LightningModule):
         self.numbers: dict[str, float] = {}
         self._evaluator: VideoEvaluator | None = None
         self._video_start = 0.0
+        self._patient_group: distributed.ProcessGroup | None = None
 
     @property
     def backbone_name(self) -> str:
@@ -105,6 +107,7 @@ class VideoSegmentation(LightningModule):
         if self.segmenter.input_size is not None:
             self.segmenter.check(self.segmenter.input_size, self.data.clip_length)
         self.backbone.load()
+        self._patient_group = patient_group()
         self.data.network_size = self.segmenter.network_size
 
     def on_test_start(self) -> None:
@@ -134,10 +137,12 @@ class VideoSegmentation(LightningModule):
 
     def on_test_epoch_end(self) -> None:
         """Gather the videos of all processes and log the benchmark's numbers."""
-        self.results, self.failures = gather_results(self.results), self.data.gather_failures()
+        self.results = gather_results(self.results, self._patient_group)
+        self.failures = self.data.gather_failures(self._patient_group)
         if self.failures and not self.results:
             raise ValueError(f"no video could be read: {'; '.join(self.failures.values())}")
-        self.numbers = fold_results(self.results)
+        if self.trainer.is_global_zero:
+            self.numbers = fold_results(self.results)
         self.log_dict(self.numbers, rank_zero_only=True)
 
     def predict_step(self, clip: Clip, batch_idx: int) -> dict[str, Tensor]:
@@ -151,7 +156,7 @@ class VideoSegmentation(LightningModule):
 
     def on_predict_epoch_end(self) -> None:
         """Gather what could not be read from all processes."""
-        self.failures = self.data.gather_failures()
+        self.failures = self.data.gather_failures(self._patient_group)
 
     def _segment(self, clip: Clip, first_labels_HW: Tensor | None) -> Tensor:
         if clip.is_first:

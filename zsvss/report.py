@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from zsvss.callbacks.results import show_results, summarize, write_results
-from zsvss.metrics import VideoResult
+from zsvss.metrics import VideoResult, fold_results
 from zsvss.records import RecordFolder
 
 INCOMPLETE = 3
@@ -41,7 +41,7 @@ def report(run: Path, *, per_class: bool = False, per_video: bool = False) -> in
     found, damaged = records.read()
     failures = {name: reason for name, reason in records.read_failures().items() if name not in found}
     results = [VideoResult.from_dict(found[name]["result"]) for name in facts["videos"] if name in found]
-    summary = summarize(results, facts, failures)
+    summary = summarize(results, fold_results(results), facts, failures)
     write_results(run, summary, results)
     show_results(summary, results, per_class=per_class, per_video=per_video)
     for name, reason in damaged.items():

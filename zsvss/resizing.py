@@ -53,5 +53,6 @@ def resize_frames(frames_THW3: Tensor, size: tuple[int, int]) -> Tensor:
     height, width = size
     resized_THW3 = np.empty((len(frames_THW3), height, width, 3), np.uint8)
     for index, frame_HW3 in enumerate(frames_THW3.numpy()):
-        resized_THW3[index] = Image.fromarray(frame_HW3).resize((width, height), Image.Resampling.BICUBIC)
+        resized = Image.fromarray(frame_HW3).resize((width, height), Image.Resampling.BICUBIC)
+        resized_THW3[index] = np.asarray(resized)
     return torch.from_numpy(resized_THW3)

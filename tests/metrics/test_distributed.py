@@ -43,6 +43,7 @@ def test_any_number_of_processes_gives_the_bits_of_one(world_size, worker, one_p
     for rank in range(world_size):
         scores = json.loads((tmp_path / f"{rank}.json").read_text())
         assert scores.pop("world_size") == world_size
+        assert scores.pop("gathered") == [f"of {other}" for other in range(world_size)]
         assert scores.pop("nothing") == nothing
         assert list(scores) == list(worker.SPLITS)
         for split, numbers in scores.items():

@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.table import Table
 
 from zsvss.fingerprint import git_commit
-from zsvss.metrics import ClassRow, VideoResult, class_table, fold_results, video_table
+from zsvss.metrics import ClassRow, VideoResult, class_table, video_table
 from zsvss.records import write_atomically
 
 _log = logging.getLogger(__name__)
@@ -44,7 +44,7 @@ class ResultWriter(Callback):
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the files and print the tables."""
         module: Any = pl_module
-        summary = summarize(module.results, run_facts(trainer, pl_module), module.failures)
+        summary = summarize(module.results, module.numbers, run_facts(trainer, pl_module), module.failures)
         write_results(Path(trainer.default_root_dir), summary, module.results)
         show_results(summary, module.results, per_class=self.per_class, per_video=self.per_video)
 
@@ -66,22 +66,21 @@ def run_facts(trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
     }
 
 
-def summarize(results: Sequence[VideoResult], facts: Mapping[str, Any], failures: Mapping[str, str]) -> dict[str, Any]:
+def summarize(
+    results: Sequence[VideoResult], numbers: Mapping[str, float], facts: Mapping[str, Any], failures: Mapping[str, str]
+) -> dict[str, Any]:
     """The content of ``metrics.json``: a fold over the videos' results.
 
     Args:
         results: of the finished videos.
+        numbers: of `fold_results` over them.
         facts: of `run_facts`.
         failures: videos that could not be read, and why.
-
-    Raises:
-        ValueError: no video is finished.
     """
     finished = {result.name for result in results}
     seconds = math.fsum(result.seconds or 0.0 for result in results)
-    numbers = fold_results(results)
     return {
-        "numbers": numbers,
+        "numbers": dict(numbers),
         **{key: facts[key] for key in ("dataset", "taxonomy", "naming", "consistency", "backbone")},
         "num_videos_expected": len(facts["videos"]),
         "failures": dict(sorted(failures.items())),

@@ -7,13 +7,14 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 import lightning
-import torch
+from torch import distributed
 
 from zsvss.data.clip import Tail, clip_starts
 from zsvss.data.loader import ClipLoader, PlannedClip
 from zsvss.data.reader import Decoder
 from zsvss.data.taxonomy import Taxonomy
 from zsvss.data.video import Video
+from zsvss.gathering import gather, is_distributed
 from zsvss.resizing import NetworkSize
 
 
@@ -132,13 +133,9 @@ class VideoDataModule(lightning.LightningDataModule, ABC):
         """Videos of this rank that could not be read, and why (with ``skip_unreadable``)."""
         return {} if self._loader is None else {name: str(error) for name, error in self._loader.failures.items()}
 
-    def gather_failures(self) -> dict[str, str]:
-        """The same of all ranks; a collective operation, which every rank must call."""
-        failures = [self.failures]
-        if _rank_and_world_size()[1] > 1:
-            failures *= torch.distributed.get_world_size()
-            torch.distributed.all_gather_object(failures, self.failures)
-        return dict(sorted(item for of_rank in failures for item in of_rank.items()))
+    def gather_failures(self, group: distributed.ProcessGroup | None = None) -> dict[str, str]:
+        """The same of all ranks (of a group); a collective operation, which every rank must call."""
+        return dict(sorted(item for of_rank in gather(self.failures, group) for item in of_rank.items()))
 
     def prepare_data(self) -> None:
         """Check the folder."""
@@ -188,6 +185,4 @@ class VideoDataModule(lightning.LightningDataModule, ABC):
 
 
 def _rank_and_world_size() -> tuple[int, int]:
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        return torch.distributed.get_rank(), torch.distributed.get_world_size()
-    return 0, 1
+    return (distributed.get_rank(), distributed.get_world_size()) if is_distributed() else (0, 1)

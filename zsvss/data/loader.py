@@ -143,13 +143,13 @@ class _PackedClip(NamedTuple):
 
     @classmethod
     def pack(cls, clip: Clip, slot: Slot) -> _PackedClip:
-        images = {name: value for name in _IMAGES if (value := getattr(clip, name)) is not None}
+        images: dict[str, Any] = {name: value for name in _IMAGES if (value := getattr(clip, name)) is not None}
         # As a list: a tensor would go through a file of its own.
-        bare = clip._replace(labelled_T=clip.labelled_T.tolist(), **dict.fromkeys(images))
-        return cls(bare, slot.put(list(images.values())), tuple(images))
+        others: dict[str, Any] = {"labelled_T": clip.labelled_T.tolist(), **dict.fromkeys(images)}
+        return cls(clip._replace(**others), slot.put(list(images.values())), tuple(images))
 
     def unpack(self, slot: Slot) -> Clip:
-        images = dict(zip(self.fields, slot.take(self.places), strict=True))
+        images: dict[str, Any] = dict(zip(self.fields, slot.take(self.places), strict=True))
         return self.clip._replace(labelled_T=torch.tensor(self.clip.labelled_T), **images)
 
 

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, distributed
 
+from zsvss.gathering import gather, is_distributed
 from zsvss.metrics.confusion import iou_from_confusion, segmentation_scores
 from zsvss.metrics.consistency import log_no_window, mean_consistency, score_name
 from zsvss.metrics.evaluation import VideoResult
@@ -131,16 +132,15 @@ def video_table(results: Iterable[VideoResult]) -> list[dict[str, Any]]:
     return rows
 
 
-def gather_results(results: Iterable[VideoResult]) -> list[VideoResult]:
-    """The results of all processes, in order of the videos' names; on one process just that order.
+def gather_results(results: Iterable[VideoResult], group: distributed.ProcessGroup | None = None) -> list[VideoResult]:
+    """The results of all processes (of a group), in order of the videos' names; on one process just that order.
 
     A collective operation where torch.distributed runs: every process must call it, also one without a video.
     """
     results = list(results)
-    if distributed.is_available() and distributed.is_initialized():
-        records: list[list[dict[str, Any]]] = [[] for _ in range(distributed.get_world_size())]
-        distributed.all_gather_object(records, [result.to_dict() for result in results])
-        results = [VideoResult.from_dict(record) for of_rank in records for record in of_rank]
+    if is_distributed():
+        of_ranks = gather([result.to_dict() for result in results], group)
+        results = [VideoResult.from_dict(record) for records in of_ranks for record in records]
     return sorted(results, key=lambda result: result.name)
 
 
