@@ -13,7 +13,7 @@ import yaml
 from golden import GOLDEN
 
 from zsvss.config import PACKAGED_CONFIGS
-from zsvss.run import CommandLine, import_components
+from zsvss.run import Rehearsal, import_components
 
 OVERLAYS = sorted(path for folder in ("ablations", "baselines") for path in (PACKAGED_CONFIGS / folder).glob("*.yaml"))
 # Whole systems; any other overlay is one change of at most three lines.
@@ -26,13 +26,6 @@ BESIDE = {
     "emerdiff_sd": ["--model.backbone", "Embedded"],
     "diffseg": ["--model.context.initialization.head_channels", "32"],
 }
-
-
-class Instantiated(CommandLine):
-    """Everything up to the run itself."""
-
-    def _run_subcommand(self, subcommand: str) -> None:
-        pass
 
 
 @pytest.fixture(autouse=True)
@@ -60,7 +53,7 @@ def leaves(settings: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, An
 def test_overlay(path: Path) -> None:
     base = PACKAGED_CONFIGS / "procedural_embedded.yaml"
     beside = BESIDE.get(path.stem, [])
-    command = Instantiated(["test", "--config", str(base), "--config", str(path), *beside])
+    command = Rehearsal(["test", "--config", str(base), "--config", str(path), *beside])
     found = dict(leaves(command._settings()))
     for key, value in leaves(yaml.safe_load(path.read_text())):
         if f"--{key}" not in beside:

@@ -23,7 +23,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, Logger
 
 import zsvss
-from zsvss import bench, report
+from zsvss import bench, report, sweep
 from zsvss.callbacks.media import MediaStore
 from zsvss.callbacks.prediction_writer import PredictionWriter
 from zsvss.callbacks.progress import FrameProgressBar
@@ -40,7 +40,11 @@ from zsvss.tracking import prepare_wandb
 _log = logging.getLogger(__name__)
 
 # Subcommands that are no Lightning runs, by name: each is given the rest of the command line.
-COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {"report": report.main, "bench": bench.main}
+COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
+    "report": report.main,
+    "bench": bench.main,
+    "sweep": sweep.main,
+}
 
 # Exit code of a run that ended although some videos could not be read.
 FAILURES = 3
@@ -158,13 +162,24 @@ class CommandLine(LightningCLI):
         """`FAILURES` if a video could not be read; only the first process tells, when all have ended."""
         return FAILURES if self.trainer.is_global_zero and self.model.failures else 0
 
-    def _run_name(self) -> str:
-        """Names of the configs and a hash of what decides the result, so that other settings get another folder."""
+    @property
+    def digest(self) -> str:
+        """Hash of what decides the result, so that other settings get another folder."""
         dump = self._settings()
         decisive = {key: value for key, value in dump.items() if key not in _NOT_IN_RUN_NAME}
         decisive |= {"precision": dump["trainer"]["precision"], "code": code_version()}
-        digest = hashlib.sha256(yaml.safe_dump(decisive, sort_keys=True).encode()).hexdigest()
-        return "-".join([*(self.config_names or [str(self.subcommand)]), digest[:8]])
+        return hashlib.sha256(yaml.safe_dump(decisive, sort_keys=True).encode()).hexdigest()[:8]
+
+    def _run_name(self) -> str:
+        """Names of the configs and the digest."""
+        return "-".join([*(self.config_names or [str(self.subcommand)]), self.digest])
+
+
+class Rehearsal(CommandLine):
+    """Everything up to the run itself: settings are parsed and parts are built; no file is read and none written."""
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        pass
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
