@@ -7,7 +7,7 @@ TORCH := $(shell grep '^torch==' constraints.txt)
 # Set WORKERS=0 to see the output of a test as it runs.
 WORKERS ?= 2
 
-.PHONY: install demo test test-slurm lint wheel
+.PHONY: install demo test test-slurm ablation lint wheel
 install: $(STAMP)
 
 # PyTorch comes first and by its exact version, so that a build already chosen for this machine (CPU, CUDA) is kept.
@@ -26,6 +26,10 @@ test: $(STAMP)
 # A SLURM of one node for the length of the test; needs root and `apt-get install slurm-wlm munge`.
 test-slurm: $(STAMP)
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m slurm tests/cluster
+
+# The component sweep on generated videos and, where its folder is (CAMVID_ROOT, or data/camvid), on CamVid.
+ablation: $(STAMP)
+	HF_HUB_OFFLINE=1 $(BIN)/python experiments/table_ablation/make.py --workers $(WORKERS)
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -1,0 +1,92 @@
+"""The ablation table: `python experiments/table_ablation/make.py` runs the component sweep and writes README.md here.
+
+Generated videos always, CamVid where its folder is. What is finished is not computed again. `--only-tabulate` takes the
+run folders as they are.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from zsvss.tables import NO, YES, Run, markdown, origin, read_sweep_folder
+
+HERE = Path(__file__).parent
+SCORES = ("mIoU", "VC8", "VC16")
+GENERATED = ["--data.num_videos", "4", "--data.num_frames", "28", "--data.height", "96", "--data.width", "160"]
+
+
+def sweep(config: str, output: Path, workers: int, options: Sequence[str]) -> list[str]:
+    """Run the components on one data set; returns the command."""
+    command = ["-m", "zsvss.run", "sweep", "--config", config, "--sweep", "sweeps/components.yaml"]
+    command += ["--output", str(output), "--launcher", "local", "--workers", str(workers), *options]
+    subprocess.run([sys.executable, *command], check=False)  # the table says which cells failed
+    return command
+
+
+def table(datasets: dict[str, list[Run]]) -> str:
+    """Components in the columns, as the paper names them, then the scores on each data set."""
+    names = list(dict.fromkeys(run.name for runs in datasets.values() for run in runs))
+    parts = {run.name: run.parts for runs in datasets.values() for run in runs}
+    by_name = {dataset: {run.name: run for run in runs} for dataset, runs in datasets.items()}
+    components = list(next(iter(parts.values())))
+    header = [*components, *(f"{dataset} {score}" for dataset in datasets for score in SCORES), "overlay"]
+    rows = []
+    for name in names:
+        marks = [YES if parts[name][component] else NO for component in components]
+        found = [by_name[dataset].get(name) for dataset in datasets]
+        scores = [run.score(score) if run else "failed" for run in found for score in SCORES]
+        rows.append([*marks, *scores, f"`{name}`"])
+    return markdown(header, rows, text=("overlay",))
+
+
+def main() -> None:
+    """Run what is not finished, and write the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument("--runs", type=Path, default=Path("runs/ablation"), help="folder of the sweeps")
+    parser.add_argument("--camvid", type=Path, default=Path(os.environ.get("CAMVID_ROOT", "data/camvid")))
+    parser.add_argument("--camvid-frames", type=int, default=56, help="the first so many of CamVid val's 101")
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--only-tabulate", action="store_true", help="run nothing")
+    parser.add_argument("--output", type=Path, default=HERE / "README.md")
+    args = parser.parse_args()
+
+    folders = {"generated": args.runs / "procedural"}
+    has_camvid = (args.camvid / "val").is_dir()
+    if has_camvid:
+        folders["CamVid"] = args.runs / "camvid"
+    else:
+        print(f"no CamVid in {args.camvid}: left out; name its folder by --camvid or CAMVID_ROOT", flush=True)
+    if not args.only_tabulate:
+        sweep("procedural_embedded.yaml", folders["generated"], args.workers, GENERATED)
+        if has_camvid:
+            frames = ["--data.root", str(args.camvid), "--data.limit_frames", str(args.camvid_frames)]
+            sweep("camvid_embedded.yaml", folders["CamVid"], args.workers, frames)
+
+    datasets, missing = {}, []
+    for dataset, folder in folders.items():
+        datasets[dataset], failed = read_sweep_folder(folder)
+        missing += [f"{name} on {dataset}" for name in failed]
+    lines = [
+        "# Ablation of the components",
+        "",
+        "`make ablation` runs `configs/sweeps/components.yaml` and writes this page from the run folders. Scores in per",
+        "cent, of the tiny backbone that ships with the package, which say nothing about Stable Diffusion. Generated videos",
+        "are the first of the test split, at 96x160; of CamVid val it is the first frames, seen at 128x160.",
+        "",
+        table(datasets),
+        "",
+        *(line for runs in datasets.values() if runs for line in (origin(runs), "")),
+        *([] if has_camvid else ["CamVid was not at hand.", ""]),
+        *([f"Failed: {', '.join(missing)}.", ""] if missing else []),
+    ]
+    args.output.write_text("\n".join(lines).rstrip() + "\n")
+    print(args.output.read_text())
+
+
+if __name__ == "__main__":
+    main()
