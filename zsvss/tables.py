@@ -83,13 +83,9 @@ def read_sweep_folder(folder: Path) -> tuple[list[Run], list[str]]:
         cells = json.loads((folder / "sweep.json").read_text(encoding="utf-8"))["cells"]
     except (OSError, ValueError, KeyError) as error:
         raise ValueError(f"{folder} is no folder of `zsvss.run sweep`: {error}") from error
-    runs, missing = [], []
-    for cell in cells:
-        try:
-            runs.append(read_run(folder / cell["folder"], cell["name"]))
-        except ValueError:
-            missing.append(cell["name"])
-    return runs, missing
+    finished = [cell for cell in cells if (folder / cell["folder"] / "metrics.json").is_file()]
+    missing = [cell["name"] for cell in cells if cell not in finished]
+    return [read_run(folder / cell["folder"], cell["name"]) for cell in finished], missing
 
 
 def markdown(header: Sequence[str], rows: Sequence[Sequence[str]], text: Collection[str] = ()) -> str:
