@@ -34,6 +34,7 @@ from zsvss.config import explain, resolve_configs
 from zsvss.data.datamodule import VideoDataModule
 from zsvss.fingerprint import code_version
 from zsvss.logs import log_to_file, quiet_console
+from zsvss.memory import keep_freed_memory
 from zsvss.module import VideoSegmentation
 from zsvss.tracking import prepare_wandb
 
@@ -190,6 +191,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if arguments[0] in COMMANDS:
         return COMMANDS[arguments[0]](arguments[1:])
     quiet_console()
+    keep_freed_memory()
     import_components()
     try:
         return CommandLine(resolve_configs(arguments)).exit_code

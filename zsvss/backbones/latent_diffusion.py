@@ -16,6 +16,7 @@ from typing_extensions import Self, override
 
 from zsvss.backbones.base import Backbone, ClipNoise
 from zsvss.backbones.layout import NUM_UP_BLOCKS, blocks_with_attention, check_layout
+from zsvss.backbones.upsampling import merge_upsampling
 from zsvss.backbones.weights import WeightsSource
 
 PredictionType = Literal["epsilon", "v_prediction"]
@@ -122,6 +123,8 @@ class LatentDiffusion(Backbone):
         self.check()
         self.unet = self.source.load(getattr(diffusers, self.unet_class), "unet")
         self.vae = self.source.load(getattr(diffusers, self.vae_class), "vae")
+        for network in (self.unet, self.vae):
+            merge_upsampling(network)
         self.load_conditioner()
         self.set_schedule()
         self.requires_grad_(requires_grad=False)
