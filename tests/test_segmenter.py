@@ -150,7 +150,7 @@ def test_a_half_precision_default_does_not_change_distances():
 def test_seconds_of_every_stage_are_reported():
     segmenter = full_method()
     segmenter(striped_video()[0], generator=generator())
-    assert set(segmenter.timings) == {"encode", "record", "context", "refinement", "modulation"}
+    assert set(segmenter.timings) == {"encode", "record", "kmeans", "knn", "context", "refinement", "modulation"}
     assert all(seconds >= 0 for seconds in segmenter.timings.values())
 
 

@@ -14,6 +14,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from zsvss.stopwatch import measured
+
 MEMORY_BOUND = 256 * 2**20
 """Bytes that one temporary matrix may take."""
 
@@ -46,6 +48,7 @@ def check_num_clusters(num_clusters: int, num_points: int) -> None:
         )
 
 
+@measured("kmeans")
 def kmeans(
     points_Nc: Tensor,
     num_clusters: int,
@@ -232,6 +235,7 @@ def elect(votes_ML: Tensor, label_set_L: Tensor) -> Tensor:
     return label_set_L[(votes_ML * num_labels - rank_L).argmax(1)]  # no two scores are equal: argmax is well defined
 
 
+@measured("knn")
 def knn_classify(queries_Mc: Tensor, points_Nc: Tensor, labels_N: Tensor, num_neighbors: int = 4) -> Tensor:
     """Classify queries by a uniform vote of their nearest neighbours; ties go to the smallest label.
 

@@ -30,6 +30,7 @@ from zsvss.callbacks.progress import FrameProgressBar
 from zsvss.callbacks.results import ResultWriter, failure_rows, show
 from zsvss.callbacks.store import ResultStore
 from zsvss.callbacks.timing import StageTiming
+from zsvss.callbacks.tracking import WandbRecord
 from zsvss.config import explain, resolve_configs
 from zsvss.data.datamodule import VideoDataModule
 from zsvss.fingerprint import code_version
@@ -117,7 +118,7 @@ class CommandLine(LightningCLI):
         config = self.config[self.subcommand]
         config.output = config.output or str(Path("runs") / self._run_name())
         config.trainer.default_root_dir = config.output
-        prepare_wandb(config.trainer.get("logger"), config.output)
+        prepare_wandb(config.trainer.get("logger"), config.output, self.config_names)
 
     def instantiate_trainer(self, **kwargs: Any) -> Any:
         """Add what every run has: the CSV log, the clock, the progress bar."""
@@ -128,7 +129,7 @@ class CommandLine(LightningCLI):
         callbacks = [*(trainer.callbacks or []), StageTiming(output)]
         if trainer.enable_progress_bar is not False:
             callbacks.append(FrameProgressBar())
-        callbacks.append(ResultStore(self._settings()))
+        callbacks += [ResultStore(self._settings()), WandbRecord(self._settings())]
         built: Any = super().instantiate_trainer(
             logger=[CSVLogger(output, name="", version=""), *loggers], callbacks=callbacks, **kwargs
         )
@@ -214,7 +215,8 @@ def _full_disk(error: Exception) -> str | None:
 
 def _place(callback: Callback) -> int:
     """Order of callbacks: a video's images are written before its record, and a folder is checked before use."""
-    return 0 if isinstance(callback, PredictionWriter | MediaStore) else 1 if isinstance(callback, ResultStore) else 2
+    places: list[tuple[type[Callback], ...]] = [(PredictionWriter, MediaStore), (ResultStore,), (), (WandbRecord,)]
+    return next((place for place, types in enumerate(places) if isinstance(callback, types)), places.index(()))
 
 
 def import_components() -> None:

@@ -8,8 +8,6 @@ Shape legend: T frames of a clip, H W pixels at the frame's own size, n feature 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Literal, overload
 
 import torch
@@ -27,6 +25,7 @@ from zsvss.stages.modulation import LabelledClip, Modulation, NearestUpsampling
 from zsvss.stages.padding import margins_on, mirror
 from zsvss.stages.refinement import Refinement
 from zsvss.stages.trace import Trace
+from zsvss.stopwatch import Stopwatch
 
 
 class VideoSegmenter(nn.Module):
@@ -144,8 +143,9 @@ class VideoSegmenter(nn.Module):
         """
         generator = generator or torch.Generator().manual_seed(0)
         kept = Trace()
-        self.timings = {}
-        with self._timed("encode"):
+        watch = Stopwatch(self._clock)
+        self.timings = watch.seconds
+        with watch.measure("encode"):
             images_T3HW = mirror(self.to_images(frames_THW3, resized_THW3), (self.padding, self.padding))
             num_frames, _, height, width = images_T3HW.shape
             if self.memory is None:
@@ -155,7 +155,7 @@ class VideoSegmenter(nn.Module):
             kept.latents_Tcuv = with_smaller_batches(
                 self.backbone, lambda: self.backbone.encode(images_T3HW, clip_noise)
             )
-        with self._timed("record"):
+        with watch.measure("record"):
             condition = conditioning or self.backbone.condition(images_T3HW, kept.noise)
             noised_Tcuv = self.backbone.add_noise(kept.latents_Tcuv, kept.noise)
             kept.recording = with_smaller_batches(
@@ -163,10 +163,10 @@ class VideoSegmenter(nn.Module):
             )
             seen = FeaturePass(self.backbone, kept.recording, images_T3HW, self.padding)
             kept.features_Tnc, kept.grid = seen.read(self.features)
-        with self._timed("context"), full_precision(images_T3HW.device):
+        with watch.measure("context"), full_precision(images_T3HW.device):
             kept.coarse_Tn, memory = self._coarse_labels(kept.features_Tnc, kept.grid, generator, first_labels_HW, seen)
             kept.label_set_L = memory.label_set_L
-        with self._timed("refinement"), full_precision(images_T3HW.device):
+        with watch.measure("refinement"), full_precision(images_T3HW.device):
             kept.refined_Tn = kept.coarse_Tn
             if self.refinement is not None:
                 kept.correspondence_Tnc, grid = seen.read(self.refinement.features)
@@ -177,7 +177,7 @@ class VideoSegmenter(nn.Module):
             self.memory = self.context.update(kept.features_Tnc, kept.refined_Tn, memory)
         tokens = {"coarse": kept.coarse_Tn, "refined": kept.refined_Tn}
         self.token_labels = {stage: labels_Tn.unflatten(1, kept.grid) for stage, labels_Tn in tokens.items()}
-        with self._timed("modulation"):
+        with watch.measure("modulation"):
             labels_Thw = kept.refined_Tn.unflatten(1, kept.grid)
             used = slice(None if self.backbone.couples_frames else num_wanted)
             labelled = LabelledClip(
@@ -255,14 +255,8 @@ class VideoSegmenter(nn.Module):
         names_n = None if first_labels_HW is None else to_grid(first_labels_HW, grid).flatten()
         return self.context.start(features_Tnc, generator, names_n, grid, seen)
 
-    @contextmanager
-    def _timed(self, stage: str) -> Iterator[None]:
-        """Add the stage's seconds to :attr:`timings`; on a GPU, of finished work."""
-        start = self._clock()
-        yield
-        self.timings[stage] = self.timings.get(stage, 0.0) + self._clock() - start
-
     def _clock(self) -> float:
+        """Seconds; on a GPU, of finished work."""
         if self.backbone.device.type == "cuda":
             torch.cuda.synchronize(self.backbone.device)
         return time.perf_counter()

@@ -6,30 +6,39 @@ import logging
 import netrc
 import os
 import socket
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
 
 _log = logging.getLogger(__name__)
+_VARIABLES = {"project": "WANDB_PROJECT", "name": "WANDB_NAME", "group": "WANDB_RUN_GROUP", "tags": "WANDB_TAGS"}
 
 
-def prepare_wandb(loggers: Any, output: str) -> None:
-    """Set the mode and folder of the `WandbLogger` of a parsed config, if it has one.
+def prepare_wandb(loggers: Any, output: str, tags: Sequence[str] = ()) -> None:
+    """Set the mode, the folder and the names of the `WandbLogger` of a parsed config, if it has one.
 
-    ``WANDB_MODE`` and ``WANDB_DIR`` are left alone where they are set. Runs made offline are uploaded later by
-    ``wandb sync``.
+    What W&B's own variables (``WANDB_MODE``, ``WANDB_DIR``, ``WANDB_PROJECT``, ``WANDB_RUN_GROUP``, ``WANDB_TAGS``,
+    ``WANDB_NAME``) or the config say is left alone. Runs made offline are uploaded later by ``wandb sync``.
 
     Args:
         loggers: ``trainer.logger`` of the config.
-        output: run folder.
+        output: run folder; the run is named after it.
+        tags: the experiment, which the run is grouped by, and its overlays.
     """
     configs = [config for config in (loggers if isinstance(loggers, list) else [loggers]) if _is_wandb(config)]
     for config in configs:
         config.init_args.save_dir = os.environ.get("WANDB_DIR", output)
+        names = {"project": "zsvss", "name": Path(output).name, "group": tags[0] if tags else None, "tags": list(tags)}
+        for key, value in names.items():
+            if not config.init_args.get(key) and _VARIABLES[key] not in os.environ:
+                config.init_args[key] = value
     if configs and "WANDB_MODE" not in os.environ:
         reason = _why_offline()
         os.environ["WANDB_MODE"] = "offline" if reason else "online"
         if reason:
-            _log.info("W&B runs offline (%s); upload later with `wandb sync %s/wandb/offline-*`", reason, output)
+            folder = os.environ.get("WANDB_DIR", output)
+            _log.info("W&B runs offline (%s); upload later with `wandb sync %s/wandb/offline-*`", reason, folder)
 
 
 def _is_wandb(config: Any) -> bool:

@@ -1,13 +1,16 @@
-"""Where the time goes: seconds per frame of each stage."""
+"""Where time and memory go: seconds per frame of each stage, and the peaks of the process."""
 
 from __future__ import annotations
 
 import json
+import resource
+import sys
 import time
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_only
 
@@ -61,11 +64,21 @@ class StageTiming(Callback):
     on_predict_end = on_test_end
 
     def summary(self) -> dict[str, Any]:
-        """Frames, seconds in all, frames per second, and seconds per frame of each stage."""
+        """Frames, seconds in all, frames per second, and seconds per frame of each stage, peak memory."""
         num_frames = max(self._num_frames, 1)
         return {
             "num_frames": self._num_frames,
             "seconds": round(self._total, 3),
             "frames_per_second": round(self._num_frames / self._total, 3) if self._total else None,
             "seconds_per_frame": {stage: round(value / num_frames, 5) for stage, value in self._seconds.items()},
+            "peak_memory_mib": peak_memory(),
         }
+
+
+def peak_memory() -> dict[str, float]:
+    """Most memory that this process has had so far, in MiB: its own and, if it has one, on its GPU."""
+    kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if sys.platform == "darwin" else 1)
+    peaks = {"process": round(kilobytes / 1024, 1)}
+    if torch.cuda.is_available():
+        peaks["gpu"] = round(torch.cuda.max_memory_allocated() / 2**20, 1)
+    return peaks
