@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 from zsvss.data.video import FileVideo
+from zsvss.files import write_atomically
 from zsvss.fingerprint import decisive_settings, differences, digest, video_source
-from zsvss.records import RecordFolder, write_atomically
+from zsvss.records import RecordFolder
 
 FINGERPRINT = {"model.seed": 0, "weights": "ab"}
 DIGEST = digest(FINGERPRINT)

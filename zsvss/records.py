@@ -16,16 +16,15 @@ import hashlib
 import json
 import os
 import socket
-import uuid
 from collections.abc import Mapping
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import IO, Any
 from urllib.parse import quote
 
+from zsvss.files import TEMPORARY, write_atomically
 from zsvss.fingerprint import Fingerprint, differences, digest
 
-_TEMPORARY = ".tmp-"
 _LONGEST_NAME = 150
 
 
@@ -53,7 +52,7 @@ class RecordFolder:
         """
         self.videos.mkdir(parents=True, exist_ok=True)
         self._take_lock()
-        for leftover in [*self.folder.glob(f"{_TEMPORARY}*"), *self.videos.glob(f"{_TEMPORARY}*")]:
+        for leftover in [*self.folder.glob(f"{TEMPORARY}*"), *self.videos.glob(f"{TEMPORARY}*")]:
             leftover.unlink(missing_ok=True)
         path = self.folder / "run.json"
         if path.exists():
@@ -163,26 +162,6 @@ def file_stem(video: str) -> str:
     if len(name) > _LONGEST_NAME:
         name = f"{name[:_LONGEST_NAME]}-{hashlib.sha256(video.encode()).hexdigest()[:16]}"
     return name
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write a file so that it has the old content or the new one whenever the machine stops."""
-    temporary = path.with_name(f"{_TEMPORARY}{uuid.uuid4().hex}")
-    try:
-        with temporary.open("x", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)  # the rename itself
-    finally:
-        os.close(folder)
 
 
 def _read_record(path: Path, fingerprint_digest: str) -> dict[str, Any]:

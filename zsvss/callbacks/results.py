@@ -21,9 +21,9 @@ from lightning.pytorch.utilities import rank_zero_only
 from rich.console import Console
 from rich.table import Table
 
+from zsvss.files import write_atomically
 from zsvss.fingerprint import git_commit
 from zsvss.metrics import ClassRow, VideoResult, class_table, video_table
-from zsvss.records import write_atomically
 
 _log = logging.getLogger(__name__)
 _PACKAGES = ("zsvss", "torch", "lightning", "diffusers", "transformers", "torchmetrics")

@@ -33,9 +33,10 @@ import numpy.typing as npt
 import torch
 from PIL import Image
 
+from zsvss.files import write_atomically
 from zsvss.metrics.evaluation import resize_labels
 from zsvss.metrics.naming import rename_clusters
-from zsvss.records import file_stem, write_atomically
+from zsvss.records import file_stem
 from zsvss.viz.palette import VOID_ID, UInt8, palette, write_index_png
 
 Labels = npt.NDArray[np.int64]
