@@ -1,29 +1,31 @@
-"""Seven generated videos of uneven length in VSPW's layout, and whole runs over them in processes of their own."""
+"""Seven generated videos of uneven length in VSPW's layout, and the whole method over them in processes of its own."""
 
 from __future__ import annotations
 
 import importlib.util
 import json
-import os
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from warm_python import ROOT, Start, WarmPython, ranks
 
-ROOT = Path(__file__).parents[2]
-NUM_FRAMES = [3, 5, 7, 4, 8, 6, 2]
+from .killed_run import Moment
+
+KILLED_RUN = Path(__file__).with_name("killed_run.py")
+NUM_FRAMES = [2, 3, 4, 2, 3, 5, 2]
+NUM_CLIPS = sum(-(-num_frames // 2) for num_frames in NUM_FRAMES)
 CONFIG = """\
 model:
-  backbone: {{class_path: StableDiffusion, init_args: {{weights: {weights}}}}}
+  backbone: Embedded
   context: {{class_path: KNNSceneContext, init_args: {{num_clusters: 4, num_restarts: 1}}}}
-  modulation: null
-  windows: [2, 3]
+  input_size: [32, 64]
+  windows: [2, 3, 9]
 data:
   class_path: VSPW
-  init_args: {{root: {root}, clip_length: 3}}
+  init_args: {{root: {root}, clip_length: 2}}
 trainer: {{accelerator: cpu, devices: 1, enable_progress_bar: false}}
 predictions: {{in_test: true, video: false}}
 """
@@ -42,36 +44,34 @@ def load_export() -> Any:
 @pytest.fixture(scope="session")
 def vspw(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("vspw")
-    load_export().export("vspw", root, NUM_FRAMES, (64, 64))
+    load_export().export("vspw", root, NUM_FRAMES, (48, 80))
     return root
 
 
 @pytest.fixture(scope="session")
-def config(vspw: Path, tiny_weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def config(vspw: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("config") / "seven.yaml"
-    path.write_text(CONFIG.format(weights=tiny_weights, root=vspw))
+    path.write_text(CONFIG.format(root=vspw))
     return path
 
 
 @pytest.fixture(scope="session")
-def run(config: Path) -> Run:
-    """Run the config as a user does."""
+def run(config: Path, warm_python: WarmPython) -> Run:
+    """Run the config; returns what its first process says."""
 
-    def run(output: Path, *options: object, code: int = 0, script: tuple[object, ...] = ("-m", "zsvss.run"),
+    def run(output: Path, *options: object, code: int = 0, killed: tuple[str, Moment] | None = None,
             task: str = "test", processes: int = 1) -> subprocess.CompletedProcess[str]:  # fmt: skip
         devices = ["--trainer.devices", processes, "--trainer.strategy", "ddp"] if processes > 1 else []
-        command = [*script, task, "--config", config, "--output", output, *devices, *options]
-        done = subprocess.run(
-            [sys.executable, *map(str, command)],
-            cwd=output.parent,
-            env=os.environ | {"HF_HUB_OFFLINE": "1", "COLUMNS": "120", "PYTHONPATH": str(ROOT)},
-            capture_output=True,
-            text=True,
-            timeout=600,
-            check=False,
+        arguments = [task, "--config", config, "--output", output, *devices, *options]
+        before = None if killed is None else (str(KILLED_RUN), "arm", [killed[0], *killed[1]])
+        environments = ranks(processes) if processes > 1 else [{}]
+        done = warm_python.run(
+            *(Start([*map(str, arguments)], str(output.parent), before, environment) for environment in environments)
         )
-        assert done.returncode == code, done.stdout + done.stderr
-        return done
+        screens = "\n".join(process.stdout + process.stderr for process in done)
+        assert done[0].returncode == code, screens
+        assert not any(process.returncode for process in done[1:]), screens
+        return done[0]
 
     return run
 

@@ -10,21 +10,27 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
+from warm_python import Start, WarmPython
 
-from .conftest import NUM_FRAMES, Run, bits
+from .conftest import NUM_CLIPS, NUM_FRAMES, Run, bits
+from .killed_run import MOMENTS, Moment, draw
 
-KILLED = (Path(__file__).with_name("killed_run.py"),)
-MOMENTS = ("decoding", "clip", "record", "between", "end")
+# Another one in every run; set the variable to a seed that a failure has printed.
+KILL_SEED = int(os.environ.get("ZSVSS_KILL_SEED") or random.SystemRandom().randrange(1 << 32))
 
 
 def recorded(output: Path) -> dict[str, int]:
     """Records and when they were written."""
     return {path.name: path.stat().st_mtime_ns for path in (output / "records/test/videos").glob("*.json")}
+
+
+def report(output: Path) -> Start:
+    """Fold a run's records."""
+    return Start(["report", str(output)], str(output.parent))
 
 
 def test_numbers_are_those_of_a_loop_over_files(undisturbed: Path, vspw: Path) -> None:
@@ -50,6 +56,7 @@ def test_numbers_are_those_of_a_loop_over_files(undisturbed: Path, vspw: Path) -
                 scores[window].append(same_both.sum() / same_truth.sum())
 
     numbers = bits(undisturbed)["numbers"]
+    assert numbers["test/VC9"] is None, "all videos are shorter than that"
     truth_sum, hits = confusion.sum(1), confusion.diagonal()
     iou = hits[truth_sum > 0] / (truth_sum + confusion.sum(0) - hits)[truth_sum > 0]
     assert numbers["test/mIoU"] == pytest.approx(iou.mean(), rel=1e-12)
@@ -66,22 +73,24 @@ def test_numbers_are_those_of_a_loop_over_files(undisturbed: Path, vspw: Path) -
 
 @pytest.mark.parametrize("processes", [2, 3])
 def test_processes_change_no_bit(processes: int, undisturbed: Path, run: Run, tmp_path: Path) -> None:
-    run(tmp_path / "run", processes=processes)
+    done = run(tmp_path / "run", processes=processes)
+    assert done.stderr.count("VC9 is NaN") == 1
     assert bits(tmp_path / "run") == bits(undisturbed)
 
 
 @pytest.mark.parametrize("moment", MOMENTS)
 def test_killed_and_resumed_changes_no_bit(moment: str, undisturbed: Path, run: Run, tmp_path: Path) -> None:
     output = tmp_path / "run"
-    count = 5 if moment == "between" else random.Random(moment).randint(2, 13 if moment in ("decoding", "clip") else 6)
-    run(output, script=(*KILLED, moment, count), code=-signal.SIGKILL)
-    assert not (output / "metrics.json").exists()
+    when = draw(moment, KILL_SEED, len(NUM_FRAMES), NUM_CLIPS)
+    print(f"ZSVSS_KILL_SEED={KILL_SEED}: {moment}, {when}")
+    run(output, killed=(moment, when), code=-signal.SIGKILL)
+    assert (output / "metrics.json").exists() <= (moment == "end")
     before = recorded(output)
-    assert len(before) == {"record": count - 1, "between": count, "end": 7}.get(moment, len(before))
-    assert len(before) < 7 or moment == "end"
+    possible = {"record": {when.count - 1, when.count}, "between": {when.count}, "end": {7}}
+    assert len(before) in possible.get(moment, range(7))
 
-    # With three processes and two videos left, one process has nothing to do; at the end, none has.
-    processes = {"clip": 2, "between": 3, "end": 2}.get(moment, 1)
+    # Where fewer videos are left than processes, some have nothing to do; at the end, none has.
+    processes = {"decoding": 1, "clip": 2, "record": 1, "between": 3, "end": 2}[moment]
     resumed = run(output, processes=processes)
     after = recorded(output)
     assert len(after) == 7
@@ -94,6 +103,7 @@ def test_killed_and_resumed_changes_no_bit(moment: str, undisturbed: Path, run: 
 
 def test_killed_at_any_time_on_two_processes(undisturbed: Path, run: Run, config: Path, tmp_path: Path) -> None:
     """Both processes and their decoders die at a moment that nobody chose, after the first record."""
+    print(f"ZSVSS_KILL_SEED={KILL_SEED}")
     output = tmp_path / "run"
     command = ["-m", "zsvss.run", "test", "--config", config, "--output", output]
     command += ["--trainer.devices", 2, "--trainer.strategy", "ddp"]
@@ -105,7 +115,7 @@ def test_killed_at_any_time_on_two_processes(undisturbed: Path, run: Run, config
         deadline = time.monotonic() + 200
         while not recorded(output) and process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.01)
-        time.sleep(random.random() / 2)
+        time.sleep(random.Random(KILL_SEED).random() / 2)
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
     assert recorded(output), (tmp_path / "screen").read_text()
@@ -114,11 +124,11 @@ def test_killed_at_any_time_on_two_processes(undisturbed: Path, run: Run, config
 
 
 def test_a_corrupt_video_does_not_sink_the_run(
-    undisturbed: Path, vspw: Path, run: Run, config: Path, tmp_path: Path
+    undisturbed: Path, vspw: Path, run: Run, warm_python: WarmPython, tmp_path: Path
 ) -> None:
     broken = tmp_path / "vspw"
     subprocess.run(["cp", "-r", vspw, broken], check=True)
-    victim = sorted((broken / "data" / "video_004" / "origin").iterdir())[4]
+    victim = sorted((broken / "data" / "video_005" / "origin").iterdir())[3]
     whole = victim.read_bytes()
     victim.write_bytes(whole[:200])
     output = tmp_path / "run"
@@ -127,17 +137,17 @@ def test_a_corrupt_video_does_not_sink_the_run(
     metrics = json.loads((output / "metrics.json").read_text())
     assert metrics["numbers"]["test/num_videos"] == 6
     assert metrics["num_videos_expected"] == 7
-    assert list(metrics["failures"]) == ["video_004"]
-    assert str(victim.parent) in metrics["failures"]["video_004"]
+    assert list(metrics["failures"]) == ["video_005"]
+    assert str(victim.parent) in metrics["failures"]["video_005"]
     assert "ONLY 6 of 7 videos" in done.stdout
     assert "Failures" in done.stdout
-    assert "video_004" in done.stdout
+    assert "video_005" in done.stdout
     whole_run = bits(undisturbed)["records"]
-    assert bits(output)["records"] == {name: whole_run[name] for name in whole_run if name != "video_004"}
+    assert bits(output)["records"] == {name: whole_run[name] for name in whole_run if name != "video_005"}
 
-    report = subprocess.run([sys.executable, "-m", "zsvss.run", "report", output], capture_output=True, text=True)
-    assert report.returncode == 3, report.stderr
-    assert "ONLY 6 of 7 videos" in report.stdout
+    (folded,) = warm_python.run(report(output))
+    assert folded.returncode == 3, folded.stderr
+    assert "ONLY 6 of 7 videos" in folded.stdout
 
     # Repaired, it is tried again, and the others are not.
     victim.write_bytes(whole)
@@ -152,7 +162,10 @@ def test_a_corrupt_video_does_not_sink_the_run(
 def test_predict_goes_on_too(run: Run, tmp_path: Path) -> None:
     whole, output = tmp_path / "whole", tmp_path / "run"
     run(whole, task="predict")
-    run(output, task="predict", script=(*KILLED, "clip", 6), code=-signal.SIGKILL)
+    # Within the third of seven videos or later.
+    when = Moment(random.Random(KILL_SEED).randint(4, NUM_CLIPS), 0.5)
+    print(f"ZSVSS_KILL_SEED={KILL_SEED}: {when}")
+    run(output, task="predict", killed=("clip", when), code=-signal.SIGKILL)
     finished = sorted(path.stem for path in (output / "records/predict/videos").iterdir())
     assert finished
     resumed = run(output, task="predict")
@@ -190,7 +203,9 @@ def test_full_disk(undisturbed: Path, run: Run, tmp_path: Path) -> None:
         subprocess.run(["umount", disk], check=True)
 
 
-def test_folder_of_another_run(undisturbed: Path, run: Run, vspw: Path, tmp_path: Path) -> None:
+def test_folder_of_another_run(
+    undisturbed: Path, run: Run, vspw: Path, warm_python: WarmPython, tmp_path: Path
+) -> None:
     """Another run is refused, with what differs; a damaged record is computed again; the report needs no data."""
     output = tmp_path / "run"
     subprocess.run(["cp", "-rp", undisturbed, output], check=True)
@@ -205,8 +220,7 @@ def test_folder_of_another_run(undisturbed: Path, run: Run, vspw: Path, tmp_path
 
     damaged = output / "records/test/videos/video_002.json"
     damaged.write_bytes(damaged.read_bytes()[:-100])
-    report = [sys.executable, "-m", "zsvss.run", "report", output]
-    incomplete = subprocess.run(report, capture_output=True, text=True, check=False)
+    (incomplete,) = warm_python.run(report(output))
     assert incomplete.returncode == 3
     assert "video_002.json: damaged or half-written" in incomplete.stdout
     assert "not finished yet: video_002" in incomplete.stdout
@@ -219,26 +233,22 @@ def test_folder_of_another_run(undisturbed: Path, run: Run, vspw: Path, tmp_path
     assert bits(output) == bits(undisturbed)
 
     (output / "metrics.json").unlink()
-    offline = subprocess.run(report, capture_output=True, text=True, check=False)
+    (offline,) = warm_python.run(report(output))
     assert offline.returncode == 0, offline.stderr
     assert bits(output) == bits(undisturbed)
 
 
-def test_two_starts_at_once(undisturbed: Path, run: Run, config: Path, tmp_path: Path) -> None:
+def test_two_starts_at_once(undisturbed: Path, warm_python: WarmPython, config: Path, tmp_path: Path) -> None:
     """The second is refused while the first has the folder; the first does not notice."""
     output = tmp_path / "run"
-    command = [sys.executable, "-m", "zsvss.run", "test", "--config", str(config), "--output", str(output)]
-    starts = [
-        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path)
-        for _ in range(2)
-    ]
-    screens: list[Any] = [start.communicate(timeout=600) for start in starts]
-    codes = [start.returncode for start in starts]
+    start = Start(["test", "--config", str(config), "--output", str(output)], str(tmp_path))
+    done = warm_python.run(start, start)
+    codes = [process.returncode for process in done]
     # On a slow machine one may have ended before the other begins, which then has nothing left to do.
-    assert sorted(codes) in ([0, 1], [0, 0]), screens
-    for code, (_, errors) in zip(codes, screens, strict=True):
-        if code:
-            assert "is in use by process" in errors
-        elif codes == [0, 0]:
-            assert any("were finished by an earlier start" in errors for _, errors in screens)
+    assert sorted(codes) in ([0, 1], [0, 0]), done
+    for process in done:
+        if process.returncode:
+            assert "is in use by process" in process.stderr
+    if codes == [0, 0]:
+        assert any("were finished by an earlier start" in process.stderr for process in done)
     assert bits(output) == bits(undisturbed)

@@ -1,0 +1,117 @@
+"""Command lines as forks of a Python process that has imported the package.
+
+Importing PyTorch, Lightning and diffusers takes several times as long as what these tests run. Each start is still a
+process of its own, with its own screen and exit code, that can be killed; it shares nothing but what was imported.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import runpy
+import socket
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any, NamedTuple
+
+ROOT = Path(__file__).parents[1]
+
+
+class Start(NamedTuple):
+    """One process to start.
+
+    Attributes:
+        arguments: of ``python -m zsvss.run``.
+        folder: to run in.
+        before: a Python file, one of its functions and its arguments, to be called before.
+        environment: what differs from the tests' own.
+    """
+
+    arguments: list[str]
+    folder: str
+    before: tuple[str, str, list[Any]] | None = None
+    environment: dict[str, str] = {}  # noqa: RUF012  # a field of a NamedTuple, never changed
+
+
+class WarmPython:
+    """The process that has imported the package; `run` starts forks of it."""
+
+    def __init__(self) -> None:
+        self._server = subprocess.Popen(
+            [sys.executable, __file__],
+            env=os.environ | {"HF_HUB_OFFLINE": "1", "COLUMNS": "120", "PYTHONPATH": str(ROOT)},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def run(self, *starts: Start) -> list[subprocess.CompletedProcess[str]]:
+        """Start all at the same time and wait for all."""
+        assert self._server.stdin is not None
+        assert self._server.stdout is not None
+        with tempfile.TemporaryDirectory() as folder:
+            screens = [(f"{folder}/{number}.out", f"{folder}/{number}.err") for number in range(len(starts))]
+            self._server.stdin.write(json.dumps(list(zip(starts, screens, strict=True))) + "\n")
+            self._server.stdin.flush()
+            codes = json.loads(self._server.stdout.readline())
+            return [
+                subprocess.CompletedProcess(start.arguments, code, *(Path(path).read_text() for path in paths))
+                for start, code, paths in zip(starts, codes, screens, strict=True)
+            ]
+
+    def close(self) -> None:
+        """End the process."""
+        assert self._server.stdin is not None
+        self._server.stdin.close()
+        self._server.wait()
+
+
+def ranks(number: int) -> list[dict[str, str]]:
+    """Environment of each of several processes that belong together, as Lightning sets it for those it starts."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": str(number), "NODE_RANK": "0"}
+    return [shared | {"LOCAL_RANK": str(rank)} for rank in range(number)]
+
+
+def fork(start: Start, screen: tuple[str, str]) -> None:
+    """Be the process that was asked for."""
+    for number, path in enumerate(screen, start=1):
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT)
+        os.dup2(handle, number)
+        os.close(handle)
+    os.chdir(start.folder)
+    os.environ.update(start.environment)
+    sys.argv = ["zsvss", *start.arguments]
+    from zsvss.run import main
+
+    if start.before is not None:
+        path, function, arguments = start.before
+        runpy.run_path(path)[function](*arguments)
+    sys.exit(main(start.arguments))
+
+
+def serve() -> None:
+    """Import, then start what each line of the input asks for."""
+    from diffusers import AutoencoderKL, UNet2DConditionModel  # noqa: F401
+
+    from zsvss.run import import_components
+
+    import_components()
+    context = multiprocessing.get_context("fork")
+    for line in sys.stdin:
+        asked = [(Start(*start), screen) for start, screen in json.loads(line)]
+        processes = [context.Process(target=fork, args=one) for one in asked]
+        for process in processes:
+            process.start()
+        for process in processes:
+            process.join()
+        print(json.dumps([process.exitcode for process in processes]), flush=True)
+
+
+if __name__ == "__main__":
+    serve()
