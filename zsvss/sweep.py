@@ -39,6 +39,7 @@ INCOMPLETE = 3
 """Exit code if a cell failed or lacks videos."""
 
 _TEXT = ("cell", "naming")
+_DAY = 60 * 24
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -60,7 +61,7 @@ def main(arguments: Sequence[str]) -> int:
         action="append",
         default=[],
         metavar="KEY=VALUE",
-        help="of each worker's job, as submitit names it: partition=gpu, gpus_per_node=1, timeout_min=600",
+        help="of each worker's job, as submitit names it: partition=gpu, gpus_per_node=1, timeout_min=600 (a day)",
     )
     options, rest = parser.parse_known_args(arguments)
     if options.workers < 1 or (options.workers > 1 and options.launcher is None):
@@ -207,12 +208,13 @@ def launch(cells: Sequence[Cell], start: str, logs: Path, launcher: str, workers
     num_gpus = torch.cuda.device_count() if launcher == "local" else 0
     jobs = []
     for number in range(min(workers, len(cells))):
-        # Without limit on this machine; each worker has a GPU of its own as far as they go.
-        here: dict[str, Any] = {"timeout_min": 60 * 24 * 365, "gpus_per_node": int(num_gpus > 0)}
+        # submitit's own limit is minutes. On this machine each worker has a GPU of its own as far as they go.
+        limit = _DAY if launcher == "slurm" else 365 * _DAY
+        settings: dict[str, Any] = {"timeout_min": limit, "gpus_per_node": int(num_gpus > 0)} | slurm
         if num_gpus:
-            here["local_visible_gpus"] = [number % num_gpus]
+            settings["local_visible_gpus"] = [number % num_gpus]
         try:
-            executor.update_parameters(name="zsvss-sweep", **(here if launcher == "local" else slurm))
+            executor.update_parameters(name="zsvss-sweep", **settings)
         except NameError as error:
             raise ValueError(f"--slurm: {error}") from error
         jobs.append(executor.submit(work, cells, start))

@@ -17,7 +17,7 @@ from zsvss.tables import NO, YES, Run, markdown, origin, read_sweep_folder
 
 HERE = Path(__file__).parent
 SCORES = ("mIoU", "VC8", "VC16")
-GENERATED = ["--data.num_videos", "4", "--data.num_frames", "28", "--data.height", "96", "--data.width", "160"]
+SMALL = ["--data.height", "96", "--data.width", "160"]
 
 
 def sweep(config: str, output: Path, workers: int, options: Sequence[str]) -> list[str]:
@@ -49,7 +49,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--runs", type=Path, default=Path("runs/ablation"), help="folder of the sweeps")
     parser.add_argument("--camvid", type=Path, default=Path(os.environ.get("CAMVID_ROOT", "data/camvid")))
-    parser.add_argument("--camvid-frames", type=int, default=56, help="the first so many of CamVid val's 101")
+    parser.add_argument("--videos", type=int, default=2, help="generated videos; every other one is hard")
+    parser.add_argument("--frames", type=int, default=20, help="of each video; CamVid val has 101")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--only-tabulate", action="store_true", help="run nothing")
     parser.add_argument("--output", type=Path, default=HERE / "README.md")
@@ -62,9 +63,10 @@ def main() -> None:
     else:
         print(f"no CamVid in {args.camvid}: left out; name its folder by --camvid or CAMVID_ROOT", flush=True)
     if not args.only_tabulate:
-        sweep("procedural_embedded.yaml", folders["generated"], args.workers, GENERATED)
+        videos = ["--data.num_videos", str(args.videos), "--data.num_frames", str(args.frames), *SMALL]
+        sweep("procedural_embedded.yaml", folders["generated"], args.workers, videos)
         if has_camvid:
-            frames = ["--data.root", str(args.camvid), "--data.limit_frames", str(args.camvid_frames)]
+            frames = ["--data.root", str(args.camvid), "--data.limit_frames", str(args.frames)]
             sweep("camvid_embedded.yaml", folders["CamVid"], args.workers, frames)
 
     datasets, missing = {}, []

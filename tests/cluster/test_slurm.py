@@ -79,3 +79,27 @@ def test_another_run_is_refused(slurm: dict[str, str], config: Path, tmp_path: P
     code, screen = submit(slurm, config, output, "--model.seed", 1)
     assert code != 0
     assert "model.seed: 0 there, 1 here" in screen
+
+
+def test_sweep_in_two_jobs(slurm: dict[str, str], config: Path, tmp_path: Path) -> None:
+    (tmp_path / "cells.yaml").write_text(
+        "method: grid\nparameters: {config: {values: [ablations/full.yaml, ablations/no_refinement.yaml]}}\n"
+    )
+    command = ["sweep", "--config", config, "--sweep", "cells.yaml", "--output", "sweep", "--data.limit_videos", 2]
+    jobs = ["--launcher", "slurm", "--workers", 2, "--slurm", "timeout_min=10", "--slurm", "cpus_per_task=1"]
+    done = subprocess.run(
+        [sys.executable, "-m", "zsvss.run", *map(str, [*command, *jobs])],
+        env=slurm | {"PYTHONPATH": str(ROOT)},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.startswith("2 workers (")
+    for name in ("full", "no_refinement"):
+        assert f"{name}: mIoU" in done.stdout
+        (run,) = (tmp_path / "sweep").glob(f"{name}-*")
+        assert '"test/num_videos": 2' in (run / "metrics.json").read_text()
+    assert len(list((tmp_path / "sweep" / "jobs").glob("*_result.pkl"))) == 2
