@@ -26,5 +26,5 @@ def test_frames_that_are_predicted_twice_count_once() -> None:
     bar = FrameProgressBar()
     bar.disable()
     for clip in plan:
-        bar._advance(None, clip)
+        bar.on_clip_end(SimpleNamespace(testing=True), None, {}, clip)
     assert bar._num_done == 7

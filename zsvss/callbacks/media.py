@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor
 
+from zsvss.callbacks.clips import ClipCallback
 from zsvss.data.clip import Clip
 from zsvss.data.video import Video
 from zsvss.viz.media import MediaWriter, VideoMedia, chosen_videos, media_folder
 
 
-class MediaStore(Callback):
+class MediaStore(ClipCallback):
     """Keeps frames, ground truth and the labels after each stage of a few videos in ``<run folder>/media``.
 
     `zsvss.viz.media` documents the files and reads them back. Must come before `ResultStore` in the list of callbacks,
@@ -58,29 +60,21 @@ class MediaStore(Callback):
             return media.num_frames == min(video.num_frames, self.num_frames)
         return False
 
-    def on_test_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Clip,
-        batch_idx: int,
-        dataloader_idx: int = 0,
+    def on_clip_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Mapping[str, Tensor], clip: Clip
     ) -> None:
         """Write the clip's final frames, if its video is chosen."""
-        if batch.is_first:
+        if clip.is_first:
             self._discard()
-            if batch.video in self._chosen:
-                facts = _facts(trainer, pl_module, batch)
-                self._open = MediaWriter(media_folder(self._root, self._task, batch.video), facts, self.max_side)
+            if clip.video in self._chosen:
+                facts = _facts(trainer, pl_module, clip)
+                self._open = MediaWriter(media_folder(self._root, self._task, clip.video), facts, self.max_side)
         if self._open is None:
             return
-        self._write(self._open, trainer, batch, outputs)
-        if batch.is_last:
+        self._write(self._open, trainer, clip, outputs)
+        if clip.is_last:
             self._open.finish(_names(trainer, pl_module))
             self._open = None
-
-    on_predict_batch_end = on_test_batch_end
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Remove what was written of a video that was cut short."""

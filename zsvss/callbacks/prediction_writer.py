@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from fractions import Fraction
@@ -18,9 +18,10 @@ from typing import Any
 import av
 import numpy as np
 import numpy.typing as npt
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
+from zsvss.callbacks.clips import ClipCallback
 from zsvss.data.clip import Clip
 from zsvss.viz.overlay import overlay
 from zsvss.viz.palette import VOID_ID, palette, write_index_png
@@ -30,7 +31,7 @@ Labels = npt.NDArray[np.integer[Any]]
 _CLIPS_AHEAD = 2
 
 
-class PredictionWriter(Callback):
+class PredictionWriter(ClipCallback):
     """Writes the final frames of every clip below ``<folder>/<video>/``; memory does not grow with the pixels.
 
     A thread writes while the next clips are computed; at the end of a video everything of it is on disk.
@@ -71,48 +72,31 @@ class PredictionWriter(Callback):
         """Choose the folder."""
         self.folder = self.folder or Path(trainer.default_root_dir) / "predictions"
 
-    def on_predict_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Clip,
-        batch_idx: int,
-        dataloader_idx: int = 0,
+    def on_clip_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Mapping[str, Tensor], clip: Clip
     ) -> None:
-        """Write the clip's final frames."""
-        if self._open is None or batch.is_first:
+        """Write the clip's final frames, in ``test`` if wanted."""
+        if trainer.testing and not self.in_test:
+            return
+        if self._open is None or clip.is_first:
             self._close()
             assert self.folder is not None
             self._open = VideoPredictions(
-                self.folder / safe_folder(batch.video),
-                batch.video,
+                self.folder / safe_folder(clip.video),
+                clip.video,
                 masks=self.masks,
                 video=self.video,
-                fps=self.fps or source_fps(trainer, batch.video) or 15.0,
+                fps=self.fps or source_fps(trainer, clip.video) or 15.0,
                 alpha=self.alpha,
                 colors=_colors(trainer),
             )
         labels_THW: Tensor = outputs["labels"]
-        frames_THW3 = batch.frames_THW3[: batch.num_final]
+        frames_THW3 = clip.frames_THW3[: clip.num_final]
         arrays = frames_THW3.cpu().numpy(), labels_THW.cpu().numpy()
         self._wait(leave=_CLIPS_AHEAD)
-        self._pending.append(self._thread.submit(self._open.write, *arrays, batch.frame_names[: batch.num_final]))
-        if batch.is_last:
+        self._pending.append(self._thread.submit(self._open.write, *arrays, clip.frame_names[: clip.num_final]))
+        if clip.is_last:
             self._close()
-
-    def on_test_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Clip,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """Write the clip's final frames if wanted."""
-        if self.in_test:
-            self.on_predict_batch_end(trainer, pl_module, outputs, batch, batch_idx, dataloader_idx)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Finish a video that was cut short."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
@@ -10,11 +11,13 @@ from lightning.pytorch.callbacks import RichProgressBar
 from lightning.pytorch.callbacks.progress.rich_progress import CustomBarColumn
 from rich.progress import ProgressColumn, Task, TextColumn
 from rich.text import Text
+from torch import Tensor
 
+from zsvss.callbacks.clips import ClipCallback
 from zsvss.data.clip import Clip
 
 
-class FrameProgressBar(RichProgressBar):
+class FrameProgressBar(ClipCallback, RichProgressBar):
     """Lightning's Rich bar, counting the frames that are done instead of batches."""
 
     def __init__(self) -> None:
@@ -55,29 +58,14 @@ class FrameProgressBar(RichProgressBar):
         super().on_predict_batch_start(trainer, pl_module, batch, batch_idx, dataloader_idx)
         self._describe(self.predict_progress_bar_id, batch)
 
-    def on_test_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Clip,
-        batch_idx: int,
-        dataloader_idx: int = 0,
+    def on_clip_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Mapping[str, Tensor], clip: Clip
     ) -> None:
         """Count the clip's final frames."""
-        self._advance(self.test_progress_bar_id, batch)
-
-    def on_predict_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Clip,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """Count the clip's final frames."""
-        self._advance(self.predict_progress_bar_id, batch)
+        self._num_done += clip.num_final
+        task_id = self.test_progress_bar_id if trainer.testing else self.predict_progress_bar_id
+        if not self.is_disabled and task_id is not None:
+            self._update(task_id, self._num_done)
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Stop before the results are printed."""
@@ -92,11 +80,6 @@ class FrameProgressBar(RichProgressBar):
     def _describe(self, task_id: Any, clip: Clip) -> None:
         if self.progress is not None and task_id is not None:
             self.progress.update(task_id, description=clip.video)
-
-    def _advance(self, task_id: Any, clip: Clip) -> None:
-        self._num_done += clip.num_final
-        if not self.is_disabled and task_id is not None:
-            self._update(task_id, self._num_done)
 
 
 class _SpeedColumn(ProgressColumn):

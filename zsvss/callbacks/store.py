@@ -8,9 +8,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
+from torch import Tensor
 
 from zsvss.backbones.base import Backbone
+from zsvss.callbacks.clips import ClipCallback
 from zsvss.callbacks.media import media_store
 from zsvss.callbacks.prediction_writer import PredictionWriter, safe_folder
 from zsvss.callbacks.results import run_facts
@@ -23,7 +25,7 @@ from zsvss.records import RecordFolder
 _log = logging.getLogger(__name__)
 
 
-class ResultStore(Callback):
+class ResultStore(ClipCallback):
     """Records every finished video in ``<run folder>/records/<task>``, and leaves out those recorded already.
 
     A video that cannot be read does not stop the run: it is recorded with its error, and tried again by the next
@@ -71,34 +73,19 @@ class ResultStore(Callback):
         module: Any = pl_module
         module.results += self._stored
 
-    def on_test_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Clip,
-        batch_idx: int,
-        dataloader_idx: int = 0,
+    def on_clip_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Mapping[str, Tensor], clip: Clip
     ) -> None:
         """Record the video if this was its last clip."""
-        if batch.is_last:
+        if not clip.is_last:
+            return
+        content: dict[str, Any] = {"num_frames": clip.video_length}
+        if trainer.testing:
             module: Any = pl_module
             result: VideoResult = module.results[-1]
-            assert result.name == batch.video
-            self._write(batch, {"result": result.to_dict()})
-
-    def on_predict_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Clip,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """Record the video if this was its last clip."""
-        if batch.is_last:
-            self._write(batch, {"num_frames": batch.video_length})
+            assert result.name == clip.video
+            content = {"result": result.to_dict()}
+        self._write(clip, content)
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Record the failures."""

@@ -7,17 +7,20 @@ import resource
 import sys
 import time
 from collections import defaultdict
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_only
+from torch import Tensor
 
+from zsvss.callbacks.clips import ClipCallback
 from zsvss.data.clip import Clip
 
 
-class StageTiming(Callback):
+class StageTiming(ClipCallback):
     """Adds up the segmenter's time per stage and writes it to ``timing.json`` (of this process) in the run folder.
 
     Args:
@@ -34,18 +37,12 @@ class StageTiming(Callback):
         """Start the clock."""
         self._start = time.perf_counter()
 
-    def on_test_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Clip,
-        batch_idx: int,
-        dataloader_idx: int = 0,
+    def on_clip_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Mapping[str, Tensor], clip: Clip
     ) -> None:
         """Add the clip's times."""
         # Frames that an overlapping clip predicts again are paid for twice and counted once.
-        self._num_frames += batch.num_final
+        self._num_frames += clip.num_final
         timings: dict[str, float] = pl_module.segmenter.timings  # type: ignore[union-attr, assignment]
         for stage, seconds in timings.items():
             self._seconds[stage] += seconds
@@ -60,7 +57,6 @@ class StageTiming(Callback):
         (self.output / "timing.json").write_text(json.dumps(self.summary(), indent=2) + "\n")
 
     on_predict_start = on_test_start
-    on_predict_batch_end = on_test_batch_end
     on_predict_end = on_test_end
 
     def summary(self) -> dict[str, Any]:

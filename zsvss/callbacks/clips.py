@@ -1,0 +1,35 @@
+"""Lightning's hooks as this package uses them: a batch is a clip, and ``test`` and ``predict`` are alike."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor
+
+from zsvss.data.clip import Clip
+
+
+class ClipCallback(Callback):
+    """A callback that is told of every clip."""
+
+    def on_clip_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Mapping[str, Tensor], clip: Clip
+    ) -> None:
+        """Do something with what the module's step returned for a clip; ``trainer.testing`` tells test from predict."""
+        raise NotImplementedError
+
+    def on_test_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Clip,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Call `on_clip_end`."""
+        self.on_clip_end(trainer, pl_module, outputs, batch)
+
+    on_predict_batch_end = on_test_batch_end
