@@ -36,12 +36,12 @@ def close(ours, expected):
 
 
 @pytest.fixture(params=KINDS, ids=lambda kind: kind.__name__)
-def make(request, weights_of):
+def make(request, settings_of):
     """Load the backbone under test with some settings."""
+    own = next(settings_of[kind] for kind in request.param.__mro__ if kind in settings_of)
 
     def make(**settings):
-        folder = weights_of[request.param.unet_class]
-        return request.param.from_pretrained(str(folder), **{"first_step": 23, **settings})
+        return request.param.from_pretrained(**{"first_step": 23, **own, **settings})
 
     return make
 
@@ -92,7 +92,7 @@ def every_key(backbone):
 
 
 def test_there_are_backbones_to_test():
-    assert {"StableDiffusion", "StableVideoDiffusion", "Embedded"} <= {kind.__name__ for kind in KINDS}
+    assert {"StableDiffusion", "StableVideoDiffusion", "Embedded", "EmbeddedVideo"} <= {kind.__name__ for kind in KINDS}
 
 
 @torch.inference_mode()

@@ -118,11 +118,8 @@ class LatentDiffusion(Backbone):
     def load(self) -> None:
         if self._loaded:
             return
-        import diffusers
-
         self.check()
-        self.unet = self.source.load(getattr(diffusers, self.unet_class), "unet")
-        self.vae = self.source.load(getattr(diffusers, self.vae_class), "vae")
+        self.load_networks()
         for network in (self.unet, self.vae):
             merge_upsampling(network)
         self.load_conditioner()
@@ -130,6 +127,13 @@ class LatentDiffusion(Backbone):
         self.requires_grad_(requires_grad=False)
         self.eval()
         self._loaded = True
+
+    def load_networks(self) -> None:
+        """Set ``unet`` and ``vae``."""
+        import diffusers
+
+        self.unet = self.source.load(getattr(diffusers, self.unet_class), "unet")
+        self.vae = self.source.load(getattr(diffusers, self.vae_class), "vae")
 
     @override
     def fingerprint(self) -> str:
