@@ -15,7 +15,7 @@ import multiprocessing
 import os
 import platform
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +29,7 @@ from torch import Tensor
 from zsvss.backbones.base import ClipNoise, Conditioning, FeatureKey, Recording
 from zsvss.backbones.embedded import Embedded
 from zsvss.data.clip import Clip
+from zsvss.data.datamodule import VideoDataModule
 from zsvss.data.loader import ClipLoader
 from zsvss.data.procedural import PROCEDURAL, ProceduralVideos
 from zsvss.metrics import FirstFrameNaming, HungarianNaming, VideoEvaluator, VideoResult, fold_results
@@ -80,10 +81,17 @@ SYSTEMS = [
 
 
 class OnePassAClip:
-    """A backbone whose feature pass is shared by all systems: the last clip's latents and recording are remembered."""
+    """A backbone whose feature pass is shared by all systems: the last clip's latents and recording are remembered.
 
-    def __init__(self, backbone: Embedded) -> None:
+    Args:
+        backbone: that does the work.
+        keys: what any of the systems asks for; beside it, what the paper's stages do.
+    """
+
+    def __init__(self, backbone: Embedded, keys: Collection[FeatureKey] = ()) -> None:
         self.backbone = backbone
+        paper = (AttentionFeatures(), CorrespondenceRefinement().features)
+        self.keys = {*keys, *(key for features in paper for key in features.keys(backbone))}
         self.remembered: dict[str, Any] = {}
 
     def __getattr__(self, name: str) -> Any:
@@ -98,20 +106,19 @@ class OnePassAClip:
     def record(self, noised_Tchw: Tensor, conditioning: Conditioning, keys: Sequence[FeatureKey]) -> Recording:
         """Recording of the clip, made once with all features that any system asks for."""
         if "recording" not in self.remembered:
-            every = {*AttentionFeatures().keys(self.backbone), *CorrespondenceRefinement().features.keys(self.backbone)}
-            self.remembered["recording"] = self.backbone.record(noised_Tchw, conditioning, {*keys, *every})
+            self.remembered["recording"] = self.backbone.record(noised_Tchw, conditioning, {*keys, *self.keys})
         return self.remembered["recording"]
 
 
-def build_backbones() -> dict[str, OnePassAClip]:
-    """The embedded backbone, and the same with a U-Net as it was before training."""
+def build_backbones(keys: Callable[[Embedded], Collection[FeatureKey]] = lambda _: ()) -> dict[str, OnePassAClip]:
+    """The embedded backbone, and the same with a U-Net as it was before training; ``keys`` as in `OnePassAClip`."""
     trained, untrained = Embedded(), Embedded()
     trained.load()
     untrained.load()
     with torch.random.fork_rng():
         torch.manual_seed(0)
         untrained.unet = UNet2DConditionModel.from_config(untrained.unet.config).eval().requires_grad_(False)
-    return {"trained": OnePassAClip(trained.eval()), "untrained": OnePassAClip(untrained.eval())}
+    return {name: OnePassAClip(b.eval(), keys(b)) for name, b in (("trained", trained), ("untrained", untrained))}
 
 
 def build_segmenter(system: System, backbones: dict[str, OnePassAClip]) -> VideoSegmenter:
@@ -155,7 +162,7 @@ def score_video(number: int, rows: Sequence[tuple[System, str]], args: argparse.
     ]
 
 
-def clips_of(data: ProceduralVideos) -> Iterator[Clip]:
+def clips_of(data: VideoDataModule) -> Iterator[Clip]:
     """All clips, rendered in this process."""
     return iter(ClipLoader(data.plan(data.videos()), num_workers=0))
 
