@@ -21,6 +21,7 @@ import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
+from diffusers import UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor
 from lightning import LightningModule, Trainer, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint
@@ -90,15 +91,15 @@ class Crops(Dataset[Tensor]):
 class VideoDenoiser(nn.Module):
     """The inflated U-Net and its null context; what is averaged and exported."""
 
-    def __init__(self, backbone: Embedded) -> None:
+    def __init__(self, image_unet: UNet2DConditionModel, context_1kd: Tensor) -> None:
         super().__init__()
-        self.unet = inflated(backbone.unet)
+        self.unet = inflated(image_unet)
         self.unet.set_attn_processor(AttnProcessor())  # on a CPU its backward pass is faster than flash attention's
         self.unet.requires_grad_(False)
         trained = added_tensors(self.unet)
         for name, parameter in self.unet.named_parameters():
             parameter.requires_grad_(name in trained)
-        self.register_buffer("context_1kd", backbone.context_Gmc[1:].clone())
+        self.register_buffer("context_1kd", context_1kd.clone())
 
     def forward(self, latents_BTchw: Tensor, noise_BTchw: Tensor, sigma_B: Tensor, keep_B: Tensor) -> Tensor:
         """Prediction of v `BTchw`; where `keep_B` is 0, context and conditioning latent are all zeros."""
@@ -216,12 +217,13 @@ def main() -> None:
     seed_everything(args.seed)
     backbone = Embedded(num_steps=1000, first_step=0)
     backbone.load()
-    network, last = VideoDenoiser(backbone), args.work / "video" / "last.ckpt"
+    image_unet = backbone.source.load(UNet2DConditionModel, "unet")
+    network, last = VideoDenoiser(image_unet, backbone.context_Gmc[1:]), args.work / "video" / "last.ckpt"
     training = VideoTraining(network, args.learning_rate)
     if not args.export_only:
         if not last.exists():
             sigmas = backbone.sigmas[-2::-1]  # ascending, without the 0 behind the last step
-            error = fit_time_embedding(network.unet, backbone.unet, sigmas)
+            error = fit_time_embedding(network.unet, image_unet, sigmas)
             print(f"time embedding fitted, {error:.4f} of its variance left", flush=True)
             training.average.update_parameters(network)
             export_video(network, args.work / "inflated")

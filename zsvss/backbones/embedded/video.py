@@ -101,6 +101,9 @@ def inflated(image_unet: Any) -> Any:
 
     Returns:
         A :class:`diffusers.UNetSpatioTemporalConditionModel` in float32.
+
+    Raises:
+        ValueError: if the image network lacks a layer that the video network has.
     """
     from diffusers import UNetSpatioTemporalConditionModel
 
@@ -130,16 +133,22 @@ def inflated(image_unet: Any) -> Any:
             state[name] = torch.cat([image[name], torch.zeros_like(image[name])], 1)
         elif source is not None:
             state[name] = source.view(tensor.shape)  # some image networks have 1x1 convolutions for linear layers
-        else:
+        elif _is_added(name):
             state[name] = torch.zeros_like(tensor) if _ends_a_branch(name) else tensor
+        else:
+            raise ValueError(f"the image network has no {name!r}, which a video network of its config needs.")
     unet.load_state_dict(state)
     return unet
 
 
 def added_tensors(unet: Any) -> Mapping[str, Tensor]:
     """Tensors of a video network that are not the image network's: layers over time and the time embeddings."""
-    parts = ("temporal", "time_pos_embed", "time_mixer", "time_embedding", "add_embedding", "conv_in")
-    return {name: tensor for name, tensor in unet.state_dict().items() if any(part in name for part in parts)}
+    return {name: tensor for name, tensor in unet.state_dict().items() if _is_added(name)}
+
+
+def _is_added(name: str) -> bool:
+    parts = ("temporal", "time_pos_embed", "time_mixer", "time_embedding", "add_embedding", "conv_in.")
+    return any(part in name for part in parts)
 
 
 def _ends_a_branch(name: str) -> bool:
