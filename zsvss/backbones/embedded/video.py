@@ -37,27 +37,27 @@ class EmbeddedVideo(StableVideoDiffusion):
     vae_class = "AutoencoderKL"
 
     def __init__(self, weights: str, *, image_weights: str | None = None, **settings: Any) -> None:
-        super().__init__(weights, **settings)
-        self.image_source = WeightsSource(image_weights or str(Path(__file__).parent))
+        super().__init__(image_weights or str(Path(__file__).parent), **settings)
+        self.added_source = WeightsSource(weights)
 
     @override
     def check(self) -> None:
-        check_layout(self.image_source.config("unet"), "UNet2DConditionModel", f"{self.image_source.name}/unet")
+        check_layout(self.source.config("unet"), "UNet2DConditionModel", f"{self.source.name}/unet")
         for part in ("unet", "vae"):
-            self.image_source.check(part)
+            self.source.check(part)
         self._added()
 
     @override
     def load_networks(self) -> None:
         from diffusers import AutoencoderKL, UNet2DConditionModel
 
-        self.unet = inflated(self.image_source.load(UNet2DConditionModel, "unet"))
-        self.vae = self.image_source.load(AutoencoderKL, "vae")
+        self.unet = inflated(self.source.load(UNet2DConditionModel, "unet"))
+        self.vae = self.source.load(AutoencoderKL, "vae")
         added, wanted = self._added(), added_tensors(self.unet)
         if {name: tensor.shape for name, tensor in added.items()} != {n: t.shape for n, t in wanted.items()}:
             differing = sorted(n for n in {*added, *wanted} if n not in added or n not in wanted)
             raise ValueError(
-                f"{self.source.name}/{ADDED_WEIGHTS} does not belong to {self.image_source.name}/unet: tensors differ, "
+                f"{self.added_source.name}/{ADDED_WEIGHTS} does not belong to {self.source.name}/unet: tensors differ, "
                 f"such as {(differing or sorted(wanted))[0]!r}."
             )
         self.unet.load_state_dict(added, strict=False)
@@ -65,11 +65,11 @@ class EmbeddedVideo(StableVideoDiffusion):
     @override
     def load_conditioner(self) -> None:
         self.image_encoder = None
-        self.register_buffer("context_1mc", self.image_source.tensors("context.safetensors")["cond"], persistent=False)
+        self.register_buffer("context_1mc", self.source.tensors("context.safetensors")["cond"], persistent=False)
 
     @override
     def fingerprint(self) -> str:
-        image = self.image_source.fingerprint(("unet", "vae"))
+        image = self.source.fingerprint(("unet", "vae"))
         digest = hashlib.sha256(image.encode())
         for name, tensor in sorted(self._added().items()):
             digest.update(name.encode() + tensor.numpy().tobytes())
@@ -81,10 +81,10 @@ class EmbeddedVideo(StableVideoDiffusion):
         return images
 
     def _added(self) -> dict[str, Tensor]:
-        added = self.source.tensors(ADDED_WEIGHTS)
+        added = self.added_source.tensors(ADDED_WEIGHTS)
         if not added:
             raise FileNotFoundError(
-                f"backbone.weights = {self.source.name!r} has no {ADDED_WEIGHTS}; train it by "
+                f"backbone.weights = {self.added_source.name!r} has no {ADDED_WEIGHTS}; train it by "
                 "experiments/embedded_backbone/train_video.py."
             )
         return added
