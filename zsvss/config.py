@@ -92,6 +92,14 @@ def explain(message: str, options: Iterable[str], slots: Mapping[str, type]) -> 
         return f"{where}{class_path} needs {required}; give it by " + " ".join(
             f"--{key}.{name} VALUE" for name in (required or "").split(", ")
         )
+    value = re.search(
+        r"Problem with given class_path '[^']+':\s+Parser key \"([^\"]+)\":\s+Expected an? (.+?)\. Got value: (.+)",
+        message,
+    )
+    if value:
+        option, wanted, found = value.groups()
+        allowed = re.sub(r"<class '(\w+)'>", r"\1", wanted.replace("typing.Literal", "one of "))
+        return f"{where.removesuffix(': ')}.{option} is {found.strip()!r}; allowed: {allowed}"
     if option := _found(r"does not accept option '([^']+)'", message) or _found(r"Key '([^']+)' is not exp", message):
         return f"unknown config key {option!r}.{did_you_mean(option, options)}"
     if option := _found(r"unrecognized arguments: (.+)", message):
@@ -101,6 +109,13 @@ def explain(message: str, options: Iterable[str], slots: Mapping[str, type]) -> 
         keys = re.sub(r"\b(test|predict)\.", "", required)
         return f"missing: {keys}; give it in a config (--config FILE) or by --{keys.split(', ')[0]} VALUE"
     return message
+
+
+def refusal(message: str) -> str:
+    """What a constructor said, without what jsonargparse wraps around it; other messages as they are."""
+    pattern = r"any of the Union subtypes.*?Errors:\n  - (.+?)\n  - Expected a <class 'NoneType'>"
+    wrapped = re.search(pattern, message, re.DOTALL)
+    return wrapped.group(1) if wrapped else message
 
 
 def _found(pattern: str, message: str) -> str | None:

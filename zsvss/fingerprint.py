@@ -29,7 +29,9 @@ _NOT_DECISIVE = {
 }
 
 
-def run_fingerprint(task: str, settings: Mapping[str, Any], backbone: Backbone, precision: str) -> Fingerprint:
+def run_fingerprint(
+    task: str, settings: Mapping[str, Any], backbone: Backbone, precision: str, device: str
+) -> Fingerprint:
     """Everything that decides the numbers of a run, but for the videos themselves (see `video_source`).
 
     Args:
@@ -37,11 +39,13 @@ def run_fingerprint(task: str, settings: Mapping[str, Any], backbone: Backbone, 
         settings: the resolved config.
         backbone: whose weights to hash.
         precision: of the run's arithmetic.
+        device: kind of device that it runs on, such as ``cuda``; another kind gives other last bits.
     """
     return {
         "task": task,
         **decisive_settings(settings),
         "precision": precision,
+        "device": device,
         "weights": backbone.fingerprint(),
         **code_version(),
     }

@@ -25,11 +25,21 @@ def patient_group() -> distributed.ProcessGroup | None:
 
 
 def gather(item: _T, group: distributed.ProcessGroup | None = None) -> list[_T]:
-    """What each process has, in the order of their ranks; on one process just its own. A collective operation."""
+    """What each process has, in the order of their ranks; on one process just its own. A collective operation.
+
+    Raises:
+        ConnectionError: another process has died.
+    """
     if not is_distributed():
         return [item]
     items = [item] * distributed.get_world_size(group)
-    distributed.all_gather_object(items, item, group)
+    try:
+        distributed.all_gather_object(items, item, group)
+    except RuntimeError as error:
+        raise ConnectionError(
+            f"process {distributed.get_rank()} waited in vain for the others, one of which has ended; its messages say "
+            "why. Finished videos are recorded: start the same command again"
+        ) from error
     return items
 
 

@@ -31,7 +31,7 @@ from zsvss.callbacks.results import ResultWriter, failure_rows, show
 from zsvss.callbacks.store import ResultStore
 from zsvss.callbacks.timing import StageTiming
 from zsvss.callbacks.tracking import WandbRecord
-from zsvss.config import explain, resolve_configs
+from zsvss.config import explain, refusal, resolve_configs
 from zsvss.data.datamodule import VideoDataModule
 from zsvss.fingerprint import code_version
 from zsvss.logs import log_to_file, quiet_console
@@ -200,7 +200,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _log.debug("the run stopped", exc_info=True)
         if os.environ.get("ZSVSS_TRACEBACK"):
             raise
-        fail(_full_disk(error) or str(error), 1)
+        fail(_full_disk(error) or refusal(str(error)), 1)
 
 
 def _full_disk(error: Exception) -> str | None:

@@ -2,6 +2,7 @@
 
 import json
 import multiprocessing
+import os
 import sys
 import time
 from datetime import timedelta
@@ -70,6 +71,17 @@ def patience(rank):
     return gather(f"of {rank}", group)
 
 
+def bereaved(rank, world_size):
+    """What the others are told where the last process dies instead of coming to the gather."""
+    group = patient_group()
+    if rank == world_size - 1:
+        os._exit(0)
+    try:
+        gather(rank, group)
+    except ConnectionError as error:
+        return str(error)
+
+
 def run(rank, world_size, folder):
     torch.set_num_threads(1)
     distributed.init_process_group(
@@ -87,7 +99,7 @@ def run(rank, world_size, folder):
     scores["gathered"] = patience(rank)
     scores["world_size"] = distributed.get_world_size()
     (folder / f"{rank}.json").write_text(json.dumps(scores))
-    distributed.destroy_process_group()
+    (folder / f"bereaved-{rank}").write_text(bereaved(rank, world_size))
 
 
 def main():

@@ -40,6 +40,8 @@ def test_any_number_of_processes_gives_the_bits_of_one(world_size, worker, one_p
     nothing = worker.nothing_anywhere()
     assert set(nothing.values()) == {"nan"}
     assert "nan" not in one_process.values()
+    for rank in range(world_size - 1):
+        assert f"process {rank} waited in vain" in (tmp_path / f"bereaved-{rank}").read_text()
     for rank in range(world_size):
         scores = json.loads((tmp_path / f"{rank}.json").read_text())
         assert scores.pop("world_size") == world_size

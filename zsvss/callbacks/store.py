@@ -113,7 +113,8 @@ class ResultStore(ClipCallback):
         if type(backbone).fingerprint is Backbone.fingerprint:
             backbone.load()  # hashes what is in memory
         backbone.check()
-        fingerprint = run_fingerprint(task, self.settings, backbone, str(trainer.precision))
+        device = trainer.strategy.root_device.type
+        fingerprint = run_fingerprint(task, self.settings, backbone, str(trainer.precision), device)
         records.open(fingerprint, run_facts(trainer, module))
         found, damaged = records.read()
         for name, reason in damaged.items():
