@@ -27,9 +27,10 @@ test: $(STAMP)
 test-slurm: $(STAMP)
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m slurm tests/cluster
 
-# The component sweep on generated videos and, where its folder is (CAMVID_ROOT, or data/camvid), on CamVid.
+# The component sweep on generated videos and, where its folder is (CAMVID_ROOT, or data/camvid), on CamVid. More of it:
+# make ablation ABLATION="--videos 20 --frames 42"
 ablation: $(STAMP)
-	HF_HUB_OFFLINE=1 $(BIN)/python experiments/table_ablation/make.py --workers $(WORKERS)
+	HF_HUB_OFFLINE=1 $(BIN)/python experiments/table_ablation/make.py $(ABLATION)
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

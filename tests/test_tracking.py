@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import struct
 import sys
 import zlib
@@ -187,3 +188,19 @@ def test_names_that_the_user_has_given_stay(monkeypatch: pytest.MonkeyPatch) -> 
     assert prepared(group="paper", name="a").group == "paper"
     monkeypatch.delenv("WANDB_PROJECT")
     assert prepared().project == "zsvss"
+
+
+def test_a_server_that_does_not_answer_is_not_waited_for(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("WANDB_MODE", "")  # so that it is restored
+    monkeypatch.delenv("WANDB_MODE")
+    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))  # taken, but nobody listens
+        monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{closed.getsockname()[1]}")
+        logger = Namespace(class_path="lightning.pytorch.loggers.WandbLogger", init_args=Namespace())
+        with caplog.at_level("INFO", "zsvss.tracking"):
+            prepare_wandb(logger, "runs/demo-1")
+    assert os.environ["WANDB_MODE"] == "offline"
+    assert "127.0.0.1 cannot be reached" in caplog.text
