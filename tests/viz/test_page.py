@@ -1,0 +1,93 @@
+"""The page without a browser: that it holds everything, and nothing from elsewhere."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from synthetic_run import NUM_FRAMES, TAXONOMY, VIDEOS, ground_truth, prediction, write_run
+
+from zsvss.viz.browser import browser_videos
+from zsvss.viz.page import page_data, render_page
+from zsvss.viz.runs import Run, read_run
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Run]:
+    folder = tmp_path_factory.mktemp("runs")
+    return [read_run(write_run(folder / name, lag)) for name, lag in (("exact", 0), ("late", 2))]
+
+
+def unpacked(packed: dict[str, Any]) -> np.ndarray:
+    data = np.frombuffer(zlib.decompress(base64.b64decode(packed["data"])), dtype=np.uint8)
+    return np.cumsum(data.reshape(-1, packed["height"], packed["width"]), axis=0, dtype=np.uint8)
+
+
+def test_browser_holds_the_maps_exactly(runs: list[Run]) -> None:
+    videos = browser_videos(runs, max_side=320, max_frames=100)
+    assert [video["name"] for video in videos] == sorted(VIDEOS)
+    video = videos[0]
+    names = np.array([label["name"] for label in video["labels"]] + [""] * 256)
+    classes = np.array(TAXONOMY.classes)
+    truth_THW = np.stack([ground_truth(frame) for frame in range(NUM_FRAMES)])
+    expected = np.where(truth_THW == 255, "", classes[truth_THW % 3])
+    np.testing.assert_array_equal(names[unpacked(video["truth"])], expected)
+    for run, lag in (("0", 0), ("1", 2)):
+        final_THW = np.stack([prediction(frame, lag) for frame in range(NUM_FRAMES)])
+        np.testing.assert_array_equal(names[unpacked(video["runs"][run]["final"])], classes[final_THW])
+        cells_Thw = unpacked(video["runs"][run]["coarse"])
+        np.testing.assert_array_equal(names[cells_Thw], classes[final_THW[:, ::8, ::8]])
+    colors = {label["name"]: tuple(label["color"]) for label in video["labels"]}
+    assert colors == dict(zip(TAXONOMY.classes, TAXONOMY.palette, strict=True))
+    assert base64.b64decode(video["frames"][0]).startswith(b"\xff\xd8\xff")
+
+
+def test_large_videos_are_made_small(runs: list[Run]) -> None:
+    video = browser_videos(runs, max_side=32, max_frames=3)[0]
+    assert (video["height"], video["width"], len(video["frames"])) == (24, 32, 3)
+    assert unpacked(video["truth"]).shape == unpacked(video["runs"]["1"]["final"]).shape == (3, 24, 32)
+    assert unpacked(video["runs"]["0"]["coarse"]).shape == (3, 6, 8), "the tokens stay"
+
+
+def test_page_needs_nothing_else(runs: list[Run]) -> None:
+    page = render_page(runs)
+    own = re.sub(r"<script>.*?</script>", "", page, flags=re.DOTALL)
+    assert "http" not in own.replace("http-equiv", "")
+    assert "default-src 'none'" in page
+    assert re.findall(r"<(?:link|script|img)[^>]*(?:src|href)=\"([^\"]*)", own) == ["data:,"]
+    assert len(page) < 2_000_000
+
+
+def test_page_shows_numbers_and_names(runs: list[Run]) -> None:
+    page = render_page(runs)
+    for run in runs:
+        assert f"{100 * run.scores['mIoU']:.2f}" in page
+        assert f'data-name="{run.name}"' in page
+    assert "uses the first frame&#39;s ground truth inside the method" in page
+    assert "Handmade &lt;b&gt;" in page, "what a run says of itself is text"
+    assert "Handmade <b>" not in page
+    (stored,) = re.findall(r'<script type="application/json" id="data">(.*?)</script>', page, flags=re.DOTALL)
+    data = json.loads(stored)
+    assert data == page_data(runs, 320, 100)
+    assert list(data["runs"][0]["timing"]) == ["encode", "record", "context", "refinement", "modulation"]
+    late = np.array(data["runs"][1]["confusion"])
+    assert late[:, 2].sum() == sum(int(result.confusion.sum()) for result in runs[1].results)
+
+
+def test_incomplete_and_unlike_runs_are_marked(tmp_path: Path, runs: list[Run]) -> None:
+    other = read_run(write_run(tmp_path / "half", unfinished=True, media=False, consistency="complete"))
+    page = render_page([*runs, other])
+    assert "half: 1 of 2 videos are missing" in page
+    assert "different consistency protocols" in page
+
+
+def test_page_without_media(tmp_path: Path) -> None:
+    page = render_page([read_run(write_run(tmp_path / "blind", media=False))])
+    assert "The runs keep no frames and labels" in page
+    assert 'id="slider"' not in page

@@ -1,0 +1,105 @@
+"""The report as one self-contained HTML page: templates by Jinja, charts by Vega-Lite, no network.
+
+``templates/`` holds the page, its style and its script; the script draws from the plain values of `page_data`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from datetime import datetime, timezone
+from typing import Any
+
+import jinja2
+import vl_convert
+from markupsafe import Markup
+
+from zsvss.metrics import class_table, total_confusion, video_table
+from zsvss.viz.browser import browser_videos
+from zsvss.viz.runs import Run, comparability
+from zsvss.viz.tables import ablation_table, common_scores, result_table
+
+_TITLES = {
+    "fwIoU": "frequency-weighted IoU",
+    "mIoU": "mean IoU over all labelled pixels",
+    "mIoU_video_mean": "mean of the videos' own mIoUs",
+    "pixel_accuracy": "share of the labelled pixels that are right",
+}
+_STAGE_TITLES = {
+    "encode": "encode",
+    "record": "feature pass",
+    "context": "scene context",
+    "refinement": "refinement",
+    "modulation": "modulation",
+}
+
+
+def render_page(runs: Sequence[Run], *, max_side: int = 320, max_frames: int = 100) -> str:
+    """The page.
+
+    Args:
+        runs: to show; differences are to the first, until the reader chooses another.
+        max_side: longest side of the video browser's images.
+        max_frames: of a video at most the first so many.
+    """
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("zsvss.viz"), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True
+    )
+    environment.policies["json.dumps_kwargs"] = {"allow_nan": False}  # and in our order, not sorted
+    source = jinja2.PackageLoader("zsvss.viz").get_source
+    return environment.get_template("report.html").render(
+        runs=runs,
+        scores=common_scores(runs),
+        titles=_TITLES,
+        warnings=[*comparability(runs), *_incomplete(runs)],
+        ablation=ablation_table(runs),
+        results=result_table(runs),
+        data=page_data(runs, max_side, max_frames),
+        made=datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
+        style=Markup(source(environment, "report.css")[0]),
+        script=Markup(source(environment, "report.js")[0]),
+        library=Markup(vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;").replace("</script", "<\\/script")),
+    )
+
+
+def page_data(runs: Sequence[Run], max_side: int, max_frames: int) -> dict[str, Any]:
+    """What the script draws, as plain values; null where nothing qualifies."""
+    return {
+        "runs": [_run_data(run) for run in runs],
+        "scores": common_scores(runs),
+        "stages": _STAGE_TITLES,
+        "videos": browser_videos(runs, max_side, max_frames),
+    }
+
+
+def _run_data(run: Run) -> dict[str, Any]:
+    classes = class_table(run.results, run.facts["classes"])
+    confusion = total_confusion(run.results)
+    cells = confusion.nonzero()
+    counts = confusion[cells[:, 0], cells[:, 1]]
+    return {
+        "name": run.name,
+        "scores": _plain(run.scores),
+        "classes": [_plain(asdict(row)) for row in classes if row.num_ground_truth or row.num_predicted],
+        "class_names": run.facts["classes"],
+        "videos": [_plain(row) for row in video_table(run.results)],
+        "confusion": [[*cell, count] for cell, count in zip(cells.tolist(), counts.tolist(), strict=True)],
+        "timing": dict(run.timing),
+    }
+
+
+def _plain(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: None if isinstance(value, float) and math.isnan(value) else value for key, value in row.items()}
+
+
+def _incomplete(runs: Sequence[Run]) -> list[str]:
+    """What is missing in the numbers of each run."""
+    said = []
+    for run in runs:
+        failures, unfinished = run.summary["failures"], run.summary["unfinished"]
+        if unfinished:
+            expected = run.summary["num_videos_expected"]
+            said.append(f"{run.name}: {len(unfinished)} of {expected} videos are missing; its numbers leave them out.")
+        said += [f"{run.name}: {video} could not be read: {reason}" for video, reason in failures.items()]
+    return said

@@ -1,0 +1,151 @@
+"""Tables of runs for papers, as Markdown and LaTeX: the results, and the ablation with a column for each component."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from zsvss.viz.runs import COMPONENTS, Run, best, differing_settings
+
+_LATEX = {
+    **{character: f"\\{character}" for character in "&%$#_{}"},
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "\\": r"\textbackslash{}",
+}
+_MD_ALIGNMENT = {"text": "---", "switch": ":-:", "score": "--:"}
+_LATEX_ALIGNMENT = {"text": "l", "switch": "c", "score": "r"}
+_ALWAYS = ("context", "refinement", "modulation")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A cell of a table: text, a switch, or a score of 0..1 (NaN: nothing qualifies)."""
+
+    value: str | bool | float
+    is_best: bool = False
+
+    @property
+    def kind(self) -> str:
+        """``text``, ``switch`` or ``score``."""
+        return {str: "text", bool: "switch"}.get(type(self.value), "score")
+
+    def __str__(self) -> str:
+        """As people read it; scores in per cent."""
+        if isinstance(self.value, bool):
+            return "✓" if self.value else "–"
+        if isinstance(self.value, str):
+            return self.value
+        return "–" if math.isnan(self.value) else f"{100 * self.value:.1f}"
+
+
+@dataclass(frozen=True)
+class ScoreTable:
+    """A table; the cells of a column are of one kind."""
+
+    columns: Sequence[str]
+    rows: Sequence[Sequence[Cell]]
+
+    def markdown(self) -> str:
+        """As a Markdown table."""
+        alignment = [_MD_ALIGNMENT[cell.kind] for cell in self.rows[0]]
+        lines = [
+            [_md(column) for column in self.columns],
+            alignment,
+            *([_md_cell(cell) for cell in row] for row in self.rows),
+        ]
+        return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+
+    def latex(self) -> str:
+        """As a LaTeX ``tabular`` that needs the packages booktabs and amssymb."""
+        alignment = "".join(_LATEX_ALIGNMENT[cell.kind] for cell in self.rows[0])
+        lines = [
+            rf"\begin{{tabular}}{{{alignment}}}",
+            r"\toprule",
+            " & ".join(latex(column) for column in self.columns) + r" \\",
+            r"\midrule",
+            *(" & ".join(_latex_cell(cell) for cell in row) + r" \\" for row in self.rows),
+            r"\bottomrule",
+            r"\end{tabular}",
+        ]
+        return "\n".join(lines) + "\n"
+
+
+def ablation_table(runs: Sequence[Run]) -> ScoreTable:
+    """The paper's layout: a column for each component, and mIoU and video consistency behind them.
+
+    Blending and injection have columns where some run switches them off; other settings that differ stand in words.
+    """
+    told = [key for key in COMPONENTS if key in _ALWAYS or any(_is_off(run, key) for run in runs)]
+    differing = differing_settings(runs)
+    has_others = any(differing)
+    scores = [name for name in common_scores(runs) if name == "mIoU" or name.startswith(("VC", "self_consistency"))]
+    winners = {name: best([run.scores[name] for run in runs]) for name in scores}
+    columns = ["Run", *(COMPONENTS[key] for key in told), *(["Other settings"] if has_others else []), *scores]
+    rows = [
+        [
+            Cell(run.name),
+            *(Cell(run.components[key]) for key in told),
+            *([Cell(", ".join(others))] if has_others else []),
+            *(_score(run, name, winners[name], len(runs)) for name in scores),
+        ]
+        for run, others in zip(runs, differing, strict=True)
+    ]
+    return ScoreTable(columns, rows)
+
+
+def result_table(runs: Sequence[Run]) -> ScoreTable:
+    """One row a run with all scores and, behind the first run, the differences to it."""
+    names = common_scores(runs)
+    winners = {name: best([run.scores[name] for run in runs]) for name in names}
+    differences = [f"Δ {name}" for name in names[:1]] if len(runs) > 1 else []
+    rows = []
+    for run in runs:
+        change = run.scores[names[0]] - runs[0].scores[names[0]]
+        shown = "" if run is runs[0] else "–" if math.isnan(change) else f"{100 * change:+.1f}"
+        rows.append(
+            [
+                Cell(run.name),
+                Cell(str(run.summary["naming"]["name"])),
+                *(_score(run, name, winners[name], len(runs)) for name in names),
+                *([Cell(shown)] if differences else []),
+            ]
+        )
+    return ScoreTable(["Run", "Naming", *names, *differences], rows)
+
+
+def common_scores(runs: Sequence[Run]) -> list[str]:
+    """Names of the scores that all runs have."""
+    return [name for name in runs[0].scores if all(name in run.scores for run in runs)]
+
+
+def latex(text: str) -> str:
+    r"""Text with LaTeX's special characters escaped.
+
+    >>> latex("first_frame 5%")
+    'first\\_frame 5\\%'
+    """
+    return "".join(_LATEX.get(character, character) for character in text).replace("Δ", r"$\Delta$")
+
+
+def _is_off(run: Run, key: str) -> bool:
+    return run.components[key.partition(".")[0]] and not run.components[key]
+
+
+def _score(run: Run, name: str, winner: float, num_runs: int) -> Cell:
+    return Cell(run.scores[name], is_best=num_runs > 1 and run.scores[name] == winner)
+
+
+def _md(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
+def _md_cell(cell: Cell) -> str:
+    return f"**{cell}**" if cell.is_best else _md(str(cell))
+
+
+def _latex_cell(cell: Cell) -> str:
+    if isinstance(cell.value, bool):
+        return r"\checkmark" if cell.value else ""
+    return rf"\textbf{{{cell}}}" if cell.is_best else latex(str(cell)).replace("–", "--")
