@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from zsvss.callbacks.results import show_results, write_results
-from zsvss.records import write_atomically
+from zsvss.files import write_atomically
 from zsvss.viz.runs import Run, find_runs, read_run
 from zsvss.viz.tables import ablation_table, result_table
 

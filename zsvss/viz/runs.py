@@ -27,6 +27,9 @@ COMPONENTS = {
 }
 """Parts of the method that an ablation switches off, by the key of `Run.settings`, in the order of the method."""
 
+# What runs in place of a component that is switched off, where a config names it.
+_STAND_INS = {"context": "PerFrameClustering", "modulation": "NearestUpsampling"}
+
 
 @dataclass(frozen=True)
 class Run:
@@ -57,7 +60,9 @@ class Run:
     @property
     def components(self) -> dict[str, bool]:
         """Whether each of `COMPONENTS` is switched on."""
-        on = {key: bool(self.settings.get(key, True)) for key in COMPONENTS}
+        on = {
+            key: plain(self.settings.get(key, True)) not in ("none", "off", _STAND_INS.get(key)) for key in COMPONENTS
+        }
         return {key: on[key] and on[key.partition(".")[0]] for key in COMPONENTS}
 
     @property
@@ -139,7 +144,7 @@ def differing_settings(runs: Sequence[Run]) -> list[list[str]]:
     A part that is switched off in some run is left out with everything below it: it has a column of its own.
     """
     keys = sorted({key for run in runs for key in run.settings})
-    off = {key for run in runs for key in COMPONENTS if run.settings.get(key, True) is None}
+    off = {key for run in runs for key in COMPONENTS if "." not in key and not run.components[key]}
 
     def is_told(key: str) -> bool:
         values = {json.dumps(run.settings.get(key)) for run in runs}

@@ -1,0 +1,88 @@
+"""`zsvss.run report` as it is typed, over run folders made by hand and one that a test run left behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from synthetic_run import write_run
+
+from zsvss.run import main
+
+
+def test_writes_page_and_tables(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    runs = [write_run(tmp_path / name, lag) for name, lag in (("exact", 0), ("late", 1))]
+    page = tmp_path / "pages" / "both.html"
+    assert main(["report", *map(str, runs), "--output", str(page), "--names", "ours", "baseline"]) == 0
+    assert str(page) in capsys.readouterr().out
+    assert 'data-name="baseline"' in page.read_text()
+    assert "| ours | ✓ | ✓ | ✓ | **100.0** |" in page.with_suffix(".md").read_text()
+    assert "naming first_frame: uses the first frame's ground truth" in page.with_suffix(".md").read_text()
+    assert page.with_suffix(".tex").read_text().count(r"\begin{tabular}") == 2
+    assert json.loads((runs[1] / "metrics.json").read_text())["numbers"]["test/num_videos"] == 2
+
+
+def test_numbers_over_some_videos_are_told_by_the_exit_code(tmp_path: Path) -> None:
+    runs = [write_run(tmp_path / "whole", media=False), write_run(tmp_path / "half", media=False, unfinished=True)]
+    assert main(["report", *map(str, runs)]) == 3
+    assert (tmp_path / "whole" / "report.html").is_file()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nothing"], "nothing holds no results of a test run, nor folders that do"),
+        (["run", "--names", "a", "b"], "--names has a, b; give 1 different names, for run"),
+        (["run", "--max-side", "3"], "--max-side is 3"),
+    ],
+)
+def test_mistakes(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str],
+    message: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_run(tmp_path / "run", media=False)
+    assert main(["report", *arguments]) == 1
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "run" / "report.html").exists()
+
+
+def test_damaged_media(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = write_run(tmp_path / "run")
+    (folder / "media" / "test" / "south" / "video.json").write_text("{")
+    assert main(["report", str(folder)]) == 1
+    assert "south/video.json is missing or damaged; delete" in capsys.readouterr().err
+
+
+def test_report_of_a_real_run(tiny_weights: Path, tmp_path: Path) -> None:
+    config = tmp_path / "tiny.yaml"
+    config.write_text(f"""\
+model:
+  backbone: {{class_path: StableDiffusion, init_args: {{weights: {tiny_weights}}}}}
+  context: {{class_path: KNNSceneContext, init_args: {{num_clusters: 4, num_restarts: 1}}}}
+  modulation: null
+  naming: HungarianNaming
+  windows: [2]
+data:
+  class_path: ProceduralVideos
+  init_args: {{num_videos: 1, num_frames: 4, height: 64, width: 64, clip_length: 3}}
+trainer: {{accelerator: cpu, devices: 1}}
+""")
+    command = [sys.executable, "-m", "zsvss.run", "test", "--config", "tiny.yaml", "--output", "run"]
+    environment = os.environ | {"HF_HUB_OFFLINE": "1"}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert main(["report", str(tmp_path / "run")]) == 0
+    page = (tmp_path / "run" / "report.html").read_text()
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert f"{100 * metrics['numbers']['test/mIoU']:.2f}" in page
+    assert "2000000_normal" in page
+    assert '"frame_names": ["00000", "00001", "00002", "00003"]' in page
+    assert "| run | ✓ | ✓ | – |" in (tmp_path / "run" / "report.md").read_text()
