@@ -48,6 +48,8 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "sweep": sweep.main,
 }
 
+_DESCRIPTION = f"Zero-shot video semantic segmentation. Further commands, each with its --help: {', '.join(COMMANDS)}."
+
 # Exit code of a run that ended although some videos could not be read.
 FAILURES = 3
 
@@ -90,7 +92,7 @@ class CommandLine(LightningCLI):
             args=list(arguments),
             trainer_defaults=_TRAINER_DEFAULTS,
             parser_class=_Parser,
-            parser_kwargs={"parser_mode": "omegaconf", "description": "Zero-shot video semantic segmentation."},
+            parser_kwargs={"parser_mode": "omegaconf", "description": _DESCRIPTION},
             save_config_kwargs={"overwrite": True},
             seed_everything_default=False,
             auto_configure_optimizers=False,
