@@ -46,7 +46,9 @@ class ToyBackbone(Backbone):
     def add_noise(self, latents_Tchw: Tensor, noise: ClipNoise) -> Tensor:
         return latents_Tchw + 1e-3 * noise.diffusion_Tchw
 
-    def record(self, noised_Tchw: Tensor, conditioning: Conditioning, keys: Collection[FeatureKey]) -> Recording:
+    def record(
+        self, noised_Tchw: Tensor, conditioning: Conditioning, keys: Collection[FeatureKey], **_options
+    ) -> Recording:
         recording = Recording(noised_Tchw, conditioning, latents=dict.fromkeys(self.steps, noised_Tchw))
         pooled = functional.avg_pool2d(noised_Tchw, 2)
         features = torch.cat([pooled, 0.3 * functional.avg_pool2d(pooled, 3, 1, 1)], 1).flatten(2).transpose(1, 2)
@@ -55,7 +57,7 @@ class ToyBackbone(Backbone):
             recording.grids[key.block] = (pooled.shape[-2], pooled.shape[-1])
         return recording
 
-    def denoise(self, x_Bchw, step, recording, frames_B, offset_Bn=None, *, inject=True) -> Tensor:
+    def denoise(self, x_Bchw, step, recording, frames_B, offset_Bn=None, **_options) -> Tensor:
         assert len(x_Bchw) <= self.max_rows or self.couples_frames
         self.rows.append(frames_B.tolist())
         if offset_Bn is None:

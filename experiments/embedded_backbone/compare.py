@@ -103,7 +103,9 @@ class OnePassAClip:
             self.remembered["latents"] = self.backbone.encode(images_T3HW, noise)
         return self.remembered["latents"]
 
-    def record(self, noised_Tchw: Tensor, conditioning: Conditioning, keys: Sequence[FeatureKey]) -> Recording:
+    def record(
+        self, noised_Tchw: Tensor, conditioning: Conditioning, keys: Sequence[FeatureKey], **_options: bool
+    ) -> Recording:
         """Recording of the clip, made once with all features that any system asks for."""
         if "recording" not in self.remembered:
             self.remembered["recording"] = self.backbone.record(noised_Tchw, conditioning, {*keys, *self.keys})

@@ -133,11 +133,11 @@ class SmallMemory(ToyBackbone):
         super().__init__(max_rows=64)
         self.fits, self.failed = fits, 0
 
-    def denoise(self, x_Bchw, step, recording, frames_B, offset_Bn=None, *, inject=True):
+    def denoise(self, x_Bchw, step, recording, frames_B, offset_Bn=None, **options):
         if len(x_Bchw) > self.fits:
             self.failed += 1
             raise torch.cuda.OutOfMemoryError("CUDA out of memory")
-        return super().denoise(x_Bchw, step, recording, frames_B, offset_Bn, inject=inject)
+        return super().denoise(x_Bchw, step, recording, frames_B, offset_Bn, **options)
 
 
 @pytest.mark.parametrize("fits", [2, 5, 9])

@@ -134,3 +134,26 @@ def captured_calls(modules: Mapping[str, torch.nn.Module]) -> Iterator[dict[str,
     finally:
         for handle in handles:
             handle.remove()
+
+
+class _Ended(Exception):  # noqa: N818  (no error)
+    """The last module that was wanted has been run."""
+
+
+@contextmanager
+def ending_behind(module: torch.nn.Module | None) -> Iterator[None]:
+    """Leave the context as soon as ``module`` has been called; ``None`` changes nothing."""
+    if module is None:
+        yield
+        return
+
+    def end(*_: Any) -> None:
+        raise _Ended
+
+    handle = module.register_forward_hook(end)
+    try:
+        yield
+    except _Ended:
+        pass
+    finally:
+        handle.remove()

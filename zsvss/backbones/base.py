@@ -13,7 +13,7 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -51,6 +51,11 @@ class ClipNoise(NamedTuple):
     diffusion_Tchw: Tensor
     conditioning_13HW: Tensor | None = None
 
+    def at(self, frames_T: Tensor) -> ClipNoise:
+        """The random numbers of these of the frames."""
+        frames_T = frames_T.cpu()
+        return ClipNoise(self.posterior_Tchw[frames_T], self.diffusion_Tchw[frames_T], self.conditioning_13HW)
+
 
 class Conditioning(NamedTuple):
     """What the network is conditioned on; index 0 is the unconditional half of the guidance, 1 the conditional.
@@ -66,6 +71,13 @@ class Conditioning(NamedTuple):
     concat_Gchw: Tensor | None = None
 
 
+class FrameState(Protocol):
+    """State of a network for every frame of a clip."""
+
+    def at(self, frames_T: Tensor) -> FrameState:
+        """Take the frames of these numbers."""
+
+
 @dataclass
 class Recording:
     """Everything kept of a feature pass.
@@ -74,7 +86,8 @@ class Recording:
         noised_Tchw: the latents that the pass started from, float32.
         conditioning: what it was conditioned on.
         latents: step -> x after that step [T, c, h, w], float32.
-        tensors: key -> recorded tensor [G, T, n, c] in the network's precision.
+        tensors: key -> recorded tensor [G, T, n, c] in the network's precision; G = 1, the conditional half,
+            where the network is run without guidance.
         grids: block -> (height, width) of its token grid.
         resume: state of the network behind the modulated block at the modulated step; the backbone's own affair.
     """
@@ -84,7 +97,18 @@ class Recording:
     latents: dict[int, Tensor] = field(default_factory=dict)
     tensors: dict[FeatureKey, Tensor] = field(default_factory=dict)
     grids: dict[int, tuple[int, int]] = field(default_factory=dict)
-    resume: object = None
+    resume: FrameState | None = None
+
+    def at(self, frames_T: Tensor) -> Recording:
+        """What would have been recorded of these of the frames."""
+        return Recording(
+            self.noised_Tchw[frames_T],
+            self.conditioning,
+            {step: x_Tchw[frames_T] for step, x_Tchw in self.latents.items()},
+            {key: tensor[:, frames_T] for key, tensor in self.tensors.items()},
+            self.grids,
+            self.resume and self.resume.at(frames_T),
+        )
 
 
 class Backbone(nn.Module, ABC):
@@ -150,8 +174,22 @@ class Backbone(nn.Module, ABC):
         """Noise latents to the level of the first of :attr:`steps`, float32."""
 
     @abstractmethod
-    def record(self, noised_Tchw: Tensor, conditioning: Conditioning, keys: Collection[FeatureKey]) -> Recording:
-        """Run the feature pass: denoise to the end, recording the latents, ``keys`` and what modulation needs."""
+    def record(
+        self,
+        noised_Tchw: Tensor,
+        conditioning: Conditioning,
+        keys: Collection[FeatureKey],
+        *,
+        for_denoising: bool = True,
+    ) -> Recording:
+        """Run the feature pass: denoise to the end, recording the latents, ``keys`` and what :meth:`denoise` needs.
+
+        Args:
+            noised_Tchw: latents from :meth:`add_noise`.
+            conditioning: from :meth:`condition`.
+            keys: what to record.
+            for_denoising: also record what :meth:`denoise` needs; else the last step may end at the last of ``keys``.
+        """
 
     @abstractmethod
     def denoise(
@@ -163,6 +201,8 @@ class Backbone(nn.Module, ABC):
         offset_Bn: Tensor | None = None,
         *,
         inject: bool = True,
+        guided: bool = True,
+        to_end: bool = False,
     ) -> Tensor:
         """Take one sampling step with the recorded attention injected and, if asked, the attention modulated.
 
@@ -173,6 +213,8 @@ class Backbone(nn.Module, ABC):
             frames_B: int64 frame of each row; a backbone that couples frames wants whole clips, one after another.
             offset_Bn: modulation added to the modulated attention's output on the token grid, or ``None``.
             inject: replace attention by the recorded one; ``False`` lets the rows attend freely.
+            guided: with classifier-free guidance; without it the network runs half as often.
+            to_end: go to the end of the schedule in this step.
 
         Returns:
             float32 latents after the step.

@@ -204,12 +204,23 @@ class LatentDiffusion(Backbone):
         scaled = (latents_Bchw / self.vae.config.scaling_factor).to(self.vae.dtype).contiguous()
         return torch.cat([self.decode_images(chunk).float() for chunk in scaled.split(self._image_batch)])
 
-    def euler(self, x_Bchw: Tensor, output_GBchw: Tensor, step: int, frames_B: Tensor, num_frames: int) -> Tensor:
-        """Guide the prediction, convert it to noise, and take one Euler step."""
-        unconditional, conditional = output_GBchw
-        scale = self.guidance_scale(frames_B, num_frames).to(unconditional)
-        guided: Tensor = unconditional + scale * (conditional - unconditional)
+    def euler(
+        self,
+        x_Bchw: Tensor,
+        output_GBchw: Tensor,
+        step: int,
+        frames_B: Tensor,
+        num_frames: int,
+        *,
+        to_end: bool = False,
+    ) -> Tensor:
+        """Guide the prediction if both halves are there, convert it to noise, and take one Euler step."""
+        guided = output_GBchw[-1]
+        if len(output_GBchw) == 2:
+            unconditional, conditional = output_GBchw
+            scale = self.guidance_scale(frames_B, num_frames).to(unconditional)
+            guided = unconditional + scale * (conditional - unconditional)
         sigma = self.sigmas[step]
         if self.prediction_type == "v_prediction":
             guided = (guided + x_Bchw * sigma / (sigma**2 + 1) ** 0.5) / (sigma**2 + 1) ** 0.5
-        return x_Bchw + guided * (self.sigmas[step + 1] - sigma)
+        return x_Bchw + guided * ((0.0 if to_end else self.sigmas[step + 1]) - sigma)

@@ -33,6 +33,11 @@ class ResumeState(NamedTuple):
     time_embedding: Tensor
     skips: tuple[Tensor, ...]
 
+    def at(self, frames_T: Tensor) -> ResumeState:
+        """Of a joined state, take the frames of these numbers."""
+        skips = tuple(skip[:, frames_T] for skip in self.skips)
+        return ResumeState(self.hidden[:, frames_T], self.time_embedding[:, frames_T], skips)
+
 
 def watched_modules(unet: Any, block: int) -> dict[str, nn.Module]:
     """Modules whose calls :func:`resume_state` needs."""
@@ -53,13 +58,13 @@ def resume_state(calls: Calls, block: int) -> ResumeState:
     return ResumeState(hidden, time_embedding, tuple(skips))
 
 
-def join(states: Sequence[ResumeState]) -> ResumeState:
-    """Join the states of the passes that together hold both halves of the clip: leading dimensions [G, T]."""
+def join(states: Sequence[ResumeState], num_frames: int) -> ResumeState:
+    """Join the states of the passes that together hold all halves of the clip: leading dimensions [G, T]."""
     hidden, time_embedding, skips = zip(*states, strict=True)
     return ResumeState(
-        torch.cat(hidden).unflatten(0, (2, -1)),
-        torch.cat(time_embedding).unflatten(0, (2, -1)),
-        tuple(torch.cat(parts).unflatten(0, (2, -1)) for parts in zip(*skips, strict=True)),
+        torch.cat(hidden).unflatten(0, (-1, num_frames)),
+        torch.cat(time_embedding).unflatten(0, (-1, num_frames)),
+        tuple(torch.cat(parts).unflatten(0, (-1, num_frames)) for parts in zip(*skips, strict=True)),
     )
 
 

@@ -7,6 +7,7 @@ c channels, G = 2 guidance halves (unconditional first).
 from __future__ import annotations
 
 import gc
+import hashlib
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -17,6 +18,7 @@ from typing_extensions import override
 from zsvss.backbones.base import ClipNoise, Conditioning, Layer, Projection
 from zsvss.backbones.latent_diffusion import PredictionType
 from zsvss.backbones.unet import Samples, UNetBackbone
+from zsvss.backbones.weights import WeightsSource
 
 _PREDICTION_TYPES = ("epsilon", "v_prediction")
 
@@ -37,11 +39,13 @@ class StableDiffusion(UNetBackbone):
             and takes ``epsilon`` where there is none.
         num_steps: steps of the whole schedule.
         first_step: first step that is run; masked modulation acts in it.
-        guidance: scale of classifier-free guidance.
+        guidance: scale of classifier-free guidance; 1 is none, and then only the conditional half is run.
         modulation_block: output block whose cross-attention is modulated.
         max_batch: network samples a pass; bounds memory.
         reuse_recorded: skip what a recording already holds: blocks up to the modulated one in the modulated step and
             the outputs of injected cross-attention. The arithmetic is the same; ``False`` runs everything.
+        tiny_decoder: local folder or hub id of an ``AutoencoderTiny`` distilled from the weights' autoencoder, such as
+            ``madebyollin/taesd``, that decodes in its place: an approximation.
 
     Source: the paper's Sec. 3 and its released sampling script.
     """
@@ -67,12 +71,51 @@ class StableDiffusion(UNetBackbone):
         modulation_block: int = 7,
         max_batch: int = 32,
         reuse_recorded: bool = True,
+        tiny_decoder: str | None = None,
     ) -> None:
         super().__init__(weights, variant, num_steps, first_step, modulation_block, max_batch)
         self.blended_steps = range(first_step, num_steps - 1)
         self.prediction_type = prediction_type
         self.guidance = guidance
         self.reuse_recorded = reuse_recorded
+        self.tiny_source = None if tiny_decoder is None else WeightsSource(tiny_decoder)
+        self.tiny_decoder: Any = None
+
+    # Weights
+
+    @override
+    def check(self) -> None:
+        super().check()
+        if self.tiny_source is None:
+            return
+        tiny, vae = self.tiny_source.config("."), self.source.config("vae")
+        wanted = {
+            "_class_name": "AutoencoderTiny",
+            "latent_channels": vae["latent_channels"],
+            "num_decoder_blocks": len(vae["block_out_channels"]),  # each halves or doubles, but for one
+        }
+        found = {key: tiny.get(key) for key in wanted} | {"num_decoder_blocks": len(tiny.get("num_decoder_blocks", ()))}
+        if found != wanted:
+            raise ValueError(
+                f"backbone.tiny_decoder = {self.tiny_source.name!r} does not fit {self.source.name}/vae: "
+                f"found {found}; wanted {wanted}."
+            )
+        self.tiny_source.check(".")
+
+    @override
+    def load(self) -> None:
+        super().load()
+        if self.tiny_source is not None and self.tiny_decoder is None:
+            from diffusers import AutoencoderTiny
+
+            self.tiny_decoder = self.tiny_source.load(AutoencoderTiny, ".").decoder.requires_grad_(requires_grad=False)
+
+    @override
+    def fingerprint(self) -> str:
+        own = super().fingerprint()
+        if self.tiny_source is None:
+            return own
+        return hashlib.sha256(f"{own} {self.tiny_source.fingerprint(('.',))}".encode()).hexdigest()
 
     # Conditioning
 
@@ -142,10 +185,18 @@ class StableDiffusion(UNetBackbone):
 
     @override
     def decode_images(self, latents_bchw: Tensor) -> Tensor:
-        images: Tensor = self.vae.decode(latents_bchw).sample
+        if self.tiny_decoder is None:
+            images: Tensor = self.vae.decode(latents_bchw).sample
+        else:  # is trained on latents of the U-Net's scale
+            images = self.tiny_decoder(latents_bchw * self.vae.config.scaling_factor)
         return images
 
     # Network
+
+    @property
+    @override
+    def is_guided(self) -> bool:
+        return self.guidance != 1
 
     @property
     @override

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from zsvss.backbones.attention import AttentionEdit, captured_calls, edited_attention
+from zsvss.backbones.attention import AttentionEdit, captured_calls, edited_attention, ending_behind
 from zsvss.backbones.base import Conditioning, FeatureKey, Layer, Projection, Recording
 from zsvss.backbones.latent_diffusion import LatentDiffusion
 from zsvss.backbones.layout import LAYERS_PER_UP_BLOCK, NUM_BLOCKS, blocks_with_attention, output_block, token_grid
@@ -39,6 +39,11 @@ class Samples(NamedTuple):
     half_b: Tensor
     frame_b: Tensor
 
+    @property
+    def recorded_half_b(self) -> Tensor:
+        """Index of the half in a recording, from the end: without guidance it holds the conditional one alone."""
+        return self.half_b - 2
+
 
 class UNetBackbone(LatentDiffusion):
     """A latent diffusion model whose U-Net has four up blocks of three layers.
@@ -52,6 +57,11 @@ class UNetBackbone(LatentDiffusion):
     attention_of_layer: ClassVar[Mapping[Layer, str]]
     modulated_layers: ClassVar[tuple[Layer, ...]]
     reuse_recorded: bool
+
+    @property
+    def is_guided(self) -> bool:
+        """Whether the unconditional half matters."""
+        return True
 
     # What a subclass says about its network
 
@@ -79,9 +89,16 @@ class UNetBackbone(LatentDiffusion):
     # Contract
 
     @override
-    def record(self, noised_Tchw: Tensor, conditioning: Conditioning, keys: Collection[FeatureKey]) -> Recording:
+    def record(
+        self,
+        noised_Tchw: Tensor,
+        conditioning: Conditioning,
+        keys: Collection[FeatureKey],
+        *,
+        for_denoising: bool = True,
+    ) -> Recording:
         recording = Recording(noised_Tchw, conditioning)
-        wanted = self._checked(keys) | self._injected_keys()
+        wanted = self._checked(keys) | (self._injected_keys() if for_denoising else set())
         height, width = noised_Tchw.shape[-2:]
         recording.grids = {block: token_grid(block, (height, width)) for block in range(NUM_BLOCKS)}
         frames_T = torch.arange(len(noised_Tchw), device=noised_Tchw.device)
@@ -89,15 +106,18 @@ class UNetBackbone(LatentDiffusion):
         for step in self.steps:
             outputs, states = [], []
             collected: dict[FeatureKey, list[Tensor]] = {key: [] for key in wanted if key.step == step}
-            for samples in self._passes(frames_T, len(frames_T)):
-                output, state = self._recorded_pass(x_Tchw, step, conditioning, samples, collected)
-                outputs.append(output)
+            is_cut_short = step == self.steps[-1] and not for_denoising
+            last_block = max((key.block for key in collected), default=0) if is_cut_short else None
+            for samples in self._passes(frames_T, len(frames_T), self._halves()):
+                output, state = self._recorded_pass(x_Tchw, step, conditioning, samples, collected, last_block)
+                outputs += [output] if output is not None else []
                 states += [state] if state else []
-            x_Tchw = self.euler(x_Tchw, _by_half(outputs), step, frames_T, len(frames_T))
-            recording.latents[step] = x_Tchw
-            recording.tensors |= {key: _by_half(tensors) for key, tensors in collected.items()}
+            recording.tensors |= {key: self._by_half(tensors, len(x_Tchw)) for key, tensors in collected.items()}
             if states:
-                recording.resume = join(states)
+                recording.resume = join(states, len(x_Tchw))
+            if outputs:
+                x_Tchw = self.euler(x_Tchw, self._by_half(outputs, len(x_Tchw)), step, frames_T, len(frames_T))
+                recording.latents[step] = x_Tchw
         return recording
 
     @override
@@ -110,10 +130,12 @@ class UNetBackbone(LatentDiffusion):
         offset_Bn: Tensor | None = None,
         *,
         inject: bool = True,
+        guided: bool = True,
+        to_end: bool = False,
     ) -> Tensor:
         num_frames = len(recording.noised_Tchw)
         outputs = []
-        for samples in self._passes(frames_B, num_frames):
+        for samples in self._passes(frames_B, num_frames, self._halves(guided=guided)):
             edits = self._injection(step, recording, samples) if inject else {}
             offset_bn = None if offset_Bn is None else offset_Bn[samples.row_b]
             if offset_bn is not None and self._resumes_at(step):
@@ -124,12 +146,16 @@ class UNetBackbone(LatentDiffusion):
                 with edited_attention(self.unet, edits):
                     output = self._pass(x_Bchw, step, recording.conditioning, samples, num_frames)
             outputs.append(output)
-        return self.euler(x_Bchw, _by_half(outputs), step, frames_B, num_frames)
+        return self.euler(x_Bchw, self._by_half(outputs, len(x_Bchw)), step, frames_B, num_frames, to_end=to_end)
 
     # Passes of the network
 
-    def _passes(self, frames_B: Tensor, num_frames: int) -> list[Samples]:
-        """Split rows in both halves into passes of at most ``max_batch`` samples, but never a sequence of frames."""
+    def _halves(self, *, guided: bool = True) -> tuple[int, ...]:
+        """Guidance halves that must be run: the conditional one alone where there is no guidance."""
+        return (0, 1) if guided and self.is_guided else (1,)
+
+    def _passes(self, frames_B: Tensor, num_frames: int, halves: tuple[int, ...]) -> list[Samples]:
+        """Split rows in their halves into passes of at most ``max_batch`` samples, but never a sequence of frames."""
         num_rows, device = len(frames_B), frames_B.device
         sequence = num_frames if self.couples_frames else 1
         if self.couples_frames:
@@ -138,10 +164,10 @@ class UNetBackbone(LatentDiffusion):
                 raise ValueError(
                     f"rows must be whole clips of {num_frames} frames in order; found {frames_B.tolist()}."
                 )
-        rows_b = torch.arange(num_rows, device=device).repeat(2)
-        halves_b = torch.arange(2, device=device).repeat_interleave(num_rows)
+        rows_b = torch.arange(num_rows, device=device).repeat(len(halves))
+        halves_b = torch.tensor(halves, device=device).repeat_interleave(num_rows)
         size = sequence * max(1, self.max_batch // sequence)
-        parts = (tensor.split(size) for tensor in (rows_b, halves_b, frames_B.repeat(2)))
+        parts = (tensor.split(size) for tensor in (rows_b, halves_b, frames_B.repeat(len(halves))))
         return [Samples(*part) for part in zip(*parts, strict=True)]
 
     def _pass(self, x_Bchw: Tensor, step: int, conditioning: Conditioning, samples: Samples, num_frames: int) -> Tensor:
@@ -158,17 +184,21 @@ class UNetBackbone(LatentDiffusion):
         conditioning: Conditioning,
         samples: Samples,
         collected: dict[FeatureKey, list[Tensor]],
-    ) -> tuple[Tensor, ResumeState | None]:
-        """Run the network and append what was asked for to ``collected``, as [b, n, c]."""
+        last_block: int | None = None,
+    ) -> tuple[Tensor | None, ResumeState | None]:
+        """Run the network, up to ``last_block`` if given; append what was asked for to ``collected``, as [b, n, c]."""
+        output_bchw = None
         edits: dict[str, AttentionEdit] = {}
-        watched = watched_modules(self.unet, self.modulation_block) if self._resumes_at(step) else {}
+        watches_state = self._resumes_at(step) and last_block is None
+        watched = watched_modules(self.unet, self.modulation_block) if watches_state else {}
         for key in collected:
             if key.layer == "block":
                 watched[f"block {key.block}"] = output_block(self.unet, key.block)
             else:
                 edit = edits.setdefault(self._attention_path(key.block, key.layer), AttentionEdit())
                 edit.record |= {key.projection}
-        with edited_attention(self.unet, edits), captured_calls(watched) as calls:
+        end = None if last_block is None else output_block(self.unet, last_block)
+        with edited_attention(self.unet, edits), captured_calls(watched) as calls, ending_behind(end):
             output_bchw = self._pass(x_Tchw, step, conditioning, samples, len(x_Tchw))
         for key, tensors in collected.items():
             if key.layer == "block":
@@ -176,7 +206,7 @@ class UNetBackbone(LatentDiffusion):
             else:
                 recorded = edits[self._attention_path(key.block, key.layer)].recorded[key.projection]
                 tensors.append(_by_frame(recorded, key.layer, len(samples.row_b)))
-        return output_bchw, resume_state(calls, self.modulation_block) if self._resumes_at(step) else None
+        return output_bchw, resume_state(calls, self.modulation_block) if watches_state else None
 
     def _resumed_pass(
         self, recording: Recording, samples: Samples, offset_bn: Tensor, edits: dict[str, AttentionEdit]
@@ -184,11 +214,17 @@ class UNetBackbone(LatentDiffusion):
         """Run only the blocks behind the modulated one; returns the network's float32 output [b, c, h, w]."""
         if not isinstance(recording.resume, ResumeState):
             raise TypeError("the recording holds no state to resume from; record with reuse_recorded=True.")
-        state = select(recording.resume, samples.half_b, samples.frame_b)
+        state = select(recording.resume, samples.recorded_half_b, samples.frame_b)
         state = modulated(state, self.unet, self.modulation_block, offset_bn * self.modulation_gain())
         options = self.block_options(recording.conditioning, samples, len(recording.noised_Tchw))
         with edited_attention(self.unet, edits):
             return run_behind(state, self.unet, self.modulation_block, *options).float()
+
+    @staticmethod
+    def _by_half(tensors_b: list[Tensor], num_rows: int) -> Tensor:
+        """Join passes into [G, B, ...]."""
+        joined_b = torch.cat(tensors_b)
+        return joined_b.view(-1, num_rows, *joined_b.shape[1:])
 
     def _resumes_at(self, step: int) -> bool:
         return self.reuse_recorded and step == self.steps[0]
@@ -199,7 +235,7 @@ class UNetBackbone(LatentDiffusion):
         edits: dict[str, AttentionEdit] = {}
         for key in self._injected_keys():
             if key.step == step:
-                tensor_bnc = recording.tensors[key][samples.half_b, samples.frame_b]
+                tensor_bnc = recording.tensors[key][samples.recorded_half_b, samples.frame_b]
                 edit = edits.setdefault(self._attention_path(key.block, key.layer), AttentionEdit())
                 arranged = _as_in_layer(tensor_bnc, key.layer, len(recording.noised_Tchw))
                 setattr(edit, _EDIT_OF_PROJECTION[key.projection], arranged)
@@ -245,12 +281,6 @@ class UNetBackbone(LatentDiffusion):
             if key.layer == "temporal_cross" and key.projection in ("key", "value"):
                 raise ValueError(f"{key}: temporal cross-attention has no {key.projection} of its own for each frame.")
         return set(keys)
-
-
-def _by_half(tensors_b: list[Tensor]) -> Tensor:
-    """Join passes into [G, B, ...]."""
-    joined = torch.cat(tensors_b)
-    return joined.view(2, -1, *joined.shape[1:])
 
 
 def _as_in_layer(tensor_bnc: Tensor, layer: Layer, num_frames: int) -> Tensor:

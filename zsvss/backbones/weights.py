@@ -81,7 +81,7 @@ class WeightsSource:
             return
         from huggingface_hub import try_to_load_from_cache
 
-        names = [f"{part}/{name}" for name in self._weight_names(part)]
+        names = [_place(part, name) for name in self._weight_names(part)]
         if any(isinstance(try_to_load_from_cache(self.name, name), str) for name in names):
             return
         if not any(self._is_on_hub(name) for name in names):
@@ -175,7 +175,7 @@ class WeightsSource:
             return path if path.is_file() else None
         from huggingface_hub import hf_hub_download, try_to_load_from_cache
 
-        name = f"{part}/{filename}"
+        name = _place(part, filename)
         cached = try_to_load_from_cache(self.name, name)
         if isinstance(cached, str):
             return Path(cached)
@@ -226,6 +226,11 @@ class WeightsSource:
             "Or give a local diffusers folder by --model.backbone.weights FOLDER. "
             "The demo (--config demo.yaml) needs no download."
         )
+
+
+def _place(part: str, filename: str) -> str:
+    """Path of a file in a hub repository; part ``.`` is the repository itself."""
+    return f"{part}/{filename}".removeprefix("./")
 
 
 def _check_safetensors(path: Path) -> None:

@@ -54,7 +54,13 @@ class _ModulatedPass(NamedTuple):
 
 
 class Modulation(ABC):
-    """Turns labels on the token grid into labels at the frames' own size; pure."""
+    """Turns labels on the token grid into labels at the frames' own size; pure.
+
+    Attributes:
+        denoises: whether it denoises again, so that the feature pass must record what that needs.
+    """
+
+    denoises: bool = False
 
     @abstractmethod
     def __call__(self, backbone: Backbone, clip: LabelledClip, trace: Trace | None = None) -> Tensor:
@@ -89,9 +95,15 @@ class MaskedModulation(Modulation):
             ``None`` applies no prior.
         blend: put back the recorded latents outside the mask.
         inject: use the recorded attention; without it the modulated passes attend freely.
+        guided: guide the modulated passes; without it they cost half.
+        num_steps: sampling steps of a modulated pass, the last of which goes to the end of the schedule; ``null``
+            takes all of the backbone's.
 
-    Source: the paper's Sec. 3.4, "Masked modulation" and "Latent blending".
+    Source: the paper's Sec. 3.4, "Masked modulation" and "Latent blending". ``guided: false`` and ``num_steps`` are
+    approximations of it.
     """
+
+    denoises = True
 
     def __init__(
         self,
@@ -100,14 +112,20 @@ class MaskedModulation(Modulation):
         mask_prior: float | None = None,
         blend: bool = True,
         inject: bool = True,
+        guided: bool = True,
+        num_steps: int | None = None,
     ) -> None:
         if mask_prior is not None and not 0 <= mask_prior <= 1:
             raise ValueError(f"modulation.mask_prior = {mask_prior} must be null or between 0 and 1.")
+        if num_steps is not None and num_steps < 1:
+            raise ValueError(f"modulation.num_steps = {num_steps} must be null or at least 1.")
         self.strength = strength
         self.difference: Difference = difference
         self.mask_prior = mask_prior
         self.blend = blend
         self.inject = inject
+        self.guided = guided
+        self.num_steps = num_steps
 
     @override
     def __call__(self, backbone: Backbone, clip: LabelledClip, trace: Trace | None = None) -> Tensor:
@@ -143,7 +161,7 @@ class MaskedModulation(Modulation):
         frames_B, label_index_B = present_TL.nonzero(as_tuple=True)
         return frames_B, label_index_B
 
-    def _rows_per_pass(self, backbone: Backbone, num_frames: int) -> int:
+    def rows_per_pass(self, backbone: Backbone, num_frames: int) -> int:
         """How many pairs fit in a pass, in both signs."""
         if backbone.couples_frames:
             return max(1, backbone.max_rows // (2 * num_frames)) * num_frames
@@ -151,21 +169,23 @@ class MaskedModulation(Modulation):
 
     def _pass(self, backbone: Backbone, clip: LabelledClip, frames_B: Tensor, label_index_B: Tensor) -> _ModulatedPass:
         """Compute as many of the first pairs as one pass holds."""
-        size = (clip.frames_THW3.shape[1], clip.frames_THW3.shape[2])
-        num_rows = self._rows_per_pass(backbone, len(clip.labels_Thw))
+        num_rows = self.rows_per_pass(backbone, len(clip.labels_Thw))
         frames_B, label_index_B = frames_B[:num_rows], label_index_B[:num_rows]
         masks_Bhw = clip.labels_Thw[frames_B] == clip.label_set_L[label_index_B][:, None, None]
         masks_Bhw = mirror(masks_Bhw.float(), clip.margins)
-        latents_SBcuv, steps = self._modulated_latents(backbone, clip.recording, frames_B, masks_Bhw)
-        decoded = backbone.decode(latents_SBcuv.flatten(0, 1))
-        cell = decoded.shape[-2] // masks_Bhw.shape[-2]
-        images = resize_images(crop(decoded, (clip.margins[0] * cell, clip.margins[1] * cell)), size)
-        plus_B3HW, minus_B3HW = images.view(2, -1, *images.shape[1:])
-        with full_precision(images.device):
-            maps_BHW = difference_map(plus_B3HW, minus_B3HW, self.difference)
+        latents_SBcuv, steps = self.modulated_latents(backbone, clip.recording, frames_B, masks_Bhw)
+        maps_BHW = self.difference_maps(backbone, clip, frames_B, latents_SBcuv)
         return _ModulatedPass(frames_B, label_index_B, latents_SBcuv, steps, maps_BHW)
 
-    def _modulated_latents(
+    def difference_maps(
+        self, backbone: Backbone, clip: LabelledClip, frames_B: Tensor, latents_SBcuv: Tensor
+    ) -> Tensor:
+        """Blurred difference maps [B, H, W] between the two signs of each row; not normalised."""
+        plus_B3HW, minus_B3HW = decoded_signs(backbone, clip, latents_SBcuv)
+        with full_precision(plus_B3HW.device):
+            return difference_map(plus_B3HW, minus_B3HW, self.difference)
+
+    def modulated_latents(
         self, backbone: Backbone, recording: Recording, frames_B: Tensor, masks_Bhw: Tensor
     ) -> tuple[Tensor, dict[int, Tensor]]:
         """Final latents [S, B, c, u, v] for the signs + and -, and those after each step, before blending."""
@@ -175,11 +195,14 @@ class MaskedModulation(Modulation):
         x_Rcuv = recording.noised_Tchw[frames_R]
         blend_masks_R1uv = functional.interpolate(masks_Bhw[:, None], x_Rcuv.shape[-2:]).repeat(2, 1, 1, 1)
         steps = {}
-        for step in backbone.steps:
+        for step in backbone.steps[: self.num_steps]:
             offset = torch.cat([offset_Bn, -offset_Bn]) if step == backbone.steps[0] else None
-            x_Rcuv = backbone.denoise(x_Rcuv, step, recording, frames_R, offset, inject=self.inject)
+            to_end = step == backbone.steps[: self.num_steps][-1]
+            x_Rcuv = backbone.denoise(
+                x_Rcuv, step, recording, frames_R, offset, inject=self.inject, guided=self.guided, to_end=to_end
+            )
             steps[step] = x_Rcuv.unflatten(0, (2, -1)).transpose(0, 1)
-            if self.blend and step in backbone.blended_steps:
+            if self.blend and step in backbone.blended_steps and not to_end:
                 x_Rcuv = blend_latents(x_Rcuv, recording.latents[step][frames_R], blend_masks_R1uv)
         return x_Rcuv.view(2, -1, *x_Rcuv.shape[1:]), steps
 
@@ -214,6 +237,15 @@ class LargestDifference:
             larger_HW = weighted_HW > self._best_THW[frame]
             self._best_THW[frame] = torch.where(larger_HW, weighted_HW, self._best_THW[frame])
             self.labels_THW[frame] = torch.where(larger_HW, label, self.labels_THW[frame])
+
+
+def decoded_signs(backbone: Backbone, clip: LabelledClip, latents_SBcuv: Tensor) -> Tensor:
+    """Decode both signs without the padding, at the frames' own size: [S, B, 3, H, W], nominally in [-1, 1]."""
+    decoded = backbone.decode(latents_SBcuv.flatten(0, 1))
+    cell = decoded.shape[-2] // (clip.labels_Thw.shape[1] + 2 * clip.margins[0])
+    size = (clip.frames_THW3.shape[1], clip.frames_THW3.shape[2])
+    images = resize_images(crop(decoded, (clip.margins[0] * cell, clip.margins[1] * cell)), size)
+    return images.view(2, -1, *images.shape[1:])
 
 
 def blend_latents(inside: Tensor, outside: Tensor, mask: Tensor) -> Tensor:
