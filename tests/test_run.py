@@ -15,6 +15,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+import torch
 import yaml
 from PIL import Image
 
@@ -294,6 +295,15 @@ def test_weights_without_unet(mistake: Mistake, config: Path, tiny_weights: Path
 def test_ground_truth_is_needed_to_test(mistake: Mistake, config: Path, movie: Path) -> None:
     options = ["--data", "VideoFolder", "--data.input", movie]
     assert "use `predict`" in mistake("test", "--config", config, *options)
+
+
+def test_a_gpu_that_is_too_small(mistake: Mistake, config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def record(*_: object) -> None:
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
+
+    monkeypatch.setattr("zsvss.backbones.unet.UNetBackbone.record", record)
+    said = mistake("test", "--config", config, "--model.backbone.max_batch", 1)
+    assert "even for the smallest batch (CUDA out of memory): give a smaller model.input_size" in said
 
 
 def test_traceback_is_in_the_log(mistake: Mistake, config: Path, tmp_path: Path) -> None:

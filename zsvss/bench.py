@@ -28,6 +28,7 @@ from zsvss.data.reader import Decoder
 from zsvss.data.scenes import Scene, scene_split
 from zsvss.data.video import FileVideo
 from zsvss.data.vspw import VSPW
+from zsvss.memory import keep_freed_memory
 from zsvss.resizing import NetworkSize
 
 _RENDERED = 2  # rendering takes longer than all measurements
@@ -63,6 +64,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--json", type=Path, help="write the measurements to this file")
     options = parser.parse_args(arguments)
+    keep_freed_memory()  # as runs do
     with tempfile.TemporaryDirectory(prefix="zsvss-bench-") as scratch:
         root = options.root or Path(scratch)
         if options.root is None:

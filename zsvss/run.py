@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, get_args, get_type_hints
 
+import torch
 import yaml
 from lightning.pytorch import Callback
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
@@ -198,15 +199,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     import_components()
     try:
         return CommandLine(resolve_configs(arguments)).exit_code
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, torch.cuda.OutOfMemoryError) as error:
         _log.debug("the run stopped", exc_info=True)
         if os.environ.get("ZSVSS_TRACEBACK"):
             raise
-        fail(_full_disk(error) or refusal(str(error)), 1)
+        fail(_full(error) or refusal(str(error)), 1)
 
 
-def _full_disk(error: Exception) -> str | None:
-    """What to do about a full disk, if that is what stopped the run."""
+def _full(error: Exception) -> str | None:
+    """What to do about a full disk or a GPU that is too small, if that is what stopped the run."""
+    if isinstance(error, torch.cuda.OutOfMemoryError):
+        return (
+            f"the GPU's memory is too small even for the smallest batch ({str(error).partition('. ')[0]}): give a "
+            "smaller model.input_size or data.clip_length, or another precision by --trainer.precision"
+        )
     if getattr(error, "errno", None) not in (errno.ENOSPC, errno.EDQUOT):
         return None
     return (
