@@ -49,7 +49,7 @@ from zsvss.stages.upsampling import GuidedUpsampling, SoftUpsampling
 
 HERE = Path(__file__).parent
 START, END = "<!-- enhanced -->", "<!-- end of enhanced -->"
-CLIP_LENGTH = 8
+CLIP_LENGTH = 6
 BLOCKS = (8, 5, 11)
 BORDER = 2  # pixels on either side of a border between classes
 LATE_PIXELS = 100  # that a class must have in some frame to have entered
@@ -321,13 +321,13 @@ def score(args: argparse.Namespace) -> None:
     settings = Settings(**json.loads((HERE / "settings.json").read_text())["chosen"])
     rows = [replace(row, settings=settings) for row in ROWS]
     records, left = Records(args.results), args.limit
-    if args.camvid:
-        data = CamVid(root=str(args.camvid), limit_frames=args.camvid_frames, clip_length=CLIP_LENGTH, num_workers=0)
-        left -= records.compute("camvid", "val", rows, lambda rows: score_video(data, rows, (128, 160)))
     for number in range(args.videos):
         if left > 0:
             data_of = procedural("test", number, args.frames)
             left -= records.compute("test", str(number), rows, lambda rows: score_video(data_of, rows))  # noqa: B023
+    if args.camvid and left > 0:
+        data = CamVid(root=str(args.camvid), limit_frames=args.camvid_frames, clip_length=CLIP_LENGTH, num_workers=0)
+        left -= records.compute("camvid", "val", rows, lambda rows: score_video(data, rows, (128, 160)))
     novel = [row for row in rows if row.novelty]
     number, found = args.videos, 0
     while left > 0 and found < args.late_videos:
@@ -441,10 +441,10 @@ def main() -> None:
     parser.add_argument("task", choices=("choose", "score"), nargs="?", default="score")
     parser.add_argument("--videos", type=int, default=20, help="test videos")
     parser.add_argument("--late-videos", type=int, default=8, help="more test videos, in which classes enter late")
-    parser.add_argument("--validation-videos", type=int, default=6)
-    parser.add_argument("--frames", type=int, default=16)
+    parser.add_argument("--validation-videos", type=int, default=4)
+    parser.add_argument("--frames", type=int, default=12)
     parser.add_argument("--camvid", type=Path, help="root of CamVid; without it, its columns stay empty")
-    parser.add_argument("--camvid-frames", type=int, default=32)
+    parser.add_argument("--camvid-frames", type=int, default=24)
     parser.add_argument("--results", type=Path, default=Path("runs/enhanced.jsonl"))
     parser.add_argument("--limit", type=int, default=1000, help="compute at most so many videos")
     args = parser.parse_args()

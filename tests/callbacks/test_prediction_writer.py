@@ -76,6 +76,28 @@ def test_overlay_is_what_browsers_play(tmp_path: Path, height: int, width: int) 
     assert np.median(error) < 8
 
 
+def test_ids_beyond_eight_bits_make_sixteen_bit_images(tmp_path: Path) -> None:
+    """Where labels are class ids, novelty opens labels from 256 on; 255 itself means that there is no label."""
+    frames_THW3, labels_THW = _video(3, 8, 8)
+    labels_THW[1, 2:5] = 255
+    labels_THW[2, :2] = 256
+    labels_THW[2, 2] = 65534
+    labels_THW[1:, 7] = -1
+    writer = VideoPredictions(tmp_path, "v", video=False)
+    writer.write(frames_THW3, labels_THW, ["a", "b", "c"])
+    writer.close()
+    for name, labels_HW, void in zip("abc", labels_THW, (255, 65535, 65535), strict=True):
+        with Image.open(tmp_path / "masks" / f"{name}.png") as image:
+            assert (image.mode == "P") == (void == 255)
+            np.testing.assert_array_equal(np.asarray(image), np.where(labels_HW < 0, void, labels_HW))
+    ids = [segment["id"] for segment in json.loads((tmp_path / "segments.json").read_text())["segments"]]
+    assert set(ids) >= {255, 256, 65534}
+
+    labels_THW[0, 0] = 65535
+    with pytest.raises(ValueError, match=r"d\.png: id 65535 does not fit into 16 bits; allowed are 0\.\.65534"):
+        writer.write(frames_THW3[:1], labels_THW[:1], ["d"])
+
+
 def test_nothing_but_segments_if_nothing_else_is_wanted(tmp_path: Path) -> None:
     frames_THW3, labels_THW = _video(2, 8, 8)
     writer = VideoPredictions(tmp_path / "v", "v", masks=False, video=False)

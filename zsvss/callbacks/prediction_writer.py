@@ -24,7 +24,7 @@ from torch import Tensor
 from zsvss.callbacks.clips import ClipCallback
 from zsvss.data.clip import Clip
 from zsvss.viz.overlay import overlay
-from zsvss.viz.palette import VOID_ID, palette, write_index_png
+from zsvss.viz.palette import VOID_ID, palette, write_id_png
 
 UInt8 = npt.NDArray[np.uint8]
 Labels = npt.NDArray[np.integer[Any]]
@@ -37,7 +37,8 @@ class PredictionWriter(ClipCallback):
     A thread writes while the next clips are computed; at the end of a video everything of it is on disk.
 
     ``masks/<frame>.png`` holds the ids in palette mode (255: no label), ``overlay.mp4`` plays in a browser, and
-    ``segments.json`` lists each segment's id, colour, first and last frame and its area in every frame.
+    ``segments.json`` lists each segment's id, colour, first and last frame and its area in every frame. A frame with an
+    id above 254, as novelty opens them beside class ids, is a 16-bit grey PNG (65535: no label).
 
     Args:
         folder: where to write; ``None`` means ``predictions`` in the run folder.
@@ -166,7 +167,7 @@ class VideoPredictions:
         for frame_HW3, labels_HW, name in zip(frames_THW3, labels_THW, names, strict=True):
             self._size = (labels_HW.shape[0], labels_HW.shape[1])
             if self.masks:
-                write_index_png(self.folder / "masks" / f"{name}.png", labels_HW, self.colors)
+                write_id_png(self.folder / "masks" / f"{name}.png", labels_HW, self.colors)
             if self._movie is not None:
                 self._movie.write(overlay(frame_HW3, labels_HW, self.colors, self.alpha))
             for segment, area in zip(*np.unique(labels_HW, return_counts=True), strict=True):

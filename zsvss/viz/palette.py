@@ -15,6 +15,8 @@ from PIL import Image
 UInt8 = npt.NDArray[np.uint8]
 VOID_ID = 255
 """Id under which a pixel without a label is written."""
+VOID_ID_16 = 65535
+"""The same in images of 16 bits."""
 
 
 def palette(num: int) -> UInt8:
@@ -114,3 +116,23 @@ def write_index_png(path: Path | str, labels_HW: npt.NDArray[np.integer], colors
     image = Image.fromarray(np.where(labels_HW < 0, VOID_ID, labels_HW).astype(np.uint8))
     image.putpalette(table.tobytes())
     image.save(path, format="PNG")
+
+
+def write_id_png(path: Path | str, labels_HW: npt.NDArray[np.integer], colors: npt.ArrayLike | None = None) -> None:
+    """Write ids as a PNG whose pixel values are the ids: in palette mode, or in 16-bit grey where they are too large.
+
+    Args:
+        path: file to write.
+        labels_HW: ids 0..65534; negative ones (no label) are written as 255, in 16 bits as 65535.
+        colors: as in :func:`write_index_png`; a 16-bit image has none.
+
+    Raises:
+        ValueError: an id above 65534.
+    """
+    highest = int(labels_HW.max(initial=-1))
+    if highest < VOID_ID:
+        write_index_png(path, labels_HW, colors)
+        return
+    if highest >= VOID_ID_16:
+        raise ValueError(f"{path}: id {highest} does not fit into 16 bits; allowed are 0..{VOID_ID_16 - 1}")
+    Image.fromarray(np.where(labels_HW < 0, VOID_ID_16, labels_HW).astype(np.uint16)).save(path, format="PNG")
