@@ -57,7 +57,14 @@ def fit(
 ) -> Path:
     """Train until `steps` or `minutes` are spent, going on from the last checkpoint; returns the last checkpoint."""
     folder = args.work / name
-    keeper = ModelCheckpoint(folder, filename="{step:06d}", every_n_train_steps=500, save_top_k=-1, save_last=True)
+    keeper = ModelCheckpoint(
+        folder,
+        filename="{step:06d}",
+        every_n_train_steps=500,
+        save_top_k=-1,
+        save_last=True,
+        enable_version_counter=False,
+    )
     trainer = Trainer(
         accelerator="cpu",
         devices=args.processes,

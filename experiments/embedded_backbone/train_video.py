@@ -228,7 +228,9 @@ def main() -> None:
             training.average.update_parameters(network)
             export_video(network, args.work / "inflated")
         latents_NTchw = encode_clips(args.work / "latents.npy", args.clips, backbone)
-        keeper = ModelCheckpoint(last.parent, filename="{step:06d}", every_n_train_steps=50, save_last=True)
+        keeper = ModelCheckpoint(
+            last.parent, filename="{step:06d}", every_n_train_steps=50, save_last=True, enable_version_counter=False
+        )
         trainer = Trainer(
             accelerator="cpu",
             precision="bf16-mixed",
