@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from zsvss.callbacks.results import percent
+from zsvss.files import write_atomically
 
 YES, NO = "✓", "–"
 
@@ -132,3 +133,17 @@ def dates(runs: Sequence[Run]) -> str:
     """First and last day of runs."""
     days = sorted({str(run.metrics["run"]["date"])[:10] for run in runs})
     return days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"
+
+
+def fill_in(page: Path, name: str, text: str) -> None:
+    """Replace what lies between ``<!-- name -->`` and ``<!-- end of name -->`` in a page.
+
+    Raises:
+        ValueError: if the page does not have both, in this order.
+    """
+    start, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
+    before, found_start, rest = page.read_text(encoding="utf-8").partition(start)
+    _, found_end, after = rest.partition(end)
+    if not (found_start and found_end):
+        raise ValueError(f"{page} must have the lines {start!r} and, below, {end!r}, for the table to lie between.")
+    write_atomically(page, f"{before}{start}\n{text}\n{end}{after}")

@@ -21,9 +21,9 @@ import torch
 from safetensors.torch import save_file
 
 from zsvss.callbacks.results import percent
+from zsvss.tables import fill_in
 
 HERE = Path(__file__).parent
-START, END = "<!-- systems -->", "<!-- end of systems -->"
 NUM_FRAMES, CLIP_LENGTH = 18, 9
 DATASETS = {"procedural": "procedural_embedded.yaml", "camvid": "camvid_embedded.yaml"}
 BASELINES = {"sd": "baselines/emerdiff_sd.yaml", "svd": "baselines/emerdiff_svd.yaml"}
@@ -149,9 +149,7 @@ def main() -> None:
     for run in todo[: args.limit]:
         start(run, args)
     text = table(args)
-    readme = HERE / "README.md"
-    before, _, rest = readme.read_text().partition(START)
-    readme.write_text(f"{before}{START}\n{text}\n{END}{rest.partition(END)[2]}")
+    fill_in(HERE / "README.md", "systems", text)
     print(text)
 
 

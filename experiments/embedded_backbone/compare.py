@@ -41,10 +41,10 @@ from zsvss.stages.context import KNNSceneContext, PerFrameClustering
 from zsvss.stages.features import AttentionFeatures, ColorPositionFeatures, Features
 from zsvss.stages.modulation import MaskedModulation
 from zsvss.stages.refinement import CorrespondenceRefinement
+from zsvss.tables import fill_in
 
 HERE = Path(__file__).parent
 NAMINGS = {"first_frame": FirstFrameNaming, "hungarian": HungarianNaming}
-START, END = "<!-- comparison -->", "<!-- end of comparison -->"
 
 
 @dataclass(frozen=True)
@@ -278,9 +278,7 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=Path("runs/embedded_backbone.jsonl"))
     args = parser.parse_args()
     text = tables(compute(args), args)
-    readme = HERE / "README.md"
-    before, _, rest = readme.read_text().partition(START)
-    readme.write_text(f"{before}{START}\n{text}\n{END}{rest.partition(END)[2]}")
+    fill_in(HERE / "README.md", "comparison", text)
     print(text)
 
 

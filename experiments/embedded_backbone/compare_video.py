@@ -26,9 +26,9 @@ from zsvss.module import clip_generator
 from zsvss.segmenter import VideoSegmenter
 from zsvss.stages.context import KNNSceneContext
 from zsvss.stages.refinement import CorrespondenceRefinement
+from zsvss.tables import fill_in
 
 HERE = Path(__file__).parent
-START, END = "<!-- video -->", "<!-- end of video -->"
 
 
 def score(backbone: Backbone, number: int, num_frames: int) -> tuple[float, float]:
@@ -99,9 +99,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     text = table(compute(args), args)
-    readme = HERE / "README.md"
-    before, _, rest = readme.read_text().partition(START)
-    readme.write_text(f"{before}{START}\n{text}\n{END}{rest.partition(END)[2]}")
+    fill_in(HERE / "README.md", "video", text)
     print(text)
 
 

@@ -46,9 +46,9 @@ from zsvss.stages.modulation import Modulation
 from zsvss.stages.novelty import FIRST_UNNAMED_LABEL, Novelty
 from zsvss.stages.refinement import CorrespondenceRefinement
 from zsvss.stages.upsampling import GuidedUpsampling, SoftUpsampling
+from zsvss.tables import fill_in
 
 HERE = Path(__file__).parent
-START, END = "<!-- enhanced -->", "<!-- end of enhanced -->"
 CLIP_LENGTH = 6
 BLOCKS = (8, 5, 11)
 BORDER = 2  # pixels on either side of a border between classes
@@ -336,9 +336,7 @@ def score(args: argparse.Namespace) -> None:
             left -= records.compute("late", str(number), novel, lambda rows: score_video(data_of, rows))  # noqa: B023
         number += 1
     text = tables(records, args, settings)
-    readme = HERE / "README.md"
-    before, _, rest = readme.read_text().partition(START)
-    readme.write_text(f"{before}{START}\n{text}\n{END}{rest.partition(END)[2]}")
+    fill_in(HERE / "README.md", "enhanced", text)
     print(text)
 
 
