@@ -36,3 +36,9 @@ def test_what_was_taken_stays(slot):
     (taken,) = slot.take(slot.put([first]))
     slot.put([second])
     assert torch.equal(taken, first)
+
+
+@pytest.mark.gpu
+def test_what_was_taken_is_pinned_where_there_is_a_gpu(slot):
+    (taken,) = slot.take(slot.put(images((4, 5))))
+    assert taken.is_pinned()
