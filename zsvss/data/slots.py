@@ -5,7 +5,8 @@ from __future__ import annotations
 import mmap
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -50,7 +51,7 @@ class Slot:
         self._memory: mmap.mmap | None = None
 
     def __getstate__(self) -> dict[str, object]:
-        # A worker knows the slot by its path, forked or not.
+        # A worker that was not forked has no such file open, but can open it by its path.
         return {"_file": None, "_path": self._path, "_memory": None}
 
     def put(self, arrays: Sequence[Tensor]) -> list[Place]:
@@ -59,8 +60,9 @@ class Slot:
         for array in arrays:
             places.append(Place(end, tuple(array.shape)))
             end += -(-array.numel() // _ALIGNMENT) * _ALIGNMENT
-        if os.stat(self._path).st_size < end:
-            os.truncate(self._path, end)
+        with self._opened() as file:
+            if os.fstat(file).st_size < end:
+                os.ftruncate(file, end)
         for place, array in zip(places, arrays, strict=True):
             self._view(place)[...] = array.numpy()
         return places
@@ -82,9 +84,17 @@ class Slot:
                 Path(self._path).unlink()
             self._file = None
 
+    @contextmanager
+    def _opened(self) -> Iterator[int]:
+        file = os.open(self._path, os.O_RDWR) if self._file is None else os.dup(self._file)
+        try:
+            yield file
+        finally:
+            os.close(file)
+
     def _view(self, place: Place) -> ByteArray:
         size = int(np.prod(place.shape))
         if self._memory is None or len(self._memory) < place.offset + size:
-            with Path(self._path).open("r+b") as file:
-                self._memory = mmap.mmap(file.fileno(), 0)
+            with self._opened() as file:
+                self._memory = mmap.mmap(file, 0)
         return np.frombuffer(self._memory, np.uint8, size, place.offset).reshape(place.shape)
