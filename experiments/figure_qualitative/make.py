@@ -1,7 +1,8 @@
 """Draw what each stage does to one clip: `python experiments/figure_qualitative/make.py`.
 
 One row a stage (frames, ground truth where there is any, coarse labels, refined labels, segmentation), one column a
-frame. By default the clip is a generated one and the network is the one that ships with the package.
+frame. By default the clip is a generated one and the network is the one that ships with the package. With `--runs` one
+row a system instead, of a video of which these run folders keep media.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from zsvss.segmenter import VideoSegmenter
 from zsvss.stages.context import KNNSceneContext
 from zsvss.stages.modulation import MaskedModulation
 from zsvss.stages.refinement import CorrespondenceRefinement
+from zsvss.viz.media import shared_video
 from zsvss.viz.overlay import overlay
 from zsvss.viz.palette import palette
 
@@ -61,6 +63,23 @@ def segment(args: argparse.Namespace) -> dict[str, list[np.ndarray]]:
     return rows
 
 
+def systems(args: argparse.Namespace) -> dict[str, list[np.ndarray]]:
+    """Rows of the figure: the video, its ground truth, and each run's segmentation."""
+    medias = shared_video(args.runs, args.task, args.video_name)
+    first, last = medias[0], min(media.num_frames for media in medias) - 1
+    chosen = [min(frame, last) for frame in args.frames]
+    rows = {"frame": [first.frame(t) for t in chosen]}
+    if all(first.labelled[t] for t in chosen):
+        rows["ground truth"] = [
+            overlay(first.frame(t), first.ground_truth(t), first.colors, alpha=0.65) for t in chosen
+        ]
+    for title, media in zip(args.names or [run.name for run in args.runs], medias, strict=True):
+        labels = [media.labels("final", t) for t in chosen]
+        frames = [media.frame(t) for t in chosen]
+        rows[title] = [overlay(*pair, media.colors, alpha=0.65) for pair in zip(frames, labels, strict=True)]
+    return rows
+
+
 def enlarge(labels_hw: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
     """Every pixel takes the label of its cell."""
     y, x = (torch.arange(side) * cells // side for side, cells in zip(size, labels_hw.shape, strict=True))
@@ -89,9 +108,13 @@ def main() -> None:
     parser.add_argument("--weights", help="Stable Diffusion weights in place of the embedded ones")
     parser.add_argument("--clusters", type=int, default=20)
     parser.add_argument("--frames", type=int, nargs="+", default=[0, 2, 5, 7])
+    parser.add_argument("--runs", type=Path, nargs="+", help="run folders to compare, in place of running anything")
+    parser.add_argument("--names", nargs="+", help="titles of the runs")
+    parser.add_argument("--task", choices=("test", "predict"), default="test", help="which media of the runs")
+    parser.add_argument("--video-name", help="of the runs' video (default: the first that all of them keep)")
     parser.add_argument("--output", type=Path, default=HERE / "figure.png")
     args = parser.parse_args()
-    draw(segment(args)).save(args.output, optimize=True)
+    draw(systems(args) if args.runs else segment(args)).save(args.output, optimize=True)
 
 
 if __name__ == "__main__":

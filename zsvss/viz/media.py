@@ -147,6 +147,27 @@ def read_media(run: Path, task: str = "test") -> list[VideoMedia]:
     return sorted((VideoMedia.read(folder) for folder in folders), key=lambda media: media.video)
 
 
+def shared_video(runs: Sequence[Path], task: str = "test", video: str | None = None) -> list[VideoMedia]:
+    """The media of one video in each of several run folders.
+
+    Args:
+        runs: run folders.
+        task: ``test`` or ``predict``.
+        video: its name; by default the first that all of them keep.
+
+    Raises:
+        ValueError: the runs share no video, or not this one.
+    """
+    kept = [{media.video: media for media in read_media(run, task)} for run in runs]
+    shared = sorted(set.intersection(*(set(media) for media in kept)))
+    if not shared or (video is not None and video not in shared):
+        raise ValueError(
+            f"{', '.join(map(str, runs))}: media of {video or 'one video'} are needed in each; all of them keep "
+            f"{', '.join(shared) or 'none'} (see --media.videos, and --media.in_predict for predict)"
+        )
+    return [media[video or shared[0]] for media in kept]
+
+
 def media_folder(run: Path, task: str, video: str) -> Path:
     """Where the media of a video lie once it is finished."""
     return run / "media" / task / file_stem(video)
