@@ -51,7 +51,11 @@ class Measurement(NamedTuple):
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run the subcommand; returns the exit code."""
+    """Run the subcommand, without ``--data-only`` that of `zsvss.speed`; returns the exit code."""
+    if "--data-only" not in arguments:
+        from zsvss import speed
+
+        return speed.main(arguments)
     parser = argparse.ArgumentParser(prog="zsvss.run bench", description=__doc__)
     parser.add_argument("--data-only", action="store_true", required=True, help="measure the input pipeline alone")
     parser.add_argument("--root", type=Path, help="videos in VSPW's layout; generated if not given")
