@@ -26,6 +26,7 @@ _LIBRARIES = ("torch", "diffusers")
 _NOT_DECISIVE = {
     *(f"data.init_args.{name}" for name in ("root", "input", "masks", "num_workers", "time_limit", "skip_unreadable")),
     "model.backbone.init_args.weights",
+    "model.backbone.init_args.image_weights",
 }
 
 
