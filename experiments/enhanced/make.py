@@ -406,9 +406,8 @@ def tables(records: Records, args: argparse.Namespace, settings: Settings) -> st
         f"{args.camvid_frames} frames of CamVid val (seen at 128x160), clips of {CLIP_LENGTH}, K = 20, embedded "
         "backbone, no masked modulation, naming `first_frame` (uses the first frame's ground truth inside the method). "
         "Means of the videos' values ± standard errors, per cent; Δ is the paired difference to the first row, by "
-        f"video. Border accuracy: pixels within {BORDER} of another class. ms/frame: processor time of one core; the first "
-        "row with a network "
-        "bears the shared feature pass.",
+        f"video. Border accuracy: pixels within {BORDER} of another class. ms/frame: processor time of one core; the "
+        "first row of those that share a feature pass bears it.",
         "\n".join(lines),
         late_table(records),
         f"Settings: {settings}.",
