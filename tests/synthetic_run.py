@@ -91,7 +91,15 @@ def write_run(
         if media:
             _write_media(folder, video, final_THW, truth_THW)
     records.close()
-    seconds = {"encode": 0.1, "record": 0.2, "context": 0.01, "refinement": 0.002, "modulation": 0.5}
+    seconds = {
+        "encode": 0.1,
+        "record": 0.2,
+        "kmeans": 0.02,
+        "knn": 0.03,
+        "context": 0.01,
+        "refinement": 0.002,
+        "modulation": 0.5,
+    }
     (folder / "timing.json").write_text(json.dumps({"seconds_per_frame": seconds}))
     return folder
 

@@ -75,7 +75,9 @@ def test_page_shows_numbers_and_names(runs: list[Run]) -> None:
     (stored,) = re.findall(r'<script type="application/json" id="data">(.*?)</script>', page, flags=re.DOTALL)
     data = json.loads(stored)
     assert data == page_data(runs, 320, 100)
-    assert list(data["runs"][0]["timing"]) == ["encode", "record", "context", "refinement", "modulation"]
+    assert list(data["runs"][0]["timing"]) == [
+        *("encode", "record", "kmeans", "knn", "context", "refinement", "modulation")
+    ]
     late = np.array(data["runs"][1]["confusion"])
     assert late[:, 2].sum() == sum(int(result.confusion.sum()) for result in runs[1].results)
 

@@ -9,6 +9,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime, timezone
+from functools import cache
 from typing import Any
 
 import jinja2
@@ -26,13 +27,7 @@ _TITLES = {
     "mIoU_video_mean": "mean of the videos' own mIoUs",
     "pixel_accuracy": "share of the labelled pixels that are right",
 }
-_STAGE_TITLES = {
-    "encode": "encode",
-    "record": "feature pass",
-    "context": "scene context",
-    "refinement": "refinement",
-    "modulation": "modulation",
-}
+_STAGE_TITLES = {"record": "feature pass", "kmeans": "K-means", "knn": "KNN", "context": "scene context, rest"}
 
 
 def render_page(runs: Sequence[Run], *, max_side: int = 320, max_frames: int = 100) -> str:
@@ -59,8 +54,14 @@ def render_page(runs: Sequence[Run], *, max_side: int = 320, max_frames: int = 1
         made=datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
         style=Markup(source(environment, "report.css")[0]),
         script=Markup(source(environment, "report.js")[0]),
-        library=Markup(vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;").replace("</script", "<\\/script")),
+        library=_vega(),
     )
+
+
+@cache
+def _vega() -> Markup:
+    """Vega, Vega-Lite and Vega-Embed as the content of a script element."""
+    return Markup(vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;").replace("</script", "<\\/script"))
 
 
 def page_data(runs: Sequence[Run], max_side: int, max_frames: int) -> dict[str, Any]:
@@ -68,7 +69,8 @@ def page_data(runs: Sequence[Run], max_side: int, max_frames: int) -> dict[str, 
     return {
         "runs": [_run_data(run) for run in runs],
         "scores": common_scores(runs),
-        "stages": _STAGE_TITLES,
+        # In the order of the run that has most of them.
+        "stages": {stage: _STAGE_TITLES.get(stage, stage) for stage in max((run.timing for run in runs), key=len)},
         "videos": browser_videos(runs, max_side, max_frames),
     }
 

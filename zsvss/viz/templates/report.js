@@ -140,7 +140,7 @@
       const axis = { ticks: false, domain: false, labelLimit: narrow() ? 80 : 140, labelOverlap: false };
       const position = {
         y: { field: "truth", type: "nominal", sort: null, scale: { domain: rows }, title: null, axis },
-        x: { field: "predicted", type: "nominal", sort: null, scale: { domain: columns }, title: null, axis: { ...axis, labelAngle: -45, orient: "top" } },
+        x: { field: "predicted", type: "nominal", sort: null, scale: { domain: columns }, title: null, axis: { ...axis, labelAngle: -45, orient: "top", labelOverlap: columns.length > 60 } },
       };
       const heat = { domain: [0, 100], range: [css("--heat-low"), css("--heat-high")], interpolate: "lab" };
       const layers = [
@@ -169,11 +169,13 @@
       return { data: { values }, encoding: position, layer: layers, height: rows.length * (narrow() ? 22 : side) };
     },
     time: () => {
-      const order = Object.keys(data.stages);
+      const titles = data.stages;
+      const order = unique([...Object.keys(titles), ...shownRuns().flatMap((run) => Object.keys(run.timing))]);
+      const domain = order.map((stage) => titles[stage] ?? stage);
       const values = shownRuns().flatMap((run) =>
         Object.entries(run.timing).map(([stage, seconds]) => ({
           run: run.name,
-          stage: data.stages[stage] ?? stage,
+          stage: titles[stage] ?? stage,
           order: order.indexOf(stage),
           value: 1000 * seconds,
         })),
@@ -190,8 +192,8 @@
             field: "stage",
             type: "nominal",
             title: null,
-            scale: { domain: Object.values(data.stages), range: Object.values(data.stages).map((_, index) => runColor(index)) },
-            legend: { orient: "top", columns: narrow() ? 3 : 5 },
+            scale: { domain, range: domain.map((_, index) => runColor(index)) },
+            legend: { orient: "top", columns: narrow() ? 3 : 8 },
           },
           tooltip: [{ field: "run" }, { field: "stage" }, { field: "value", title: "ms a frame", format: ".2f" }],
         },
