@@ -26,7 +26,7 @@ import torch
 from diffusers import UNet2DConditionModel
 from torch import Tensor
 
-from zsvss.backbones.base import ClipNoise, Conditioning, FeatureKey, Recording
+from zsvss.backbones.base import Backbone, ClipNoise, Conditioning, FeatureKey, Recording
 from zsvss.backbones.embedded import Embedded
 from zsvss.data.clip import Clip
 from zsvss.data.datamodule import VideoDataModule
@@ -88,7 +88,7 @@ class OnePassAClip:
         keys: what any of the systems asks for; beside it, what the paper's stages do.
     """
 
-    def __init__(self, backbone: Embedded, keys: Collection[FeatureKey] = ()) -> None:
+    def __init__(self, backbone: Backbone, keys: Collection[FeatureKey] = ()) -> None:
         self.backbone = backbone
         paper = (AttentionFeatures(), CorrespondenceRefinement().features)
         self.keys = {*keys, *(key for features in paper for key in features.keys(backbone))}

@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from itertools import product
+from itertools import count, islice, product
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -323,24 +323,23 @@ def score(args: argparse.Namespace) -> None:
     settings = Settings(**json.loads((HERE / "settings.json").read_text())["chosen"])
     rows = [replace(row, settings=settings) for row in ROWS]
     records, left = Records(args.results), args.limit
-    late: list[int] = []
-    number = args.videos
-    while len(late) < args.late_videos:
-        late += [number] if enters_late(number, args.frames) else []
-        number += 1
+    tasks: list[tuple[str, str, VideoDataModule, tuple[int, int] | None, list[Row]]] = []
     # Rows that share a feature pass are computed together, those without padding and with the trained network first.
-    passes = sorted({(row.padding, row.network) for row in rows})
-    for rows_of_pass in ([row for row in rows if (row.padding, row.network) == shared] for shared in passes):
-        todo = [("test", video, rows_of_pass) for video in range(args.videos)]
-        todo += [("late", video, [row for row in rows_of_pass if row.novelty]) for video in late]
-        for table, video, wanted in todo:
-            if left > 0:
-                data = procedural("test", video, args.frames)
-                left -= records.compute(table, str(video), wanted, partial(score_video, data))
-        if args.camvid and left > 0:
+    for shared in sorted({(row.padding, row.network) for row in rows}):
+        of_pass = [row for row in rows if (row.padding, row.network) == shared]
+        for number in range(args.videos):
+            tasks.append(("test", str(number), procedural("test", number, args.frames), None, of_pass))
+        if args.camvid:
             root, length = str(args.camvid), args.camvid_frames
             street = CamVid(root=root, limit_frames=length, clip_length=CLIP_LENGTH, num_workers=0)
-            left -= records.compute("camvid", "val", rows_of_pass, partial(score_video, street, size=(128, 160)))
+            tasks.append(("camvid", "val", street, (128, 160), of_pass))
+    novel = [row for row in rows if row.novelty]
+    late = filter(lambda number: enters_late(number, args.frames), count(args.videos))
+    for number in islice(late, args.late_videos):
+        tasks.append(("late", str(number), procedural("test", number, args.frames), None, novel))
+    for table, key, data, size, wanted in tasks:
+        if left > 0:
+            left -= records.compute(table, key, wanted, partial(score_video, data, size=size))
     text = tables(records, args, settings)
     fill_in(HERE / "README.md", "enhanced", text)
     print(text)

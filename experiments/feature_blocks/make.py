@@ -1,4 +1,4 @@
-"""Which blocks carry the semantics (the paper's Figure 2): `python experiments/feature_blocks/make.py`.
+"""Which blocks carry the semantics (the paper's Figure 2): `python -m experiments.feature_blocks.make`.
 
 For each output block with attention, the first three principal components of its tokens in two frames and, below, one
 row of tokens through time, of any video: one figure for the spatial self-attention of an image model, of a video model,
@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,6 +21,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from experiments.embedded_backbone.compare import OnePassAClip
 from zsvss.backbones.base import Layer
 from zsvss.backbones.embedded import Embedded
 from zsvss.backbones.latent_diffusion import LatentDiffusion
@@ -35,7 +37,7 @@ from zsvss.metrics.confusion import segmentation_scores
 from zsvss.module import clip_generator
 from zsvss.segmenter import VideoSegmenter
 from zsvss.stages.context import KNNSceneContext
-from zsvss.stages.features import AttentionFeatures
+from zsvss.stages.features import AttentionFeatures, Features
 
 HERE = Path(__file__).parent
 Picture = NDArray[np.uint8]
@@ -125,17 +127,20 @@ def draw_blocks(title: str, clip: Clip, features: dict[int, Tensor], frames: lis
 def block_scores(backbone: LatentDiffusion, num_videos: int, num_frames: int) -> dict[str, dict[str, float]]:
     """Mean over videos of the mIoU of each block's queries and outputs, with the scene context model alone."""
     attentive = blocks_with_attention(backbone.unet.config.up_block_types)
-    kinds = {
+    kinds: dict[str, dict[int, Features]] = {
         "self-attention q": {block: AttentionFeatures((block,)) for block in attentive},
         "block output": {block: AttentionFeatures((block,), "block", "output") for block in range(3, 12)},
     }
+    keys = [key for blocks in kinds.values() for features in blocks.values() for key in features.keys(backbone)]
+    shared: Any = OnePassAClip(backbone, keys)
     scores: dict[str, dict[str, list[float]]] = {kind: {} for kind in kinds}
     for number in range(num_videos):
         data = ProceduralVideos(num_videos=1, first_video=number, num_frames=num_frames, num_workers=0)
         (clip,) = ClipLoader(data.plan(data.videos()), num_workers=0)
+        shared.remembered.clear()
         for kind, blocks in kinds.items():
             for block, features in blocks.items():
-                labels_THW = VideoSegmenter(backbone, KNNSceneContext(), features=features)(
+                labels_THW = VideoSegmenter(shared, KNNSceneContext(), features=features)(
                     clip.frames_THW3,
                     generator=clip_generator(0, data.name, clip.video, 0),
                     first_labels_HW=PROCEDURAL.class_ids(clip.labels_THW[0]),
