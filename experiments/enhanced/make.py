@@ -53,6 +53,7 @@ HERE = Path(__file__).parent
 CLIP_LENGTH = 6
 BLOCKS = (8, 5, 11)
 BORDER = 2  # pixels on either side of a border between classes
+FIRST_LATE = 100  # test video from which on those are looked for in which a class enters late
 LATE_PIXELS = 100  # that a class must have in some frame to have entered
 
 
@@ -325,18 +326,17 @@ def score(args: argparse.Namespace) -> None:
     records, left = Records(args.results), args.limit
     tasks: list[tuple[str, str, VideoDataModule, tuple[int, int] | None, list[Row]]] = []
     # Rows that share a feature pass are computed together, those without padding and with the trained network first.
-    for shared in sorted({(row.padding, row.network) for row in rows}):
-        of_pass = [row for row in rows if (row.padding, row.network) == shared]
-        for number in range(args.videos):
-            tasks.append(("test", str(number), procedural("test", number, args.frames), None, of_pass))
+    for shared in sorted({(row.network, row.padding) for row in rows}):
+        of_pass = [row for row in rows if (row.network, row.padding) == shared]
+        tasks += [("test", str(n), procedural("test", n, args.frames), None, of_pass) for n in range(args.videos)]
         if args.camvid:
             root, length = str(args.camvid), args.camvid_frames
             street = CamVid(root=root, limit_frames=length, clip_length=CLIP_LENGTH, num_workers=0)
             tasks.append(("camvid", "val", street, (128, 160), of_pass))
     novel = [row for row in rows if row.novelty]
-    late = filter(lambda number: enters_late(number, args.frames), count(args.videos))
-    for number in islice(late, args.late_videos):
-        tasks.append(("late", str(number), procedural("test", number, args.frames), None, novel))
+    late = filter(lambda number: enters_late(number, args.frames), count(FIRST_LATE))
+    late = islice(late, args.late_videos)
+    tasks += [("late", str(n), procedural("test", n, args.frames), None, novel) for n in late]
     for table, key, data, size, wanted in tasks:
         if left > 0:
             left -= records.compute(table, key, wanted, partial(score_video, data, size=size))
