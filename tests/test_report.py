@@ -32,6 +32,21 @@ def test_numbers_over_some_videos_are_told_by_the_exit_code(tmp_path: Path) -> N
     assert (tmp_path / "whole" / "report.html").is_file()
 
 
+def test_a_sweep_under_way(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_run(tmp_path / "full-0", media=False)
+    begun = write_run(tmp_path / "begun-0", media=False)
+    for record in (begun / "records" / "test" / "videos").iterdir():
+        record.unlink()
+    cells = [{"name": name, "folder": f"{name}-0"} for name in ("full", "begun", "waiting")]
+    (tmp_path / "sweep.json").write_text(json.dumps({"name": "three", "cells": cells}))
+    assert main(["report", str(tmp_path)]) == 3
+    told = capsys.readouterr().out
+    assert f"left out: {begun}: no video is finished" in told
+    assert "left out: " + str(tmp_path / "waiting-0") in told
+    assert 'data-name="full"' in (tmp_path / "report.html").read_text()
+    assert main(["report", str(begun)]) == 1
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

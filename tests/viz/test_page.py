@@ -6,6 +6,7 @@ import base64
 import json
 import re
 import zlib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pytest
 from synthetic_run import NUM_FRAMES, TAXONOMY, VIDEOS, ground_truth, prediction, write_run
 
 from zsvss.viz.browser import browser_videos
+from zsvss.viz.media import STAGES, MediaWriter, VideoMedia
 from zsvss.viz.page import page_data, render_page
 from zsvss.viz.runs import Run, read_run
 
@@ -46,6 +48,30 @@ def test_browser_holds_the_maps_exactly(runs: list[Run]) -> None:
     colors = {label["name"]: tuple(label["color"]) for label in video["labels"]}
     assert colors == dict(zip(TAXONOMY.classes, TAXONOMY.palette, strict=True))
     assert base64.b64decode(video["frames"][0]).startswith(b"\xff\xd8\xff")
+
+
+def test_labels_without_a_class_are_each_runs_own(tmp_path: Path) -> None:
+    """Clusters named after the run, with one that got no class; a region that novelty opened; clusters alone."""
+    folder, facts = tmp_path / "v", {"video": "v", "dataset": "pond", "video_length": 1}
+    facts |= {"classes": TAXONOMY.classes, "palette": TAXONOMY.palette}
+    labels_hw = np.array([[0, 7]])
+    medias = []
+    for name, are_classes, names, second in (
+        ("novel", True, {}, 256),
+        ("named", False, {0: 2}, 7),
+        ("plain", False, {}, 7),
+    ):
+        writer = MediaWriter(folder / name, facts | {"labels_are_classes": are_classes}, max_side=960)
+        ids_hw = np.where(labels_hw == 7, second, labels_hw)
+        writer.write("0", np.zeros((1, 2, 3), np.uint8), None, dict.fromkeys(STAGES, ids_hw))
+        writer.finish(names)
+        medias.append(VideoMedia.read(folder / name))
+    whole = read_run(write_run(tmp_path / "run", media=False))
+    (video,) = browser_videos([replace(whole, media=[media]) for media in medias], 320, 100)
+    names = np.array([label["name"] for label in video["labels"]])
+    shown = [names[unpacked(video["runs"][str(run)]["final"])].flatten().tolist() for run in range(3)]
+    assert shown == [["water", "new region 256"], ["reed", "cluster 7, no class"], ["cluster 0", "cluster 7"]]
+    assert (unpacked(video["truth"]) == 255).all()
 
 
 def test_large_videos_are_made_small(runs: list[Run]) -> None:

@@ -32,8 +32,8 @@ def test_sweep_folders_stand_for_their_cells(tmp_path: Path) -> None:
     assert find_runs([tmp_path / "sweep"]) == {"a": second, "b": first}
     cells = [{"name": name, "folder": f"{name}-0123abcd"} for name in ("b", "a", "never_started")]
     (tmp_path / "sweep" / "sweep.json").write_text(json.dumps({"cells": cells}))
-    assert list(find_runs([tmp_path / "sweep"])) == ["b", "a"]
-    assert list(find_runs([second, tmp_path / "sweep"])) == ["a", "b"], "no run twice"
+    assert list(find_runs([tmp_path / "sweep"])) == ["b", "a", "never_started"]
+    assert list(find_runs([second, tmp_path / "sweep"])) == ["a", "b", "never_started"], "no run twice"
     (tmp_path / "sweep" / "sweep.json").write_text("{")
     with pytest.raises(ValueError, match=r"sweep\.json is damaged"):
         find_runs([tmp_path / "sweep"])
@@ -75,6 +75,18 @@ def test_results_show_differences_to_the_first(tmp_path: Path) -> None:
     change = 100 * (1 - runs[0].scores["mIoU"])
     assert [str(row[-1]) for row in result_table(runs).rows] == ["", f"+{change:.1f}"]
     assert "Δ" not in result_table(runs[:1]).markdown()
+
+
+def test_incomplete_runs_win_nothing(tmp_path: Path) -> None:
+    runs = [
+        read_run(write_run(tmp_path / "late", lag=1, media=False)),
+        read_run(write_run(tmp_path / "half", unfinished=True, media=False)),
+    ]
+    for table in (ablation_table(runs), result_table(runs)):
+        late, half = table.markdown().splitlines()[2:]
+        assert "**" in late
+        assert "**" not in half
+        assert half.startswith("| half (1 of 2 videos) |")
 
 
 def test_scores_that_do_not_exist(tmp_path: Path) -> None:

@@ -96,18 +96,18 @@ class _LabelList:
             if len(self.rows) == VOID_ID:
                 return VOID_ID
             self._numbers[key] = len(self.rows)
-            cluster = label - len(media.classes) if means_class and not media.labels_are_classes else label
-            name = (
-                media.classes[label]
-                if is_class
-                else f"without a class ({cluster})"
-                if means_class
-                else f"cluster {cluster}"
-            )
+            name = media.classes[label] if is_class else _nameless(media, label)
             colors = media.palette if run < 0 else media.colors
             color = [int(value) for value in colors[label % len(colors)]]
             self.rows.append({"name": name, "color": color, "is_class": is_class})
         return self._numbers[key]
+
+
+def _nameless(media: VideoMedia, label: int) -> str:
+    """What to call a label that is no class."""
+    if media.labels_are_classes:
+        return f"new region {label}"
+    return f"cluster {label - len(media.classes)}, no class" if media.names else f"cluster {label}"
 
 
 def pack(indices_THW: UInt8) -> dict[str, Any]:

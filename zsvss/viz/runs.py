@@ -66,9 +66,19 @@ class Run:
         return {key: on[key] and on[key.partition(".")[0]] for key in COMPONENTS}
 
     @property
+    def title(self) -> str:
+        """Its name, with what it is over if that is not all videos."""
+        finished, expected = self.summary["numbers"]["test/num_videos"], self.summary["num_videos_expected"]
+        return self.name if self.is_complete else f"{self.name} ({finished} of {expected} videos)"
+
+    @property
     def is_complete(self) -> bool:
         """Whether the numbers are over all videos."""
         return not (self.summary["failures"] or self.summary["unfinished"])
+
+
+class EmptyRunError(ValueError):
+    """A run of which no video is finished."""
 
 
 def read_run(folder: Path, name: str | None = None) -> Run:
@@ -79,16 +89,18 @@ def read_run(folder: Path, name: str | None = None) -> Run:
         name: by which to call it; by default the folder's.
 
     Raises:
-        FileNotFoundError: the folder holds no test run.
-        ValueError: its ``run.json`` or its media are damaged, or no video is finished.
+        EmptyRunError: no video is finished.
+        ValueError: its ``run.json`` or its media are damaged.
     """
+    if not _is_run(folder):
+        raise EmptyRunError(f"{folder} holds no results of a test run yet")
     records = RecordFolder(folder / _RECORDS)
     run = records.run()
     found, damaged = records.read()
     failures = {video: reason for video, reason in records.read_failures().items() if video not in found}
     results = [VideoResult.from_dict(found[video]["result"]) for video in run["facts"]["videos"] if video in found]
     if not results:
-        raise ValueError(f"{folder}: no video is finished, so there is nothing to report; start the run again")
+        raise EmptyRunError(f"{folder}: no video is finished, so there is nothing to report; start the run again")
     return Run(
         name=name or folder.resolve().name,
         folder=folder,
@@ -105,7 +117,8 @@ def read_run(folder: Path, name: str | None = None) -> Run:
 def find_runs(folders: Sequence[Path]) -> dict[str, Path]:
     """Run folders by name; a folder of run folders, such as a sweep's, stands for those in it.
 
-    Names are those of the sweep's cells, or the folders' without the hash at their end where they stay different.
+    A sweep's cells are all listed, also those that have no results yet. Names are those of the sweep's cells, or the
+    folders' without the hash at their end where they stay different.
 
     Raises:
         FileNotFoundError: a folder holds neither a test run nor folders of test runs.
@@ -113,7 +126,7 @@ def find_runs(folders: Sequence[Path]) -> dict[str, Path]:
     named: list[tuple[str, Path]] = []
     for folder in folders:
         inside = [("", folder)] if _is_run(folder) else _cells(folder)
-        if not inside:
+        if not any(_is_run(path) for _, path in inside):
             raise FileNotFoundError(
                 f"{folder} holds no results of a test run, nor folders that do (there is no {_RECORDS / 'run.json'})"
             )
@@ -187,8 +200,9 @@ def plain(value: Any) -> str:
     return str(value).rpartition(".")[2] if isinstance(value, str) else str(value)
 
 
-def best(values: Sequence[float]) -> float:
-    """The largest value that is none of the NaNs; NaN if there is none."""
+def best(runs: Sequence[Run], score: str) -> float:
+    """The highest score of the runs whose numbers are over all videos; NaN if there is none."""
+    values = [run.scores[score] for run in runs if run.is_complete]
     return max((value for value in values if not math.isnan(value)), default=math.nan)
 
 
@@ -206,12 +220,11 @@ def _cells(folder: Path) -> list[tuple[str, Path]]:
     """Name, empty for the folder's own, and folder of the runs of a sweep in its order, or of a folder of runs."""
     try:
         cells = json.loads((folder / "sweep.json").read_text(encoding="utf-8"))["cells"]
-        listed = [(str(cell["name"]), folder / Path(cell["folder"]).name) for cell in cells]
+        return [(str(cell["name"]), folder / Path(cell["folder"]).name) for cell in cells]
     except FileNotFoundError:
-        listed = [("", path) for path in sorted(folder.glob("*")) if path.is_dir()]
+        return [("", path) for path in sorted(folder.glob("*")) if _is_run(path)]
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{folder / 'sweep.json'} is damaged; start the sweep again") from error
-    return [(name, path) for name, path in listed if _is_run(path)]
 
 
 def _timing(folder: Path) -> dict[str, float]:

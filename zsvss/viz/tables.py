@@ -81,11 +81,11 @@ def ablation_table(runs: Sequence[Run]) -> ScoreTable:
     differing = differing_settings(runs)
     has_others = any(differing)
     scores = [name for name in common_scores(runs) if name == "mIoU" or name.startswith(("VC", "self_consistency"))]
-    winners = {name: best([run.scores[name] for run in runs]) for name in scores}
+    winners = {name: best(runs, name) for name in scores}
     columns = ["Run", *(COMPONENTS[key] for key in told), *(["Other settings"] if has_others else []), *scores]
     rows = [
         [
-            Cell(run.name),
+            Cell(run.title),
             *(Cell(run.components[key]) for key in told),
             *([Cell(", ".join(others))] if has_others else []),
             *(_score(run, name, winners[name], len(runs)) for name in scores),
@@ -98,15 +98,15 @@ def ablation_table(runs: Sequence[Run]) -> ScoreTable:
 def result_table(runs: Sequence[Run]) -> ScoreTable:
     """One row a run with all scores and, behind the first run, the differences to it."""
     names = common_scores(runs)
-    winners = {name: best([run.scores[name] for run in runs]) for name in names}
+    winners = {name: best(runs, name) for name in names}
     differences = [f"Δ {name}" for name in names[:1]] if len(runs) > 1 else []
     rows = []
     for run in runs:
         change = run.scores[names[0]] - runs[0].scores[names[0]]
-        shown = "" if run is runs[0] else "–" if math.isnan(change) else f"{100 * change:+.1f}"
+        shown = "" if run is runs[0] else "–" if math.isnan(change) else f"{100 * change:+.1f}".replace("-", "−")
         rows.append(
             [
-                Cell(run.name),
+                Cell(run.title),
                 Cell(str(run.summary["naming"]["name"])),
                 *(_score(run, name, winners[name], len(runs)) for name in names),
                 *([Cell(shown)] if differences else []),
@@ -126,7 +126,7 @@ def latex(text: str) -> str:
     >>> latex("first_frame 5%")
     'first\\_frame 5\\%'
     """
-    return "".join(_LATEX.get(character, character) for character in text).replace("Δ", r"$\Delta$")
+    return "".join(_LATEX.get(character, character) for character in text).replace("Δ", r"$\Delta$").replace("−", "$-$")
 
 
 def _is_off(run: Run, key: str) -> bool:
@@ -134,7 +134,7 @@ def _is_off(run: Run, key: str) -> bool:
 
 
 def _score(run: Run, name: str, winner: float, num_runs: int) -> Cell:
-    return Cell(run.scores[name], is_best=num_runs > 1 and run.scores[name] == winner)
+    return Cell(run.scores[name], is_best=num_runs > 1 and run.is_complete and run.scores[name] == winner)
 
 
 def _md(text: str) -> str:
