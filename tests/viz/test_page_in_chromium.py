@@ -175,6 +175,8 @@ def test_every_panel_is_filled(page: Any) -> None:
 )
 def test_legible_in_the_dark_and_on_a_phone(page: Any) -> None:
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "nothing sticks out"
+    edges = "[...document.querySelectorAll('.chart svg text')].map(text => text.getBoundingClientRect().right)"
+    assert max(page.evaluate(edges)) <= page.evaluate("document.querySelector('section').getBoundingClientRect().right")
     # WCAG's contrast of text on the cards, and of charts' labels.
     script = """selector => {
         const light = color => {

@@ -193,7 +193,7 @@
             type: "nominal",
             title: null,
             scale: { domain, range: domain.map((_, index) => runColor(index)) },
-            legend: { orient: "top", columns: narrow() ? 3 : 8 },
+            legend: { orient: "top", columns: narrow() ? 2 : 8 },
           },
           tooltip: [{ field: "run" }, { field: "stage" }, { field: "value", title: "ms a frame", format: ".2f" }],
         },
