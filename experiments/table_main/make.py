@@ -86,6 +86,8 @@ def main() -> int:
         "VSPW, Cityscapes and CamVid, the paper's table, is not measured yet: it needs the weights and a GPU.",
         "",
         written,
+        "",
+        f"Runs: {', '.join(f'`{folder}`' for folder in args.runs)}.",
         *(line for of_one in by_dataset.values() for line in ("", origin(of_one))),
     ]
     args.output.write_text("\n".join(lines) + "\n")
