@@ -19,6 +19,15 @@ HERE = Path(__file__).parent
 SCORES = ("mIoU", "VC8", "VC16")
 SMALL = ["--data.height", "96", "--data.width", "160"]
 
+PREFACE = """\
+# Ablation of the components
+
+`make ablation` runs `configs/sweeps/components.yaml` and writes this page from the run folders. Scores in per cent, of the
+tiny backbone that ships with the package: nothing is said about Stable Diffusion. Generated videos are the first of the
+test split, at 96x160; of CamVid val it is the first frames, seen at 128x160. So few frames tell the large effects, not a
+point or two; `make ablation ABLATION='--videos 20 --frames 42'` takes more.
+"""
+
 
 def sweep(config: str, output: Path, workers: int, options: Sequence[str]) -> list[str]:
     """Run the components on one data set; returns the command."""
@@ -74,13 +83,7 @@ def main() -> None:
         datasets[dataset], failed = read_sweep_folder(folder)
         missing += [f"{name} on {dataset}" for name in failed]
     lines = [
-        "# Ablation of the components",
-        "",
-        "`make ablation` runs `configs/sweeps/components.yaml` and writes this page from the run folders. Scores in per",
-        "cent, of the tiny backbone that ships with the package: nothing is said about Stable Diffusion. Generated videos",
-        "are the first of the test split, at 96x160; of CamVid val it is the first frames, seen at 128x160. So few frames",
-        "tell the large effects, not a point or two; `make ablation ABLATION='--videos 20 --frames 42'` takes more.",
-        "",
+        PREFACE,
         table(datasets),
         "",
         *(line for runs in datasets.values() if runs for line in (origin(runs), "")),
