@@ -59,6 +59,8 @@ VARIANTS = [
     Variant("sign codes", SignCodedModulation),
     Variant("sign codes, one step, unguided", lambda: SignCodedModulation(num_steps=1, guided=False)),
     Variant("`SoftUpsampling`", SoftUpsampling),
+    Variant("`SoftUpsampling`, no guidance", SoftUpsampling, backbone={"guidance": 1}),
+    Variant("`SoftUpsampling`, one step without guidance", SoftUpsampling, backbone=ONE_PASS),
     Variant("`GuidedUpsampling`", GuidedUpsampling),
     Variant("`GuidedUpsampling`, no guidance", GuidedUpsampling, backbone={"guidance": 1}),
     Variant("`GuidedUpsampling`, one step without guidance", GuidedUpsampling, backbone=ONE_PASS),
@@ -145,20 +147,22 @@ def main() -> None:
     parser.add_argument("--videos", type=int, default=2, help="generated videos")
     parser.add_argument("--frames", type=int, default=14, help="of each video")
     parser.add_argument("--size", type=int, nargs=2, default=(96, 160), metavar=("HEIGHT", "WIDTH"))
+    parser.add_argument("--only", help="variants beside the exact one whose names contain this")
     parser.add_argument("--json", type=Path, help="write the rows to this file")
     args = parser.parse_args()
     torch.set_num_threads(1)
     keep_freed_memory()
     height, width = args.size
+    variants = [variant for variant in VARIANTS if variant is VARIANTS[0] or (args.only or "") in variant.name]
     data: VideoDataModule
     if args.camvid:
         data = CamVid(root=args.camvid, split="val", labels="11", limit_frames=args.frames, num_workers=0)
-        rows = measure(data, (height, width), VARIANTS)
+        rows = measure(data, (height, width), variants)
     else:
         data = ProceduralVideos(
             num_videos=args.videos, num_frames=args.frames, height=height, width=width, num_workers=0
         )
-        rows = measure(data, None, VARIANTS)
+        rows = measure(data, None, variants)
     print(table(rows))
     if args.json:
         args.json.write_text(json.dumps(rows, indent=2) + "\n")
