@@ -15,7 +15,9 @@ from golden import GOLDEN
 from zsvss.config import PACKAGED_CONFIGS
 from zsvss.run import Rehearsal, import_components
 
-OVERLAYS = sorted(path for folder in ("ablations", "baselines") for path in (PACKAGED_CONFIGS / folder).glob("*.yaml"))
+FOLDERS = ("ablations", "baselines")
+OVERLAYS = sorted(path for folder in FOLDERS for path in (PACKAGED_CONFIGS / folder).glob("*.yaml"))
+OVERLAYS.append(PACKAGED_CONFIGS / "fast.yaml")
 # Whole systems; any other overlay is one change of at most three lines.
 SYSTEMS = {"enhanced", "published", "emerdiff_sd", "emerdiff_svd"}
 VIDEO_MODEL = ["--model.backbone.weights", str(GOLDEN / "svd" / "weights")]

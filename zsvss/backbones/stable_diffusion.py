@@ -46,6 +46,8 @@ class StableDiffusion(UNetBackbone):
             the outputs of injected cross-attention. The arithmetic is the same; ``False`` runs everything.
         tiny_decoder: local folder or hub id of an ``AutoencoderTiny`` distilled from the weights' autoencoder, such as
             ``madebyollin/taesd``, that decodes in its place: an approximation.
+        channels_last: keep images and weights of convolutions with their channels last, for GPUs whose convolutions
+            want it; on a CPU the group norm then loses four digits.
 
     Source: the paper's Sec. 3 and its released sampling script.
     """
@@ -72,6 +74,7 @@ class StableDiffusion(UNetBackbone):
         max_batch: int = 32,
         reuse_recorded: bool = True,
         tiny_decoder: str | None = None,
+        channels_last: bool = False,
     ) -> None:
         super().__init__(weights, variant, num_steps, first_step, modulation_block, max_batch)
         self.blended_steps = range(first_step, num_steps - 1)
@@ -80,6 +83,7 @@ class StableDiffusion(UNetBackbone):
         self.reuse_recorded = reuse_recorded
         self.tiny_source = None if tiny_decoder is None else WeightsSource(tiny_decoder)
         self.tiny_decoder: Any = None
+        self.channels_last = channels_last
 
     # Weights
 
@@ -109,6 +113,8 @@ class StableDiffusion(UNetBackbone):
             from diffusers import AutoencoderTiny
 
             self.tiny_decoder = self.tiny_source.load(AutoencoderTiny, ".").decoder.requires_grad_(requires_grad=False)
+        if self.channels_last:  # what a convolution gives has the layout of its weights
+            self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     @override
     def fingerprint(self) -> str:
