@@ -85,6 +85,7 @@ class Row:
     mode: str
     seconds: dict[str, float] = field(default_factory=dict)
     all_seconds: list[float] = field(default_factory=list)
+    processor_seconds: list[float] = field(default_factory=list)  # by frame, what a busy machine does not stretch
     tflop_per_frame: float = 0.0
     share_of_matrix_rate: float = 0.0
     peak_mib: float = 0.0  # above what is held before: the weights of all modes
@@ -269,7 +270,9 @@ def compare(case: Case, device: str, dtype: torch.dtype, repeats: int, published
     stages: dict[str, list[dict[str, float]]] = {name: [] for name in modes}
     for _ in range(repeats):
         for name, mode in modes.items():
+            start = time.process_time()
             timings = mode()[1]
+            rows[name].processor_seconds.append((time.process_time() - start) / case.num_frames)
             stages[name].append(timings)
             rows[name].all_seconds.append(sum(timings.values()) / case.num_frames)
     tokens_Thw = exact.token_labels["refined"]
@@ -333,12 +336,23 @@ def table(case: Case, rows: Sequence[Row]) -> Table:
     )
     result = Table(title=title, title_justify="left", box=box.MARKDOWN)
     result.add_column("mode")
-    for name in ("s/frame", *_STAGES, "frames/s", "times", "TFLOP/frame", "of matrix rate", "MiB", "agreement"):
+    for name in (
+        "s/frame",
+        "CPU s/frame",
+        *_STAGES,
+        "frames/s",
+        "times",
+        "TFLOP/frame",
+        "of matrix rate",
+        "MiB",
+        "agreement",
+    ):
         result.add_column(name, justify="right")
     for row in rows:
         result.add_row(
             row.mode,
             f"{row.seconds_per_frame:.3f}",
+            f"{statistics.median(row.processor_seconds):.3f}",
             *(f"{row.seconds[stage]:.3f}" for stage in _STAGES),
             f"{1 / row.seconds_per_frame:.2f}",
             f"{rows[0].seconds_per_frame / row.seconds_per_frame:.2f}",
