@@ -168,6 +168,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--dtype", choices=tuple(_DTYPES), help="of the networks: float32 on a CPU, bfloat16 on a GPU")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--modes", nargs="+", help="names of modes to run; exact is always among them")
     parser.add_argument("--published", type=Path, default=_EXPERIMENT / "published.py", help="the published schedule")
     parser.add_argument("--json", type=Path, help="write the measurements to this file")
     options = parser.parse_args(arguments)
@@ -187,7 +188,7 @@ def main(arguments: Sequence[str]) -> int:
     print(f"{record['device']}, {dtype}, matrix products {record['matrix_tflops']:.3f} TFLOP/s", flush=True)
     try:
         for case in _cases(options, on_gpu=on_gpu):
-            rows = compare(case, options.device, _DTYPES[dtype], options.repeats, options.published)
+            rows = compare(case, options.device, _DTYPES[dtype], options.repeats, options.published, options.modes)
             for row in rows:
                 row.share_of_matrix_rate = row.tflop_per_frame / row.seconds_per_frame / record["matrix_tflops"]
             Console(width=200).print(table(case, rows))
@@ -215,8 +216,19 @@ def _cases(options: argparse.Namespace, *, on_gpu: bool) -> list[Case]:
     return cases
 
 
-def compare(case: Case, device: str, dtype: torch.dtype, repeats: int, published: Path) -> list[Row]:
-    """Run all modes in turn, ``repeats`` times, after one run of each that counts arithmetic and memory."""
+def compare(
+    case: Case, device: str, dtype: torch.dtype, repeats: int, published: Path, wanted: Sequence[str] | None = None
+) -> list[Row]:
+    """Run all modes in turn, ``repeats`` times, after one run of each that counts arithmetic and memory.
+
+    Args:
+        case: what to compare on.
+        device: where to run.
+        dtype: of the networks.
+        repeats: timed runs of each mode.
+        published: the file of the published schedule; without it that is left out.
+        wanted: modes beside the exact one; ``None`` takes all.
+    """
     scene = Scene(scene_split("test")[0], num_frames=case.num_frames, height=case.size[0], width=case.size[1])
     frames_THW3 = torch.from_numpy(np.stack([scene.render(number)[0] for number in range(case.num_frames)]))
     thin = SparseLabels(CorrespondenceRefinement(), case.num_labels, case.present)
@@ -265,6 +277,8 @@ def compare(case: Case, device: str, dtype: torch.dtype, repeats: int, published
         modes = {"published": lambda: run(None), "published, through disk": run_through_disk, **modes}
     else:
         print(f"{published} is not there: the published schedule is left out", file=sys.stderr)
+    if wanted is not None:
+        modes = {name: mode for name, mode in modes.items() if name == "exact" or name in wanted}
     rows = {name: Row(name) for name in modes}
     labels = {name: _count(mode, rows[name], case.num_frames, device) for name, mode in modes.items()}
     stages: dict[str, list[dict[str, float]]] = {name: [] for name in modes}
@@ -304,8 +318,9 @@ def _count(mode: Callable[[], tuple[Tensor, Any]], row: Row, num_frames: int, de
 def fast_mode() -> tuple[dict[str, Any], Modulation]:
     """Settings of the backbone and the third stage of ``configs/fast.yaml``."""
     model = yaml.safe_load(find_config("fast.yaml").read_text())["model"]
-    modulation: Modulation = getattr(upsampling, model["modulation"])()
-    return model.get("backbone", {}), modulation
+    chosen = model["modulation"]
+    modulation: Modulation = getattr(upsampling, chosen["class_path"])(**chosen["init_args"])
+    return model["backbone"], modulation
 
 
 def agreement(labels_THW: Tensor, reference_THW: Tensor) -> float:

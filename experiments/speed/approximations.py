@@ -64,7 +64,7 @@ VARIANTS = [
     Variant("`GuidedUpsampling`", GuidedUpsampling),
     Variant("`GuidedUpsampling`, no guidance", GuidedUpsampling, backbone={"guidance": 1}),
     Variant("`GuidedUpsampling`, one step without guidance", GuidedUpsampling, backbone=ONE_PASS),
-    Variant("`GuidedUpsampling`, one step", GuidedUpsampling, backbone={"first_step": 24}),
+    Variant("the same with eps 0.003 (`fast.yaml`)", lambda: GuidedUpsampling(eps=3e-3), backbone=ONE_PASS),
     Variant("`GuidedUpsampling`, frames within 4 levels reused", GuidedUpsampling, segmenter={"reuse_below": 4.0}),
     Variant("networks in bfloat16", dtype=torch.bfloat16),
 ]
