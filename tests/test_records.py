@@ -197,9 +197,9 @@ def test_source_of_a_video(tmp_path: Path) -> None:
         path.write_bytes(b"123")
     video = FileVideo("a", 4, frames)
     before = video_source(video)
-    assert before == "4 frames, 3 3 3 bytes"
-    frames[3].write_bytes(b"1234")
+    assert before.startswith("4 frames, 4 files ")
+    frames[1].write_bytes(b"1234")
     assert video_source(video) != before
     movie = tmp_path / "movie.mp4"
     movie.write_bytes(b"12345")
-    assert video_source(FileVideo("b", 10, movie)) == "10 frames, 5 5 5 bytes"
+    assert video_source(FileVideo("b", 10, movie)).startswith("10 frames, 1 files ")

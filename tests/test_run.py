@@ -20,7 +20,7 @@ import yaml
 from PIL import Image
 
 from zsvss.callbacks.prediction_writer import BrowserVideo
-from zsvss.run import main
+from zsvss.run import Rehearsal, import_components, main
 
 Mistake = Callable[..., str]
 
@@ -243,6 +243,43 @@ def test_mistakes_in_overlays(mistake: Mistake, config: Path, tmp_path: Path, ov
     assert message in mistake("test", "--config", config, "--config", path)
 
 
+@pytest.fixture
+def no_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fails the test if it comes to reading weights."""
+
+    def read(*_: object) -> None:
+        raise AssertionError("the weights were read")
+
+    monkeypatch.setattr("zsvss.backbones.latent_diffusion.LatentDiffusion.load", read)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--model.windows", "[8,8]"], "consistency windows (8, 8) must be distinct"),
+        (["--model.context.num_neighbors", 0], "context.num_neighbors = 0 must be at least 1"),
+        (["--model.context.num_restarts", 0], "context.num_restarts = 0 must be at least 1"),
+        (["--model.refinement.max_displacement", -1], "refinement.max_displacement = -1 must be 0 or more"),
+        (["--model.features", "AttentionFeatures", "--model.features.steps", "[-5]"], "steps [20] are not run"),
+    ],
+    ids=lambda value: " ".join(map(str, value)) if isinstance(value, list) else "",
+)
+def test_values_out_of_range(mistake: Mistake, config: Path, options: list[object], message: str) -> None:
+    assert message in mistake("test", "--config", config, *options)
+
+
+def test_a_first_frame_without_ground_truth_is_told_before_weights_are_read(
+    mistake: Mistake, config: Path, tmp_path: Path, no_weights: None
+) -> None:
+    image = Image.fromarray(np.zeros((64, 64), np.uint8))
+    for name in ("frames/0.png", "frames/1.png", "truth/1.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        image.save(tmp_path / name)
+    data = ["--data", "VideoFolder", "--data.input", "frames", "--data.masks", "truth"]
+    said = mistake("test", "--config", config, *data)
+    assert "frames: its first frame has no ground truth, which naming protocol 'first_frame' needs" in said
+
+
 def test_unknown_config_lists_near_names(mistake: Mistake) -> None:
     said = mistake("test", "--config", "camvid_ds.yaml")
     assert "config 'camvid_ds.yaml' was not found" in said
@@ -266,15 +303,27 @@ def test_data_is_checked_before_weights(mistake: Mistake, config: Path) -> None:
 
 
 def test_more_clusters_than_tokens_is_told_before_weights_are_read(
-    mistake: Mistake, config: Path, monkeypatch: pytest.MonkeyPatch
+    mistake: Mistake, config: Path, no_weights: None
 ) -> None:
-    def read(*_: object) -> None:
-        raise AssertionError("the weights were read")
-
-    monkeypatch.setattr("zsvss.backbones.latent_diffusion.LatentDiffusion.load", read)
     options = ["--model.input_size", "[64,128]", "--data.clip_length", 3, "--model.context.num_clusters", 97]
     said = mistake("test", "--config", config, *options)
     assert "num_clusters = 97 does not fit 96 points (feature tokens): choose between 1 and 96" in said
+
+
+@pytest.mark.parametrize(("accelerator", "chosen"), [("auto", "cpu"), ("mps", None)])
+def test_apples_gpu_lacks_float64(
+    config: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, accelerator: str, chosen: str | None
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("torch.backends.mps.is_available", lambda: True)
+    import_components()
+    monkeypatch.setattr("sys.argv", ["zsvss"])
+    arguments = ["test", "--config", str(config), "--trainer.accelerator", accelerator]
+    if chosen is None:
+        with pytest.raises(ValueError, match=r"trainer\.accelerator = mps has no float64.*use cpu"):
+            Rehearsal(arguments)
+    else:
+        assert Rehearsal(arguments).config["test"].trainer.accelerator == chosen
 
 
 def test_missing_weights_offline(mistake: Mistake, config: Path) -> None:

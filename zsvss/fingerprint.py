@@ -13,6 +13,7 @@ from typing import Any
 
 import zsvss
 from zsvss.backbones.base import Backbone
+from zsvss.data.datamodule import VideoDataModule
 from zsvss.data.video import FileVideo, Video
 
 Fingerprint = Mapping[str, Any]
@@ -20,7 +21,8 @@ Fingerprint = Mapping[str, Any]
 
 _PACKAGE = Path(__file__).parent
 _SOURCES = (".py", ".json", ".safetensors")
-_LIBRARIES = ("torch", "diffusers")
+# What decodes frames, resizes them and does the arithmetic.
+_LIBRARIES = ("torch", "diffusers", "transformers", "numpy", "scipy", "scikit-learn", "pillow", "decord", "av")
 
 # Where things lie and how fast they are read. What lies there is told by the weights' hash and each video's source.
 _NOT_DECISIVE = {
@@ -31,13 +33,14 @@ _NOT_DECISIVE = {
 
 
 def run_fingerprint(
-    task: str, settings: Mapping[str, Any], backbone: Backbone, precision: str, device: str
+    task: str, settings: Mapping[str, Any], data: VideoDataModule, backbone: Backbone, precision: str, device: str
 ) -> Fingerprint:
     """Everything that decides the numbers of a run, but for the videos themselves (see `video_source`).
 
     Args:
         task: ``test`` or ``predict``.
         settings: the resolved config.
+        data: whose name is part of every seed, and whose classes decide the shape of the results.
         backbone: whose weights to hash.
         precision: of the run's arithmetic.
         device: kind of device that it runs on, such as ``cuda``; another kind gives other last bits.
@@ -45,6 +48,8 @@ def run_fingerprint(
     return {
         "task": task,
         **decisive_settings(settings),
+        "dataset": data.name,
+        "classes": None if data.taxonomy is None else list(data.taxonomy.classes),
         "precision": precision,
         "device": device,
         "weights": backbone.fingerprint(),
@@ -65,10 +70,12 @@ def decisive_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
 def video_source(video: Video) -> str:
     """What a result was computed from, so that it is not kept when a video is repaired or another takes its name.
 
-    Number of frames and, as a sample of the content, the sizes of a few files.
+    Number of frames, and the names and sizes of all files.
     """
-    sizes = " ".join(str(path.stat().st_size) for path in _some_files(video) if path.exists())
-    return f"{video.num_frames} frames, {sizes} bytes" if sizes else f"{video.num_frames} frames"
+    files = [f"{path.name} {path.stat().st_size if path.exists() else 'missing'}" for path in _files(video)]
+    if not files:
+        return f"{video.num_frames} frames"
+    return f"{video.num_frames} frames, {len(files)} files {hashlib.sha256(' '.join(files).encode()).hexdigest()[:16]}"
 
 
 @functools.cache
@@ -125,13 +132,12 @@ def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
             yield f"{prefix}{key}", json.loads(json.dumps(value, default=str))
 
 
-def _some_files(video: Video) -> list[Path]:
-    """The first, the middle and the last frame, or the video file; the same of the ground truth."""
+def _files(video: Video) -> list[Path]:
+    """The frames, or the video file, and the ground truth."""
     if not isinstance(video, FileVideo):
         return []
     frames = [video.frames] if isinstance(video.frames, Path) else list(video.frames)
-    masks = [path for path in video.labels or () if path is not None]
-    return [paths[index] for paths in (frames, masks) if paths for index in (0, len(paths) // 2, -1)]
+    return frames + [path for path in video.labels or () if path is not None]
 
 
 def _version(package: str) -> str:

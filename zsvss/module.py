@@ -30,6 +30,7 @@ from zsvss.metrics import (
     gather_results,
     video_table,
 )
+from zsvss.metrics.consistency import ConsistencyWindows
 from zsvss.segmenter import VideoSegmenter
 from zsvss.stages.context import SceneContext
 from zsvss.stages.features import Features
@@ -87,6 +88,7 @@ class VideoSegmentation(LightningModule):
         )
         self.naming = naming or FirstFrameNaming()
         self.seed = seed
+        ConsistencyWindows(windows, consistency)  # refuses what cannot be counted, before anything is read
         self.windows = tuple(windows)
         self.consistency: ConsistencyProtocol = consistency
         self.results: list[VideoResult] = []
@@ -113,6 +115,10 @@ class VideoSegmentation(LightningModule):
 
     def setup(self, stage: str) -> None:
         """Read the weights; Lightning has set up and checked the data before."""
+        if stage == "test" and self.naming.needs_first_frame_labels:
+            for video in self.data.videos():
+                if not video.begins_labelled:
+                    raise ValueError(self._first_frame_missing(video.name))
         self.backbone.check()
         if self.segmenter.input_size is not None:
             self.segmenter.check(self.segmenter.input_size, self.data.clip_length)
@@ -189,13 +195,16 @@ class VideoSegmentation(LightningModule):
         if not (clip.is_first and isinstance(self.naming, FirstFrameNaming)):
             return None
         if clip.labels_THW is None or not clip.labelled_T[0]:
-            raise ValueError(
-                f"{clip.video}: its first frame has no ground truth, which naming protocol {self.naming.name!r} needs; "
-                "choose another, such as --model.naming LabelledFrameNaming"
-            )
+            raise ValueError(self._first_frame_missing(clip.video))
         taxonomy = self.data.taxonomy
         assert taxonomy is not None
         return self.naming.first_labels(taxonomy.class_ids(clip.labels_THW[0]), taxonomy.num_classes)
+
+    def _first_frame_missing(self, video: str) -> str:
+        return (
+            f"{video}: its first frame has no ground truth, which naming protocol {self.naming.name!r} needs; "
+            "choose another, such as --model.naming LabelledFrameNaming"
+        )
 
     def _finish_video(self, result: VideoResult) -> None:
         self.results.append(result)

@@ -51,13 +51,19 @@ class RecordFolder:
             ValueError: another process has the folder, or its records are of another run.
         """
         self.videos.mkdir(parents=True, exist_ok=True)
-        self._take_lock()
+        self._lock = self._locked(self.folder / "lock")
+        for left in self.folder.glob("lock-*"):  # of a run whose first process was killed while others went on
+            self._locked(left).close()
         for leftover in [*self.folder.glob(f"{TEMPORARY}*"), *self.videos.glob(f"{TEMPORARY}*")]:
             leftover.unlink(missing_ok=True)
         path = self.folder / "run.json"
         if path.exists():
             self._compare(self.run()["fingerprint"], fingerprint)
         write_atomically(path, json.dumps({"fingerprint": fingerprint, "facts": facts}, indent=2) + "\n")
+
+    def join(self, rank: int) -> None:
+        """Let nobody else have the folder as long as this further process of the run lives; ``rank`` is above 0."""
+        self._lock = self._locked(self.folder / f"lock-{rank}")
 
     def close(self) -> None:
         """Let other processes have the folder."""
@@ -120,9 +126,9 @@ class RecordFolder:
             return failures
         return {}
 
-    def _take_lock(self) -> None:
+    def _locked(self, path: Path) -> IO[str]:
         # POSIX record locks: the kernel frees them when the process dies, and worker processes do not inherit them.
-        lock = (self.folder / "lock").open("a+", encoding="utf-8")
+        lock = path.open("a+", encoding="utf-8")
         try:
             fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -138,7 +144,7 @@ class RecordFolder:
         since = datetime.now(timezone.utc).isoformat(timespec="seconds")
         lock.write(f"process {os.getpid()} on {socket.gethostname()} since {since}")
         lock.flush()
-        self._lock = lock
+        return lock
 
     def _compare(self, theirs: Fingerprint, ours: Fingerprint) -> None:
         differing = differences(theirs, ours)

@@ -117,9 +117,14 @@ class CommandLine(LightningCLI):
         parser.set_defaults({slot: {"class_path": name} for slot, name in _DEFAULT_STAGES.items()})
 
     def before_instantiate_classes(self) -> None:
-        """Choose the run folder."""
+        """Choose the run folder and, where the choice is left open, a device that can compute in float64."""
         config = self.config[self.subcommand]
-        config.output = config.output or str(Path("runs") / self._run_name())
+        config.output = str(Path(config.output).expanduser() if config.output else Path("runs") / self._run_name())
+        accelerator = config.trainer.accelerator
+        if accelerator == "mps":
+            raise ValueError("trainer.accelerator = mps has no float64, which votes and ties need; use cpu or cuda")
+        if accelerator == "auto" and torch.backends.mps.is_available():
+            config.trainer.accelerator = "cpu"
         config.trainer.default_root_dir = config.output
         prepare_wandb(config.trainer.get("logger"), config.output, self.config_names)
 

@@ -52,6 +52,13 @@ def test_sharding_by_hand():
     assert [[v.seed for v in shard] for shard in shards] == [[0, 1], [2, 3, 4]]
 
 
+def test_a_name_that_comes_twice_is_refused(monkeypatch):
+    data = small()
+    monkeypatch.setattr(data, "find_videos", lambda: [video(0, 7), video(1, 7), video(0, 7)])
+    with pytest.raises(ValueError, match=r"lists 1 videos more than once, such as 'video 0'.*split file"):
+        data.videos()
+
+
 def test_one_process_gets_all_clips_in_order():
     data = small(num_workers=0)
     data.setup("test")

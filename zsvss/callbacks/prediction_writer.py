@@ -23,6 +23,7 @@ from torch import Tensor
 
 from zsvss.callbacks.clips import ClipCallback
 from zsvss.data.clip import Clip
+from zsvss.files import write_atomically
 from zsvss.viz.overlay import overlay
 from zsvss.viz.palette import VOID_ID, palette, write_id_png
 
@@ -179,7 +180,7 @@ class VideoPredictions:
         """Finish the overlay and write the list of segments."""
         if self._movie is not None:
             self._movie.close()
-        (self.folder / "segments.json").write_text(json.dumps(self.segments()) + "\n")
+        write_atomically(self.folder / "segments.json", json.dumps(self.segments()) + "\n")
 
     def segments(self) -> dict[str, Any]:
         """The content of ``segments.json``; frames are counted from 0, areas are pixels."""

@@ -65,6 +65,8 @@ class ResultStore(ClipCallback):
         assert opened is not None
         if isinstance(opened, Exception):
             raise opened if trainer.is_global_zero else SystemExit(1)
+        if not trainer.is_global_zero:
+            self._records.join(trainer.global_rank)
         self._digest, data.finished = opened
         self._sources = {video.name: video_source(video) for video in data.videos()}
 
@@ -114,19 +116,23 @@ class ResultStore(ClipCallback):
             backbone.load()  # hashes what is in memory
         backbone.check()
         device = trainer.strategy.root_device.type
-        fingerprint = run_fingerprint(task, self.settings, backbone, str(trainer.precision), device)
+        fingerprint = run_fingerprint(task, self.settings, data, backbone, str(trainer.precision), device)
         records.open(fingerprint, run_facts(trainer, module))
         found, damaged = records.read()
         for name, reason in damaged.items():
             _log.warning("record %s: %s; the video is computed again", records.videos / name, reason)
-        folder = _prediction_folder(trainer, task)
+        writer = _prediction_writer(trainer, task)
         media = media_store(trainer.callbacks)  # type: ignore[attr-defined]
         finished = []
         for video in data.videos():
             if video.name in found and found[video.name]["source"] != video_source(video):
                 _log.warning("%s has changed since it was recorded; it is computed again", video.name)
                 records.path(video.name).unlink()
-            elif video.name in found and _has_predictions(folder, video) and (media is None or media.holds(video)):
+            elif (
+                video.name in found
+                and _has_predictions(writer, trainer, video)
+                and (media is None or media.holds(video))
+            ):
                 finished.append(video.name)
         if task == "test":
             self._stored = [VideoResult.from_dict(found[name]["result"]) for name in finished]
@@ -139,21 +145,22 @@ class ResultStore(ClipCallback):
         self._records.write(clip.video, self._digest, {"source": self._sources[clip.video], **content})
 
 
-def _prediction_folder(trainer: Trainer, task: str) -> Path | None:
-    """Where this run's predictions go; ``None`` if it writes none."""
+def _prediction_writer(trainer: Trainer, task: str) -> PredictionWriter | None:
+    """What writes this run's predictions; ``None`` if nothing does."""
     callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
     writers = [callback for callback in callbacks if isinstance(callback, PredictionWriter)]
-    if not writers or (task == "test" and not writers[0].in_test):
-        return None
-    return writers[0].folder or Path(trainer.default_root_dir) / "predictions"
+    return None if not writers or (task == "test" and not writers[0].in_test) else writers[0]
 
 
-def _has_predictions(folder: Path | None, video: Video) -> bool:
-    """Whether all frames of a video are there, or none are wanted."""
-    if folder is None:
+def _has_predictions(writer: PredictionWriter | None, trainer: Trainer, video: Video) -> bool:
+    """Whether everything that is wanted of a video is there, of all its frames."""
+    if writer is None:
         return True
+    folder = (writer.folder or Path(trainer.default_root_dir) / "predictions") / safe_folder(video.name)
     try:
-        segments = json.loads((folder / safe_folder(video.name) / "segments.json").read_text(encoding="utf-8"))
+        segments = json.loads((folder / "segments.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
-    return bool(segments["num_frames"] == video.num_frames)
+    masks = len(list((folder / "masks").glob("*.png"))) if writer.masks else video.num_frames
+    overlay = not writer.video or (folder / "overlay.mp4").is_file()
+    return bool(segments["num_frames"] == video.num_frames == masks and overlay)

@@ -114,6 +114,13 @@ class VideoDataModule(lightning.LightningDataModule, ABC):
             videos = self.find_videos()[: self.limit_videos]
             if self.limit_frames is not None:
                 videos = [replace(video, num_frames=min(video.num_frames, self.limit_frames)) for video in videos]
+            names = [video.name for video in videos]
+            if len(set(names)) < len(names):
+                twice = sorted({name for name in names if names.count(name) > 1})
+                raise ValueError(
+                    f"{self.name} lists {len(twice)} videos more than once, such as {twice[0]!r}; results are kept by "
+                    "name: remove the repeated lines of the split file, or rename one of the videos"
+                )
             for video in videos:
                 if self.require_full_clip and video.num_frames < self.clip_length:
                     raise ValueError(

@@ -73,7 +73,7 @@ class ClipLoader:
         Raises:
             UnreadableVideoError: If a video cannot be read, unless ``skip_unreadable``.
         """
-        position, num_workers = 0, self.num_workers
+        position, num_workers, num_failures = 0, self.num_workers, 0
         # What a worker leaves behind when it has to be killed lies in here.
         with tempfile.TemporaryDirectory(prefix="zsvss-") as scratch:
             while position < len(self.plan):
@@ -83,8 +83,9 @@ class ClipLoader:
                     elif self.plan[position].video.name not in self.failures:
                         yield item
                     position += 1
-                # If one of several workers died, a single one will tell on which clip.
-                num_workers = min(1, num_workers)
+                # If one of several workers died, a single one tells on which clip; then they are several again.
+                told = len(self.failures) > num_failures
+                num_workers, num_failures = self.num_workers if told else min(1, num_workers), len(self.failures)
                 while position < len(self.plan) and self.plan[position].video.name in self.failures:
                     position += 1
 

@@ -74,6 +74,11 @@ class Video(ABC):
     def has_ground_truth(self) -> bool:
         """Whether any frame has ground truth."""
 
+    @property
+    def begins_labelled(self) -> bool:
+        """Whether the first frame has ground truth."""
+        return self.has_ground_truth
+
     @abstractmethod
     def open(self) -> OpenVideo:
         """Open it for reading.
@@ -108,6 +113,11 @@ class FileVideo(Video):
     def has_ground_truth(self) -> bool:
         """Whether any frame has ground truth."""
         return self.labels is not None and any(path is not None for path in self.labels[: self.num_frames])
+
+    @property
+    def begins_labelled(self) -> bool:
+        """Whether the first frame has a mask."""
+        return self.labels is not None and self.labels[0] is not None
 
     def open(self) -> OpenVideo:
         """Open the files."""

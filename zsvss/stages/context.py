@@ -115,6 +115,7 @@ class KNNSceneContext(SceneContext):
         initialization: Initialization | None = None,
         novelty: Novelty | None = None,
     ) -> None:
+        check_at_least_one("context", num_neighbors=num_neighbors, num_restarts=num_restarts)
         self.num_clusters = num_clusters
         self.num_neighbors = num_neighbors
         self.num_restarts = num_restarts
@@ -193,6 +194,7 @@ class PerFrameClustering(SceneContext):
     """
 
     def __init__(self, num_clusters: int = 20, num_restarts: int = 10) -> None:
+        check_at_least_one("context", num_restarts=num_restarts)
         self.num_clusters = num_clusters
         self.num_restarts = num_restarts
 
@@ -230,6 +232,13 @@ class PerFrameClustering(SceneContext):
 
     def _cluster(self, features_nc: Tensor, generator: torch.Generator) -> KMeans:
         return kmeans(features_nc, self.num_clusters, generator=generator, num_restarts=self.num_restarts)
+
+
+def check_at_least_one(slot: str, **counts: int) -> None:
+    """Refuse a count below 1."""
+    for name, count in counts.items():
+        if count < 1:
+            raise ValueError(f"{slot}.{name} = {count} must be at least 1.")
 
 
 def extended(memory: Memory, features_Tnc: Tensor, new_Tn: Tensor) -> Memory:

@@ -109,7 +109,7 @@ class AttentionFeatures(Features):
 
     @override
     def keys(self, backbone: Backbone) -> list[FeatureKey]:
-        numbers = [backbone.steps[step] if step < 0 else step for step in self.steps]
+        numbers = [backbone.steps[0] + len(backbone.steps) + step if step < 0 else step for step in self.steps]
         unknown = set(numbers) - set(backbone.steps)
         if unknown:
             raise ValueError(

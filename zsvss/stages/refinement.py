@@ -64,6 +64,8 @@ class CorrespondenceRefinement(Refinement):
         one_sided_displacement: bool = False,
         truncate_start_points: bool = False,
     ) -> None:
+        if max_displacement < 0:
+            raise ValueError(f"refinement.max_displacement = {max_displacement} must be 0 or more cells.")
         self.max_displacement = max_displacement
         self.features: Features = features or AttentionFeatures(blocks=(7,), normalization="euclidean")
         self.skip_first_hop = skip_first_hop

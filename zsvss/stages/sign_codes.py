@@ -41,6 +41,8 @@ class SignCodedModulation(MaskedModulation):
     def __call__(self, backbone: Backbone, clip: LabelledClip, trace: Trace | None = None) -> Tensor:
         labels_Thw, present_P = clip.labels_Thw, clip.labels_Thw.unique()
         num_frames = len(labels_Thw)
+        if num_frames == 0:
+            return labels_Thw.new_empty(0, *clip.frames_THW3.shape[1:3])
         codes_PC = sign_codes(len(present_P)).to(labels_Thw.device)
         signs_CThw = codes_PC[torch.searchsorted(present_P, labels_Thw)].movedim(-1, 0)
         frames_R = torch.arange(num_frames, device=labels_Thw.device).repeat(codes_PC.shape[1])
