@@ -57,3 +57,8 @@ def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "scheduler").mkdir()
     (folder / "scheduler" / "scheduler_config.json").write_text(json.dumps({"prediction_type": "epsilon"}))
     return folder
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Start with the tests that take minutes, so that no process is left alone with one at the end."""
+    items.sort(key=lambda item: not item.name.startswith("test_end_to_end"))

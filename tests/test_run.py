@@ -347,7 +347,7 @@ def test_ground_truth_is_needed_to_test(mistake: Mistake, config: Path, movie: P
 
 
 def test_a_gpu_that_is_too_small(mistake: Mistake, config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def record(*_: object) -> None:
+    def record(*_: object, **__: object) -> None:
         raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
 
     monkeypatch.setattr("zsvss.backbones.unet.UNetBackbone.record", record)

@@ -252,5 +252,5 @@ def test_a_folder_in_use_is_refused(
         fcntl.lockf(lock, fcntl.LOCK_EX)
         (done,) = warm_python.run(Start(["test", "--config", str(config), "--output", str(output)], str(tmp_path)))
     assert done.returncode == 1
-    assert "is in use by process" in done.stderr
+    assert f"{output / 'records'} is in use by" in done.stderr
     assert bits(output) == before
