@@ -40,6 +40,7 @@ INCOMPLETE = 3
 
 _TEXT = ("cell", "naming")
 _DAY = 60 * 24
+_LONGEST_NAME = 150  # file systems allow 255 bytes; the hash tells apart what is cut
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -145,6 +146,8 @@ def grid(parameters: Mapping[str, Any]) -> Iterator[tuple[str, list[str]]]:
     >>> list(grid({"config": {"values": ["ablations/full.yaml"]}, "data.split": {"value": "val"}, **seeds}))
     [('full+seed=0', ['--config=ablations/full.yaml', '--data.split=val', '--model.seed=0']),
      ('full+seed=1', ['--config=ablations/full.yaml', '--data.split=val', '--model.seed=1'])]
+    >>> list(grid({"model.modulation": {"value": {"class_path": "MaskedModulation", "init_args": {"mask_prior": None}}}}))
+    [('run', ['--model.modulation={"class_path": "MaskedModulation", "init_args": {"mask_prior": null}}'])]
     """
     choices = [[(key, value) for value in parameter.get("values", [parameter.get("value")])]
                for key, parameter in parameters.items()]  # fmt: skip
@@ -154,7 +157,8 @@ def grid(parameters: Mapping[str, Any]) -> Iterator[tuple[str, list[str]]]:
             for key, value in chosen
             if "values" in parameters[key]
         ]
-        yield "+".join(parts) or "run", [f"--{key}={'null' if value is None else value}" for key, value in chosen]
+        arguments = [f"--{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in chosen]
+        yield "+".join(parts) or "run", arguments
 
 
 def rehearsed(parameters: Mapping[str, Any], base: Sequence[str], folder: Path) -> tuple[list[Cell], dict[str, str]]:
@@ -177,7 +181,8 @@ def rehearsed(parameters: Mapping[str, Any], base: Sequence[str], folder: Path) 
                 digest = Rehearsal(resolve_configs(["test", *arguments])).digest
         except (Exception, SystemExit) as error:  # whatever is wrong with a cell does not stop the others
             hopeless[name] = last_error(said.getvalue()) if isinstance(error, SystemExit) else str(error)
-        cells.append(Cell(name, folder / f"{re.sub(r'[^A-Za-z0-9_.=+-]', '_', name)}-{digest}", tuple(arguments)))
+        short = re.sub(r"[^A-Za-z0-9_.=+-]", "_", name)[:_LONGEST_NAME]
+        cells.append(Cell(name, folder / f"{short}-{digest}", tuple(arguments)))
     twice = {cell.name for cell in cells if sum(other.name == cell.name for other in cells) > 1}
     if twice:
         raise ValueError(f"the sweep has more than one cell named {', '.join(sorted(twice))}; list each value once")
