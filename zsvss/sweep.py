@@ -146,8 +146,8 @@ def grid(parameters: Mapping[str, Any]) -> Iterator[tuple[str, list[str]]]:
     >>> list(grid({"config": {"values": ["ablations/full.yaml"]}, "data.split": {"value": "val"}, **seeds}))
     [('full+seed=0', ['--config=ablations/full.yaml', '--data.split=val', '--model.seed=0']),
      ('full+seed=1', ['--config=ablations/full.yaml', '--data.split=val', '--model.seed=1'])]
-    >>> list(grid({"model.modulation": {"value": {"class_path": "MaskedModulation", "init_args": {"mask_prior": None}}}}))
-    [('run', ['--model.modulation={"class_path": "MaskedModulation", "init_args": {"mask_prior": null}}'])]
+    >>> list(grid({"model.modulation": {"value": {"class_path": "Masked", "init_args": {"prior": None}}}}))
+    [('run', ['--model.modulation={"class_path": "Masked", "init_args": {"prior": null}}'])]
     """
     choices = [[(key, value) for value in parameter.get("values", [parameter.get("value")])]
                for key, parameter in parameters.items()]  # fmt: skip
