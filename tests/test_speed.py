@@ -11,8 +11,9 @@ import torch
 from diffusers import AutoencoderKL
 
 from zsvss.backbones import embedded
-from zsvss.speed import RandomWeights, SparseLabels, agreement
+from zsvss.speed import Row, agreement, count
 from zsvss.stages.refinement import CorrespondenceRefinement
+from zsvss.stand_ins import RandomWeights, SparseLabels
 
 
 def test_modes_beside_the_published_schedule(tmp_path):
@@ -56,3 +57,15 @@ def test_agreement_knows_no_names():
     labels = torch.tensor([[0, 0, 1, 2]])
     assert agreement(labels, torch.tensor([[2, 2, 0, 1]])) == 1
     assert agreement(labels, torch.tensor([[2, 2, 2, 1]])) == 0.75
+
+
+def test_attention_is_counted():
+    query = torch.randn(2, 3, 16, 8)
+
+    def attend():
+        return torch.nn.functional.scaled_dot_product_attention(query, query, query), {}
+
+    row = Row("attention")
+    count(attend, row, num_frames=2, device="cpu")
+    products = 2 * (2 * 2 * 3 * 16 * 16 * 8)  # two, of a multiplication and an addition each
+    assert row.tflop_per_frame * 1e12 == pytest.approx(products / 2)

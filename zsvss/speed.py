@@ -9,7 +9,6 @@ Shape legend: T frames of a clip, H W pixels, n tokens, h w token cells, L label
 from __future__ import annotations
 
 import argparse
-import copy
 import ctypes
 import importlib.util
 import json
@@ -19,7 +18,6 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +29,7 @@ from rich.console import Console
 from rich.table import Table
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
-from typing_extensions import override
+from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from zsvss.backbones.embedded import Embedded
 from zsvss.backbones.stable_diffusion import StableDiffusion
@@ -44,11 +41,20 @@ from zsvss.segmenter import VideoSegmenter
 from zsvss.stages import upsampling
 from zsvss.stages.context import KNNSceneContext
 from zsvss.stages.modulation import MaskedModulation, Modulation
-from zsvss.stages.refinement import CorrespondenceRefinement, Refinement
+from zsvss.stages.refinement import CorrespondenceRefinement
+from zsvss.stand_ins import RandomWeights, SparseLabels
 
 _EXPERIMENT = Path(__file__).parent.parent / "experiments" / "speed"
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _PRESENT = (1.0, 0.6)
+
+
+def _attention_flop(*shapes: tuple[int, ...], **_unused: Any) -> int:
+    return int(sdpa_flop_count(*shapes[:3]))
+
+
+# The counter knows attention's kernels on a GPU only.
+_ATTENTION_ON_CPU = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention_flop}
 # Stages as the table has them -> what stopwatches call their parts.
 _STAGES = {
     "encode": ("encode",),
@@ -96,65 +102,6 @@ class Row:
     def seconds_per_frame(self) -> float:
         """Median over the repeats, of all stages together."""
         return statistics.median(self.all_seconds)
-
-
-class RandomWeights:
-    """In place of a folder of weights: an architecture's configs, filled with random numbers."""
-
-    variant = None
-    folder = None
-
-    def __init__(self, folder: Path) -> None:
-        self.name = str(folder)
-        self._networks: dict[str, Any] = {}
-
-    def config(self, part: str, filename: str = "config.json", *, required: bool = True) -> dict[str, Any]:
-        """A part's config."""
-        path = Path(self.name) / part / filename
-        if not path.is_file():
-            raise FileNotFoundError(f"{path} is not there: run the benchmark from the repository.")
-        config: dict[str, Any] = json.loads(path.read_text())
-        return config
-
-    def check(self, part: str) -> None:
-        """Nothing can be missing."""
-
-    def tensors(self, filename: str) -> dict[str, Tensor]:
-        """The embedding of the empty prompt."""
-        width = self.config("unet")["cross_attention_dim"]
-        return {"cond": torch.randn(1, 77, width, generator=torch.Generator().manual_seed(0))}
-
-    def load(self, model_class: Any, part: str) -> Any:
-        """The network of a part; all that are loaded share their numbers."""
-        if part not in self._networks:
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(0)
-                self._networks[part] = model_class.from_config(self.config(part))
-        network = self._networks[part]
-        shared = {id(tensor): tensor for tensor in chain(network.parameters(), network.buffers())}
-        return copy.deepcopy(network, shared)
-
-
-class SparseLabels(Refinement):
-    """Takes labels away until a frame shows no more than a share of them; another share in every frame.
-
-    Args:
-        refinement: whose labels to thin out.
-        num_labels: L.
-        present: share of the labels that stays.
-    """
-
-    def __init__(self, refinement: CorrespondenceRefinement, num_labels: int, present: float) -> None:
-        self.features = refinement.features
-        self.refinement, self.num_labels = refinement, num_labels
-        self.num_kept = max(1, int(present * num_labels + 1e-9))
-
-    @override
-    def __call__(self, features_Tnc: Tensor, labels_Tn: Tensor, grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
-        refined_Tn, trajectories_TP = self.refinement(features_Tnc, labels_Tn, grid)
-        shift_T1 = torch.arange(len(refined_Tn), device=refined_Tn.device)[:, None]
-        place_Tn = (refined_Tn - shift_T1) % self.num_labels
-        return (place_Tn % self.num_kept + shift_T1) % self.num_labels, trajectories_TP
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -280,7 +227,7 @@ def compare(
     if wanted is not None:
         modes = {name: mode for name, mode in modes.items() if name == "exact" or name in wanted}
     rows = {name: Row(name) for name in modes}
-    labels = {name: _count(mode, rows[name], case.num_frames, device) for name, mode in modes.items()}
+    labels = {name: count(mode, rows[name], case.num_frames, device) for name, mode in modes.items()}
     stages: dict[str, list[dict[str, float]]] = {name: [] for name in modes}
     for _ in range(repeats):
         for name, mode in modes.items():
@@ -305,10 +252,10 @@ def _segment(segmenter: VideoSegmenter, frames_THW3: Tensor) -> tuple[Tensor, di
     return labels_THW, segmenter.timings
 
 
-def _count(mode: Callable[[], tuple[Tensor, Any]], row: Row, num_frames: int, device: str) -> Tensor:
+def count(mode: Callable[[], tuple[Tensor, Any]], row: Row, num_frames: int, device: str) -> Tensor:
     """Count a run's arithmetic and memory; returns its labels."""
     held = _start_of_peak(device)
-    with FlopCounterMode(display=False) as counter:
+    with FlopCounterMode(display=False, custom_mapping=_ATTENTION_ON_CPU) as counter:
         labels_THW, _ = mode()
     row.tflop_per_frame = counter.get_total_flops() / num_frames / 1e12
     row.peak_mib = (_memory(device, peak=True) - held) / 2**20
