@@ -10,8 +10,9 @@ import pytest
 import torch
 from diffusers import AutoencoderKL
 
+from zsvss import speed
 from zsvss.backbones import embedded
-from zsvss.speed import Row, agreement, count
+from zsvss.speed import Case, Row, agreement, compare, count
 from zsvss.stages.refinement import CorrespondenceRefinement
 from zsvss.stand_ins import RandomWeights, SparseLabels
 
@@ -24,6 +25,7 @@ def test_modes_beside_the_published_schedule(tmp_path):
     rows = {row["mode"]: row for row in case["rows"]}
     assert list(rows) == ["published", "published, through disk", "exact", "fast, modulated", "fast"]
     assert all(mode in done.stdout for mode in rows)
+    assert "times published" in done.stdout
     assert rows["published"]["agreement"] >= 0.999
     tflop = [rows[mode]["tflop_per_frame"] for mode in ("published", "exact", "fast, modulated", "fast")]
     assert tflop == sorted(tflop, reverse=True)
@@ -69,3 +71,48 @@ def test_attention_is_counted():
     count(attend, row, num_frames=2, device="cpu")
     products = 2 * (2 * 2 * 3 * 16 * 16 * 8)  # two, of a multiplication and an addition each
     assert row.tflop_per_frame * 1e12 == pytest.approx(products / 2)
+
+
+def test_a_mode_that_runs_out_of_memory_is_left_out(monkeypatch, capsys):
+    def count_unless_fast(mode, row, *rest):
+        if row.mode == "fast":
+            raise torch.cuda.OutOfMemoryError("Tried to allocate 40 GiB.\nSee the documentation.")
+        return count(mode, row, *rest)
+
+    monkeypatch.setattr(speed, "count", count_unless_fast)
+    case = Case("embedded", (64, 64), num_frames=1, num_labels=2, present=1.0, repeats=1, published_repeats=0)
+    rows = compare(case, "cpu", torch.float32, Path("published.py"), ["fast"])
+    assert [row.mode for row in rows] == ["exact"]
+    assert rows[0].share_of_matrix_rate > 0
+    reasons = capsys.readouterr().err
+    assert "fast is left out" in reasons
+    assert "Tried to allocate 40 GiB." in reasons
+
+
+def test_the_published_schedule_of_the_large_network_runs_once(monkeypatch):
+    cases = []
+    monkeypatch.setattr(speed, "compare", lambda case, *rest: cases.append(case) or [Row("exact", all_seconds=[1.0])])
+    monkeypatch.setattr(speed, "table", lambda case, rows: "")
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "a GPU")
+    assert speed.main(["--device", "cuda", "--network", "sd21"]) == 0
+    assert [(case.num_labels, case.repeats, case.published_repeats) for case in cases] == [
+        (5, 3, 0),
+        (10, 3, 1),
+        (20, 3, 0),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("--modes", "publishd", "invalid choice: 'publishd'"),
+        ("--repeats", "0", "'0' found, a whole number from 1 up wanted"),
+        ("--frames", "0", "'0' found, a whole number from 1 up wanted"),
+    ],
+)
+def test_options_that_make_no_sense_are_refused(capsys, option, value, message):
+    with pytest.raises(SystemExit, match="2"):
+        speed.main([option, value])
+    error = capsys.readouterr().err
+    assert option in error
+    assert message in error

@@ -47,6 +47,7 @@ from zsvss.stand_ins import RandomWeights, SparseLabels
 _EXPERIMENT = Path(__file__).parent.parent / "experiments" / "speed"
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _PRESENT = (1.0, 0.6)
+_MODES = ("published", "published, through disk", "exact", "fast, modulated", "fast")
 
 
 def _attention_flop(*shapes: tuple[int, ...], **_unused: Any) -> int:
@@ -75,6 +76,8 @@ class Case:
         num_frames: of the one clip.
         num_labels: clusters, and so labels.
         present: share of the labels that a frame may show.
+        repeats: timed runs of each mode.
+        published_repeats: those of the published schedule; 0 leaves it out.
     """
 
     network: str
@@ -82,6 +85,8 @@ class Case:
     num_frames: int
     num_labels: int
     present: float
+    repeats: int
+    published_repeats: int
 
 
 @dataclass
@@ -93,7 +98,7 @@ class Row:
     all_seconds: list[float] = field(default_factory=list)
     processor_seconds: list[float] = field(default_factory=list)  # by frame, what a busy machine does not stretch
     tflop_per_frame: float = 0.0
-    share_of_matrix_rate: float = 0.0
+    share_of_matrix_rate: float = 0.0  # on a CPU of processor time
     peak_mib: float = 0.0  # above what is held before: the weights of all modes
     agreement: float = 1.0
     labels_per_frame: float = 0.0
@@ -109,13 +114,17 @@ def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="zsvss.run bench", description=__doc__)
     parser.add_argument("--network", choices=("embedded", "sd21"), help="both on a GPU, embedded on a CPU, by default")
     parser.add_argument("--size", type=int, nargs=2, metavar=("HEIGHT", "WIDTH"), help="of the frames")
-    parser.add_argument("--frames", type=int, help="of the clip")
-    parser.add_argument("--labels", type=int, nargs="+", help="numbers of labels, a case each")
+    parser.add_argument("--frames", type=_positive, help="of the clip")
+    parser.add_argument("--labels", type=_positive, nargs="+", help="numbers of labels, a case each")
     parser.add_argument("--present", type=float, nargs="+", help="shares of the labels in a frame, a case each")
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument(
+        "--repeats",
+        type=_positive,
+        help="5, with sd21 on a GPU 3 and one of the published schedule, which is left out but for L = 10 or on demand",
+    )
     parser.add_argument("--dtype", choices=tuple(_DTYPES), help="of the networks: float32 on a CPU, bfloat16 on a GPU")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--modes", nargs="+", help="names of modes to run; exact is always among them")
+    parser.add_argument("--modes", nargs="+", choices=_MODES, help="exact is always among them")
     parser.add_argument("--published", type=Path, default=_EXPERIMENT / "published.py", help="the published schedule")
     parser.add_argument("--json", type=Path, help="write the measurements to this file")
     options = parser.parse_args(arguments)
@@ -129,23 +138,27 @@ def main(arguments: Sequence[str]) -> int:
         "dtype": dtype,
         "code": code_version(),
         "torch": torch.__version__,
-        "matrix_tflops": matrix_rate(options.device, _DTYPES[dtype]) / 1e12,
         "cases": [],
     }
-    print(f"{record['device']}, {dtype}, matrix products {record['matrix_tflops']:.3f} TFLOP/s", flush=True)
+    print(f"{record['device']}, {dtype}", flush=True)
     try:
         for case in _cases(options, on_gpu=on_gpu):
-            rows = compare(case, options.device, _DTYPES[dtype], options.repeats, options.published, options.modes)
-            for row in rows:
-                row.share_of_matrix_rate = row.tflop_per_frame / row.seconds_per_frame / record["matrix_tflops"]
+            rows = compare(case, options.device, _DTYPES[dtype], options.published, options.modes)
             Console(width=200).print(table(case, rows))
             record["cases"].append(asdict(case) | {"rows": [asdict(row) for row in rows]})
             if options.json:
                 options.json.write_text(json.dumps(record, indent=2) + "\n")
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, torch.cuda.OutOfMemoryError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0
+
+
+def _positive(text: str) -> int:
+    """An argument that counts something."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} found, a whole number from 1 up wanted")
+    return int(text)
 
 
 def _cases(options: argparse.Namespace, *, on_gpu: bool) -> list[Case]:
@@ -159,20 +172,28 @@ def _cases(options: argparse.Namespace, *, on_gpu: bool) -> list[Case]:
         for num_labels in options.labels or ([10] if is_small else [5, 10, 20] if on_gpu else [2]):
             # With random weights every label is everywhere unless some are taken away: one share will do.
             shares = options.present or (_PRESENT if is_small else [1.0])
-            cases += [Case(network, (size[0], size[1]), num_frames, num_labels, share) for share in shares]
+            # So many labels cost the published schedule 3 to 6 PFLOP a clip of Stable Diffusion: once has to do.
+            repeats = options.repeats or (5 if is_small or not on_gpu else 3)
+            is_asked = any(name.startswith("published") for name in options.modes or ())
+            published_repeats = repeats if is_small or not on_gpu else int(is_asked or num_labels == 10)
+            cases += [
+                Case(network, (size[0], size[1]), num_frames, num_labels, share, repeats, published_repeats)
+                for share in shares
+            ]
     return cases
 
 
 def compare(
-    case: Case, device: str, dtype: torch.dtype, repeats: int, published: Path, wanted: Sequence[str] | None = None
+    case: Case, device: str, dtype: torch.dtype, published: Path, wanted: Sequence[str] | None = None
 ) -> list[Row]:
-    """Run all modes in turn, ``repeats`` times, after one run of each that counts arithmetic and memory.
+    """Run all modes in turn, again and again, after one run of each that counts arithmetic and memory.
+
+    A mode that a GPU's memory is too small for is left out, with a line on standard error.
 
     Args:
         case: what to compare on.
         device: where to run.
         dtype: of the networks.
-        repeats: timed runs of each mode.
         published: the file of the published schedule; without it that is left out.
         wanted: modes beside the exact one; ``None`` takes all.
     """
@@ -204,7 +225,7 @@ def compare(
     modes: dict[str, Callable[[], tuple[Tensor, dict[str, float]]]] = {}
     for name, built in segmenters.items():
         modes[name] = lambda built=built: _segment(built, frames_THW3)  # type: ignore[misc]
-    if published.is_file():
+    if published.is_file() and case.published_repeats:
         schedule = _module(published).PublishedSchedule
         plain = network(reuse_recorded=False, max_batch=2 * case.num_frames)
         generator = torch.Generator().manual_seed(0)
@@ -223,24 +244,42 @@ def compare(
 
         modes = {"published": lambda: run(None), "published, through disk": run_through_disk, **modes}
     else:
-        print(f"{published} is not there: the published schedule is left out", file=sys.stderr)
+        reason = f"{published} is not there" if case.published_repeats else f"too slow for L = {case.num_labels}"
+        print(f"the published schedule is left out: {reason}", file=sys.stderr)
     if wanted is not None:
         modes = {name: mode for name, mode in modes.items() if name == "exact" or name in wanted}
-    rows = {name: Row(name) for name in modes}
-    labels = {name: count(mode, rows[name], case.num_frames, device) for name, mode in modes.items()}
-    stages: dict[str, list[dict[str, float]]] = {name: [] for name in modes}
-    for _ in range(repeats):
-        for name, mode in modes.items():
+    rows: dict[str, Row] = {}
+    labels: dict[str, Tensor] = {}
+    for name, mode in modes.items():
+        row = Row(name)
+        try:
+            labels[name] = count(mode, row, case.num_frames, device)
+        except torch.cuda.OutOfMemoryError as error:
+            if name == "exact":
+                raise  # what the others are compared with
+            print(f"{name} is left out of {case}: {str(error).splitlines()[0]}", file=sys.stderr)
+            torch.cuda.empty_cache()
+        else:
+            rows[name] = row
+    stages: dict[str, list[dict[str, float]]] = {name: [] for name in rows}
+    rates = []
+    for repeat in range(case.repeats):
+        rates.append(matrix_rate(device, dtype))
+        for name, row in rows.items():
+            if name.startswith("published") and repeat >= case.published_repeats:
+                continue
             start = time.process_time()
-            timings = mode()[1]
-            rows[name].processor_seconds.append((time.process_time() - start) / case.num_frames)
+            timings = modes[name]()[1]
+            row.processor_seconds.append((time.process_time() - start) / case.num_frames)
             stages[name].append(timings)
-            rows[name].all_seconds.append(sum(timings.values()) / case.num_frames)
+            row.all_seconds.append(sum(timings.values()) / case.num_frames)
     tokens_Thw = exact.token_labels["refined"]
     for name, row in rows.items():
         for stage, parts in _STAGES.items():
             sums = [sum(timings.get(part, 0.0) for part in parts) for timings in stages[name]]
             row.seconds[stage] = statistics.median(sums) / case.num_frames
+        seconds = row.seconds_per_frame if device != "cpu" else statistics.median(row.processor_seconds)
+        row.share_of_matrix_rate = row.tflop_per_frame * 1e12 / seconds / statistics.median(rates)
         row.agreement = agreement(labels[name], labels["exact"])
         row.labels_per_frame = statistics.mean(len(labels_hw.unique()) for labels_hw in tokens_Thw)
     return list(rows.values())
@@ -279,11 +318,11 @@ def agreement(labels_THW: Tensor, reference_THW: Tensor) -> float:
 
 
 def matrix_rate(device: str, dtype: torch.dtype) -> float:
-    """Floating-point operations per second of a large matrix product; median of five."""
+    """Floating-point operations per second of a large matrix product, on a CPU of processor time; median of three."""
     side = 8192 if device != "cpu" else 2048
     matrix = torch.randn(side, side, device=device, dtype=dtype)
     seconds = []
-    for _ in range(6):
+    for _ in range(4):
         start = _clock(device)
         matrix @ matrix
         seconds.append(_clock(device) - start)
@@ -303,7 +342,7 @@ def table(case: Case, rows: Sequence[Row]) -> Table:
         "CPU s/frame",
         *_STAGES,
         "frames/s",
-        "times",
+        f"times {rows[0].mode}",
         "TFLOP/frame",
         "of matrix rate",
         "MiB",
@@ -336,8 +375,9 @@ def _module(path: Path) -> Any:
 
 
 def _clock(device: str) -> float:
-    if device != "cpu":
-        torch.cuda.synchronize(device)
+    if device == "cpu":
+        return time.process_time()
+    torch.cuda.synchronize(device)
     return time.perf_counter()
 
 
