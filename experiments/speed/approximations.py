@@ -64,7 +64,11 @@ VARIANTS = [
     Variant("`GuidedUpsampling`", GuidedUpsampling),
     Variant("`GuidedUpsampling`, no guidance", GuidedUpsampling, backbone={"guidance": 1}),
     Variant("`GuidedUpsampling`, one step without guidance", GuidedUpsampling, backbone=ONE_PASS),
-    Variant("the same with eps 0.003 (`fast.yaml`)", lambda: GuidedUpsampling(eps=3e-3), backbone=ONE_PASS),
+    Variant(
+        "`GuidedUpsampling`, one step without guidance, eps 0.003 (`fast.yaml`)",
+        lambda: GuidedUpsampling(eps=3e-3),
+        backbone=ONE_PASS,
+    ),
     Variant("`GuidedUpsampling`, frames within 4 levels reused", GuidedUpsampling, segmenter={"reuse_below": 4.0}),
     Variant("networks in bfloat16", dtype=torch.bfloat16),
 ]
@@ -136,7 +140,7 @@ def table(rows: list[dict[str, Any]]) -> str:
         cells = [f"{row['frames_per_cpu_second']:.2f}"]
         cells += [f"{row['frames_per_cpu_second'] / exact['frames_per_cpu_second']:.1f}", f"{row['agreement']:.1%}"]
         for name in ("mIoU", "VC8"):
-            cells.append(f"{100 * row[name]:.1f}" if row is exact else f"{100 * (row[name] - exact[name]):+.1f}")
+            cells.append(f"{100 * row[name]:.2f}" if row is exact else f"{100 * (row[name] - exact[name]):+.2f}")
         lines.append("| " + " | ".join([row["name"], *cells]) + " |")
     return "\n".join(lines)
 
