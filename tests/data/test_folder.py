@@ -51,6 +51,19 @@ def test_a_folder_of_videos(tmp_path, write_images, write_video, make_frames):
     assert [clip.frames_THW3.shape[1:3] for clip in clips_of(data)] == [(96, 160), (40, 60), (30, 50)]
 
 
+def test_a_damaged_video_does_not_stop_the_others(tmp_path, write_video, make_frames):
+    (tmp_path / "all").mkdir()
+    write_video(tmp_path / "all" / "a.mp4", make_frames(3, 96, 160))
+    (tmp_path / "all" / "b.mp4").write_text("text")
+    data = VideoFolder(tmp_path / "all", num_workers=0)
+    assert [clip.video for clip in clips_of(data)] == ["a"]
+    assert list(data.failures) == ["b"]
+    assert "b.mp4 cannot be read as a video" in data.failures["b"]
+    (tmp_path / "all" / "a.mp4").write_text("text")
+    with pytest.raises(ValueError, match=r"no video can be read: .*a\.mp4.*b\.mp4"):
+        VideoFolder(tmp_path / "all").videos()
+
+
 def test_masks_make_it_a_benchmark(tmp_path, video, write_images):
     folder, frames = video
     masks = masks_like(frames)

@@ -61,7 +61,7 @@ def run_facts(trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
         "naming": {"name": module.naming.name, "note": module.naming.note},
         "consistency": module.consistency,
         "backbone": module.backbone_name,
-        "videos": [video.name for video in data.videos()],
+        "videos": sorted([*(video.name for video in data.videos()), *data.unreadable]),
         "run": environment(trainer),
     }
 

@@ -91,6 +91,8 @@ class VideoDataModule(lightning.LightningDataModule, ABC):
         """Names of videos not to read again; a result store sets it before the loader is made."""
         self.network_size: NetworkSize | None = None
         """At which size the model sees frames; set before the loader is made, so that workers resize them."""
+        self.unreadable: dict[str, str] = {}
+        """Videos that `find_videos` could not read, and why; they are failures of the run, and the others go on."""
         self._videos: list[Video] | None = None
         self._loader: ClipLoader | None = None
 
@@ -138,7 +140,8 @@ class VideoDataModule(lightning.LightningDataModule, ABC):
     @property
     def failures(self) -> dict[str, str]:
         """Videos of this rank that could not be read, and why (with ``skip_unreadable``)."""
-        return {} if self._loader is None else {name: str(error) for name, error in self._loader.failures.items()}
+        while_loading = {} if self._loader is None else self._loader.failures
+        return self.unreadable | {name: str(error) for name, error in while_loading.items()}
 
     def gather_failures(self, group: distributed.ProcessGroup | None = None) -> dict[str, str]:
         """The same of all ranks (of a group); a collective operation, which every rank must call."""

@@ -68,34 +68,39 @@ class VideoFolder(VideoDataModule):
         sources = find_sources(self.input)
         videos: list[Video] = []
         for source in sources:
-            folder = self.masks
-            if folder is not None and len(sources) > 1:
-                folder = folder / source.stem
-            videos.append(self._check(source, folder))
+            try:
+                frames, num_frames, size = self._frames(source)
+            except ValueError as error:
+                if len(sources) == 1:
+                    raise
+                self.unreadable[source.stem] = str(error)
+                continue
+            folder = self.masks / source.stem if self.masks is not None and len(sources) > 1 else self.masks
+            numbers = {} if isinstance(frames, Path) else {path.stem: number for number, path in enumerate(frames)}
+            labels = None if folder is None else _match_masks(folder, numbers, num_frames, size)
+            videos.append(FileVideo(source.stem, num_frames, frames, labels, read_mask, self.decoder))
+        if not videos:
+            raise ValueError(f"{self.input}: no video can be read: {'; '.join(self.unreadable.values())}")
         if self.masks is not None and not any(video.has_ground_truth for video in videos):
             raise ValueError(f"{self.masks}: no mask belongs to a video of {self.input}")
         self._taxonomy = None
         _ = self.taxonomy
         return videos
 
-    def _check(self, source: Path, mask_folder: Path | None) -> FileVideo:
-        frames: Path | tuple[Path, ...] = source
+    def _frames(self, source: Path) -> tuple[Path | tuple[Path, ...], int, tuple[int, int]]:
+        """The video file or the images, their number, height and width."""
         if source.is_dir() or is_image(source):
-            frames = list_images(source) if source.is_dir() else (source,)
-            size, _, _ = check_images(frames)
-            names = {path.stem: number for number, path in enumerate(frames)}
-            num_frames = len(frames)
-        else:
-            try:
-                num_frames, size = call_with_time_limit(_probe, source, self.decoder, seconds=self.time_limit)
-            except TimeoutError as error:
-                raise ValueError(
-                    f"{source} cannot be read as a video (decoding its first and last frame takes more than "
-                    f"{self.time_limit:g} s): is the file damaged? Copy it again or convert it with ffmpeg"
-                ) from error
-            names = {}
-        labels = None if mask_folder is None else _match_masks(mask_folder, names, num_frames, size)
-        return FileVideo(source.stem, num_frames, frames, labels, read_mask, self.decoder)
+            images = list_images(source) if source.is_dir() else (source,)
+            size, _, _ = check_images(images)
+            return images, len(images), size
+        try:
+            num_frames, size = call_with_time_limit(_probe, source, self.decoder, seconds=self.time_limit)
+        except TimeoutError as error:
+            raise ValueError(
+                f"{source} cannot be read as a video (decoding its first and last frame takes more than "
+                f"{self.time_limit:g} s): is the file damaged? Copy it again or convert it with ffmpeg"
+            ) from error
+        return source, num_frames, size
 
     def _read_taxonomy(self, folder: Path) -> Taxonomy:
         largest, path_of_largest = -1, folder
