@@ -5,7 +5,7 @@ import math
 from pathlib import Path
 
 import pytest
-from synthetic_run import VIDEOS, write_run
+from synthetic_run import SETTINGS, VIDEOS, write_run
 
 from zsvss.viz.runs import comparability, differing_settings, find_runs, read_run
 from zsvss.viz.tables import ablation_table, latex, result_table
@@ -68,6 +68,31 @@ def test_ablation_in_the_papers_layout(tmp_path: Path) -> None:
     assert "Injection" not in table.columns, "the same in all runs"
     assert differing_settings([runs[0], runs[2]]) == [["context.num_clusters = 20"], ["context.num_clusters = 10"]]
     assert differing_settings(runs[:2]) == [[], []], "what lies below a part that is off has the part's column"
+
+
+def test_another_class_is_none_of_the_papers_components(tmp_path: Path) -> None:
+    masked = [key for key in SETTINGS if key.startswith("model.modulation")]
+    no_modulation = {**dict.fromkeys(masked, "absent"), "model.modulation": None}
+    fast = {
+        **dict.fromkeys(masked, "absent"),
+        "model.modulation.class_path": "zsvss.GuidedUpsampling",
+        "model.modulation.init_args.eps": 0.003,
+    }
+    cases = {"no_modulation": no_modulation, "full": {}, "fast": fast}
+    runs = [read_run(write_run(tmp_path / name, settings=case, media=False)) for name, case in cases.items()]
+    assert [list(run.components.values()) for run in runs] == [
+        [True, True, False, False, False],
+        [True, True, True, True, True],
+        [True, True, False, False, False],
+    ]
+    assert differing_settings(runs) == [[], [], ["modulation = GuidedUpsampling"]]
+    finer = fast | {"model.modulation.init_args.eps": 0.001}
+    runs.append(read_run(write_run(tmp_path / "finer", settings=finer, media=False)))
+    assert differing_settings(runs)[2:] == [
+        ["modulation = GuidedUpsampling", "modulation.eps = 0.003"],
+        ["modulation = GuidedUpsampling", "modulation.eps = 0.001"],
+    ]
+    assert [str(row[3]) for row in ablation_table(runs).rows] == ["–", "✓", "–", "–"]
 
 
 def test_results_show_differences_to_the_first(tmp_path: Path) -> None:

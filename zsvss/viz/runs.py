@@ -27,6 +27,8 @@ COMPONENTS = {
 }
 """Parts of the method that an ablation switches off, by the key of `Run.settings`, in the order of the method."""
 
+# The paper's class of each part: another class is none of its components.
+_PAPER = {"context": "KNNSceneContext", "refinement": "CorrespondenceRefinement", "modulation": "MaskedModulation"}
 # What runs in place of a component that is switched off, where a config names it.
 _STAND_INS = {"context": "PerFrameClustering", "modulation": "NearestUpsampling"}
 
@@ -59,11 +61,9 @@ class Run:
 
     @property
     def components(self) -> dict[str, bool]:
-        """Whether each of `COMPONENTS` is switched on."""
-        on = {
-            key: plain(self.settings.get(key, True)) not in ("none", "off", _STAND_INS.get(key)) for key in COMPONENTS
-        }
-        return {key: on[key] and on[key.partition(".")[0]] for key in COMPONENTS}
+        """Whether each of `COMPONENTS` is there, in its paper's class, and switched on."""
+        there = {part: plain(self.settings.get(part)) == name for part, name in _PAPER.items()}
+        return {key: there[key.partition(".")[0]] and self.settings.get(key) is not False for key in COMPONENTS}
 
     @property
     def title(self) -> str:
@@ -154,19 +154,23 @@ def short_key(key: str) -> str:
 def differing_settings(runs: Sequence[Run]) -> list[list[str]]:
     """For each run its settings that are not the same in all runs, beside the switches of `COMPONENTS`, as text.
 
-    A part that is switched off in some run is left out with everything below it: it has a column of its own.
+    Of a part with a column only another class than the paper's is told, and what differs between runs of one class.
     """
-    keys = sorted({key for run in runs for key in run.settings})
-    off = {key for run in runs for key in COMPONENTS if "." not in key and not run.components[key]}
 
-    def is_told(key: str) -> bool:
-        values = {json.dumps(run.settings.get(key)) for run in runs}
-        hidden = any(key.startswith(f"{part}.") for part in off)
-        switch = key in COMPONENTS and (key in off or "." in key)
-        return len(values) > 1 and not hidden and not switch
+    def is_told(key: str, run: Run) -> bool:
+        part = key.partition(".")[0]
+        peers = runs
+        if part in _PAPER:
+            if key in COMPONENTS and run.components[part]:
+                return False
+            if plain(run.settings.get(part)) in ("none", _STAND_INS.get(part)):
+                return False
+            if key != part:
+                peers = [other for other in runs if other.settings.get(part) == run.settings.get(part)]
+        return len({json.dumps(other.settings.get(key)) for other in peers}) > 1
 
-    told = [key for key in keys if is_told(key)]
-    return [[f"{key} = {plain(run.settings[key])}" for key in told if key in run.settings] for run in runs]
+    told = [[key for key in sorted(run.settings) if is_told(key, run)] for run in runs]
+    return [[f"{key} = {plain(run.settings[key])}" for key in keys] for run, keys in zip(runs, told, strict=True)]
 
 
 def comparability(runs: Sequence[Run]) -> list[str]:
