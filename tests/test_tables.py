@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import runpy
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -22,11 +23,16 @@ FULL = {
 }
 
 
-def write_run(folder: Path, dataset: str, scores: dict[str, float | None], **model: Any) -> Path:
+def write_run(
+    folder: Path, dataset: str, scores: dict[str, float | None], failures: dict[str, str] | None = None, **model: Any
+) -> Path:
     """A run folder with what the tables read."""
     numbers = {f"test/{name}": value for name, value in scores.items()}
     metrics = {
         "numbers": numbers | {"test/num_videos": 2.0, "test/num_frames": 40.0},
+        "num_videos_expected": 2,
+        "failures": failures or {},
+        "unfinished": [],
         "dataset": dataset,
         "taxonomy": dataset,
         "naming": {"name": "first_frame", "note": "uses the first frame's ground truth inside the method"},
@@ -65,9 +71,9 @@ def test_ablation(tmp_path: Path) -> None:
         "init_args": {"blend": False, "inject": True},
     }
     write_run(sweep / "b", "procedural", {"mIoU": 0.5, "VC8": 0.8, "VC16": 0.7}, modulation=unblended)
-    cells = [
-        {"name": name, "folder": folder} for name, folder in (("only_context", "a"), ("no_blending", "b"), ("x", "c"))
-    ]
+    write_run(sweep / "half", "procedural", {"mIoU": 0.9, "VC8": 0.9, "VC16": 0.9}, failures={"south": "no memory"})
+    folders = {"only_context": "a", "no_blending": "b", "x": "c", "lacking": "half"}
+    cells = [{"name": name, "folder": folder} for name, folder in folders.items()]
     (sweep / "sweep.json").write_text(json.dumps({"name": "components", "cells": cells}))
     options = ["--only-tabulate", "--runs", tmp_path / "runs", "--camvid", tmp_path / "nowhere"]
     code, lines = written("table_ablation/make.py", tmp_path / "page.md", *options)
@@ -78,7 +84,26 @@ def test_ablation(tmp_path: Path) -> None:
     assert "- commit 0123abc, a laptop, 2026-11-22" in lines
     assert any("2 videos, 40 frames" in line for line in lines)
     assert "CamVid was not at hand." in lines
-    assert "Failed: x on generated." in lines
+    assert "Failed: x on generated, lacking on generated." in lines
+    assert not any("90.00 | 90.00 | 90.00" in line for line in lines)
+
+
+def test_ablation_without_a_finished_cell(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = ["--runs", tmp_path / "runs", "--camvid", tmp_path / "nowhere"]
+    assert written("table_ablation/make.py", tmp_path / "page.md", "--only-tabulate", *options) == (1, [])
+    assert "is no folder of `zsvss.run sweep`" in capsys.readouterr().err
+    sweep = tmp_path / "runs" / "procedural"
+    sweep.mkdir(parents=True)
+    (sweep / "sweep.json").write_text(json.dumps({"name": "components", "cells": [{"name": "full", "folder": "full"}]}))
+    assert written("table_ablation/make.py", tmp_path / "page.md", "--only-tabulate", *options) == (1, [])
+    assert "no cell of the sweep is finished" in capsys.readouterr().err
+    for code, told in [(1, "procedural_embedded.yaml ended with exit code 1"), (3, "no cell of the sweep is finished")]:
+        ended = subprocess.CompletedProcess([], code)
+        monkeypatch.setattr(subprocess, "run", lambda *_, ended=ended, **__: ended)
+        assert written("table_ablation/make.py", tmp_path / "page.md", *options) == (1, [])
+        assert told in capsys.readouterr().err
 
 
 def test_main_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -107,3 +132,6 @@ def test_main_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "b and d are both scene context + refinement + masked modulation on camvid-11" in capsys.readouterr().err
     assert written("table_main/make.py", tmp_path / "page.md", tmp_path)[0] == 1
     assert "holds no finished test run" in capsys.readouterr().err
+    half = write_run(tmp_path / "e", "camvid-11", {"mIoU": 0.3}, failures={"south": "no memory"})
+    assert written("table_main/make.py", tmp_path / "page.md", half)[0] == 1
+    assert "is not finished: 1 of 2 videos are missing (south: no memory)" in capsys.readouterr().err

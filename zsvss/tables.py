@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from zsvss.callbacks.results import percent
+from zsvss.cells import Cell, incomplete, is_finished
 from zsvss.files import write_atomically
 
 YES, NO = "✓", "–"
@@ -64,14 +65,17 @@ def read_run(folder: Path, name: str | None = None) -> Run:
     """Read a run folder.
 
     Raises:
-        ValueError: it holds no finished test run.
+        ValueError: it holds no finished test run, or one that lacks videos.
     """
+    cell = Cell(name or folder.name, folder, ())
     try:
         metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
         model = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))["model"]
     except (OSError, ValueError, KeyError) as error:
         raise ValueError(f"{folder} holds no finished test run: {error}") from error
-    return Run(name or folder.name, metrics, model)
+    if not is_finished(cell):
+        raise ValueError(f"{folder} is not finished: {incomplete(cell)}; give the same command again to finish it")
+    return Run(cell.name, metrics, model)
 
 
 def read_sweep_folder(folder: Path) -> tuple[list[Run], list[str]]:
@@ -81,12 +85,13 @@ def read_sweep_folder(folder: Path) -> tuple[list[Run], list[str]]:
         ValueError: it is no sweep's folder.
     """
     try:
-        cells = json.loads((folder / "sweep.json").read_text(encoding="utf-8"))["cells"]
-    except (OSError, ValueError, KeyError) as error:
+        listed = json.loads((folder / "sweep.json").read_text(encoding="utf-8"))["cells"]
+        cells = [Cell(cell["name"], folder / cell["folder"], ()) for cell in listed]
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{folder} is no folder of `zsvss.run sweep`: {error}") from error
-    finished = [cell for cell in cells if (folder / cell["folder"] / "metrics.json").is_file()]
-    missing = [cell["name"] for cell in cells if cell not in finished]
-    return [read_run(folder / cell["folder"], cell["name"]) for cell in finished], missing
+    finished = [cell for cell in cells if is_finished(cell)]
+    missing = [cell.name for cell in cells if cell not in finished]
+    return [read_run(cell.folder, cell.name) for cell in finished], missing
 
 
 def markdown(header: Sequence[str], rows: Sequence[Sequence[str]], text: Collection[str] = ()) -> str:

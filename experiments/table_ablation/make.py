@@ -13,6 +13,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from zsvss.sweep import INCOMPLETE
 from zsvss.tables import NO, YES, Run, markdown, origin, read_sweep_folder
 
 HERE = Path(__file__).parent
@@ -30,18 +31,29 @@ Generated videos are the first of the test split, at 96x160; of CamVid val it is
 """
 
 
-def sweep(config: str, output: Path, workers: int, options: Sequence[str]) -> list[str]:
-    """Run the components on one data set; returns the command."""
+def sweep(config: str, output: Path, workers: int, options: Sequence[str]) -> None:
+    """Run the components on one data set; cells may fail, and the table says which.
+
+    Raises:
+        ValueError: the sweep could not run at all.
+    """
     command = ["-m", "zsvss.run", "sweep", "--config", config, "--sweep", "sweeps/components.yaml"]
     command += ["--output", str(output), "--launcher", "local", "--workers", str(workers), *options]
-    subprocess.run([sys.executable, *command], check=False)  # the table says which cells failed
-    return command
+    code = subprocess.run([sys.executable, *command], check=False).returncode
+    if code not in (0, INCOMPLETE):
+        raise ValueError(f"the sweep of {config} ended with exit code {code}, see above; no table is written")
 
 
 def table(datasets: dict[str, list[Run]]) -> str:
-    """Components in the columns, as the paper names them, then the scores on each data set."""
+    """Components in the columns, as the paper names them, then the scores on each data set.
+
+    Raises:
+        ValueError: there is no run.
+    """
     names = list(dict.fromkeys(run.name for runs in datasets.values() for run in runs))
     parts = {run.name: run.parts for runs in datasets.values() for run in runs}
+    if not parts:
+        raise ValueError("no cell of the sweep is finished; its failed.json and screen.txt in the run folders say why")
     by_name = {dataset: {run.name: run for run in runs} for dataset, runs in datasets.items()}
     components = list(next(iter(parts.values())))
     header = [*components, *(f"{dataset} {score}" for dataset in datasets for score in SCORES), "overlay"]
@@ -54,8 +66,8 @@ def table(datasets: dict[str, list[Run]]) -> str:
     return markdown(header, rows, text=("overlay",))
 
 
-def main() -> None:
-    """Run what is not finished, and write the table."""
+def main() -> int:
+    """Run what is not finished, and write the table; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--runs", type=Path, default=Path("runs/ablation"), help="folder of the sweeps")
     parser.add_argument("--camvid", type=Path, default=Path(os.environ.get("CAMVID_ROOT", "data/camvid")))
@@ -65,7 +77,20 @@ def main() -> None:
     parser.add_argument("--only-tabulate", action="store_true", help="run nothing")
     parser.add_argument("--output", type=Path, default=HERE / "README.md")
     args = parser.parse_args()
+    try:
+        write_page(args)
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
 
+
+def write_page(args: argparse.Namespace) -> None:
+    """Run the sweeps, unless told not to, and write the page.
+
+    Raises:
+        ValueError: a sweep could not run, or there is nothing for the table.
+    """
     folders = {"generated": args.runs / "procedural"}
     has_camvid = (args.camvid / "val").is_dir()
     if has_camvid:
@@ -96,4 +121,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
