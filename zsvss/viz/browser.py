@@ -48,6 +48,7 @@ def _video(of_runs: dict[int, VideoMedia], max_side: int, max_frames: int) -> di
     truth = [_scaled(first.ground_truth(t), size) for t in range(num_frames)]
     return {
         "name": first.video,
+        "dataset": first.dataset,
         "height": size[0],
         "width": size[1],
         "frame_names": list(first.frame_names[:num_frames]),

@@ -256,18 +256,20 @@
   };
 
   const opened = new Map();
+  // Two data sets may have a video of one name.
+  const numberOf = (video) => data.videos.indexOf(video);
   const once = (key, make) => {
     if (!opened.has(key)) opened.set(key, make());
     return opened.get(key);
   };
   const maps = (video, run) =>
-    once(`${video.name} ${run}`, async () => {
+    once(`${numberOf(video)} ${run}`, async () => {
       const stages = Object.entries(video.runs[run] ?? {});
       const read = await Promise.all(stages.map(([, packed]) => unpack(packed, video.frames.length)));
       return Object.fromEntries(stages.map(([stage], index) => [stage, read[index]]));
     });
   const picture = (video, number) =>
-    once(`${video.name} frame ${number}`, async () => {
+    once(`${numberOf(video)} frame ${number}`, async () => {
       const image = new Image();
       image.src = `data:image/jpeg;base64,${video.frames[number]}`;
       await image.decode();
@@ -357,7 +359,7 @@
     document.body.dataset.frame = frame;
     drawTimeline();
   };
-  const truthOf = (video) => once(`${video.name} truth`, () => unpack(video.truth, video.frames.length));
+  const truthOf = (video) => once(`${numberOf(video)} truth`, () => unpack(video.truth, video.frames.length));
 
   // For each frame the share of the pixels that a map gives to a label, or, without one, gets right.
   const share = (map, truthMap, number, height, width) => {
@@ -373,7 +375,7 @@
     return known ? right / known : null;
   };
   const curve = (key, map, truthMap) =>
-    once(`${state.video.name} ${key} ${state.label} curve`, () =>
+    once(`${numberOf(state.video)} ${key} ${state.label} curve`, () =>
       state.video.frames.map((_, number) => share(map, truthMap, number, state.video.height, state.video.width)),
     );
 
@@ -463,9 +465,12 @@
 
   const listVideos = () => {
     const select = $("#video");
-    const listed = data.videos.map((video, index) => [video.name, index]).filter(([name]) => shown.video.has(name));
-    const entries = listed.length ? listed : data.videos.map((video, index) => [video.name, index]);
-    select.replaceChildren(...entries.map(([name, index]) => element("option", { value: index }, name)));
+    const many = new Set(data.videos.map(({ dataset }) => dataset)).size > 1;
+    const all = data.videos.map((video, index) => [video, index]);
+    const listed = all.filter(([{ name }]) => shown.video.has(name));
+    const entries = listed.length ? listed : all;
+    const title = ({ dataset, name }) => (many ? `${dataset}: ${name}` : name);
+    select.replaceChildren(...entries.map(([video, index]) => element("option", { value: index }, title(video))));
     const current = data.videos.indexOf(state.video);
     if (entries.some(([, index]) => index === current)) select.value = current;
     else openVideo(entries[0][1]);
