@@ -32,7 +32,7 @@ SETTINGS = {
 
 
 def concrete_subclasses(kind):
-    found = [] if inspect.isabstract(kind) or not kind.__module__.startswith("zsvss") else [kind]
+    found = [] if inspect.isabstract(kind) or not kind.__module__.startswith("zsvss.stages.") else [kind]
     return found + [below for subclass in kind.__subclasses__() for below in concrete_subclasses(subclass)]
 
 
