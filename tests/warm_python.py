@@ -97,7 +97,7 @@ def fork(start: Start, screen: tuple[str, str]) -> None:
 
 def serve() -> None:
     """Import, then start what each line of the input asks for."""
-    from diffusers import AutoencoderKL, UNet2DConditionModel  # noqa: F401
+    from diffusers import AutoencoderKL, UNet2DConditionModel  # noqa: F401  # diffusers reads its modules on demand
 
     from zsvss.run import import_components
 

@@ -33,3 +33,8 @@ class ClipCallback(Callback):
         self.on_clip_end(trainer, pl_module, outputs, batch)
 
     on_predict_batch_end = on_test_batch_end
+
+
+def datamodule(trainer: Trainer) -> Any:
+    """The run's datamodule, which Lightning attaches to the trainer without declaring it."""
+    return trainer.datamodule  # type: ignore[attr-defined]

@@ -10,7 +10,7 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from zsvss.callbacks.clips import ClipCallback
+from zsvss.callbacks.clips import ClipCallback, datamodule
 from zsvss.data.clip import Clip
 from zsvss.data.video import Video
 from zsvss.viz.media import MediaWriter, VideoMedia, chosen_videos, media_folder
@@ -46,7 +46,7 @@ class MediaStore(ClipCallback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Choose the videos."""
-        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        data = datamodule(trainer)
         self._root, self._task = Path(trainer.default_root_dir), "test" if stage == "test" else "predict"
         if self._task == "test" or self.in_predict:
             self._chosen = chosen_videos([video.name for video in data.videos()], self.videos)
@@ -85,7 +85,7 @@ class MediaStore(ClipCallback):
         self._discard()
 
     def _write(self, writer: MediaWriter, trainer: Trainer, clip: Clip, outputs: Any) -> None:
-        taxonomy = trainer.datamodule.taxonomy  # type: ignore[attr-defined]
+        taxonomy = datamodule(trainer).taxonomy
         num_frames = min(clip.num_final, self.num_frames - writer.num_frames)
         labels = {"coarse": outputs["coarse"], "refined": outputs["refined"], "final": outputs["labels"]}
         arrays = {stage: labels_T[:num_frames].cpu().numpy() for stage, labels_T in labels.items()}
@@ -111,7 +111,7 @@ def media_store(callbacks: Sequence[Callback]) -> MediaStore | None:
 
 def _facts(trainer: Trainer, pl_module: LightningModule, clip: Clip) -> dict[str, Any]:
     module: Any = pl_module
-    data: Any = trainer.datamodule  # type: ignore[attr-defined]
+    data = datamodule(trainer)
     taxonomy = data.taxonomy
     return {
         "video": clip.video,

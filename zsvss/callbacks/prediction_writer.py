@@ -21,7 +21,7 @@ import numpy.typing as npt
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
-from zsvss.callbacks.clips import ClipCallback
+from zsvss.callbacks.clips import ClipCallback, datamodule
 from zsvss.data.clip import Clip
 from zsvss.files import write_atomically
 from zsvss.viz.overlay import overlay
@@ -263,7 +263,7 @@ def safe_folder(video: str) -> PurePosixPath:
 
 def source_fps(trainer: Trainer, video: str) -> float | None:
     """Frames per second of a video file of the run; ``None`` for images and generated videos."""
-    data: Any = trainer.datamodule  # type: ignore[attr-defined]
+    data = datamodule(trainer)
     paths = [getattr(entry, "frames", None) for entry in data.videos() if entry.name == video]
     if not paths or not isinstance(paths[0], Path):
         return None

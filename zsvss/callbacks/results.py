@@ -21,6 +21,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from rich.console import Console
 from rich.table import Table
 
+from zsvss.callbacks.clips import datamodule
 from zsvss.files import write_atomically
 from zsvss.fingerprint import git_commit
 from zsvss.metrics import ClassRow, VideoResult, class_table, video_table
@@ -52,7 +53,7 @@ class ResultWriter(Callback):
 def run_facts(trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
     """What has to be known of a run beside its videos' results, as plain values."""
     module: Any = pl_module
-    data: Any = trainer.datamodule  # type: ignore[attr-defined]
+    data = datamodule(trainer)
     taxonomy = data.taxonomy
     return {
         "dataset": data.name,

@@ -12,7 +12,7 @@ from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
 from zsvss.backbones.base import Backbone
-from zsvss.callbacks.clips import ClipCallback
+from zsvss.callbacks.clips import ClipCallback, datamodule
 from zsvss.callbacks.media import media_store
 from zsvss.callbacks.prediction_writer import PredictionWriter, safe_folder
 from zsvss.callbacks.results import run_facts
@@ -50,7 +50,7 @@ class ResultStore(ClipCallback):
         Raises:
             ValueError: the folder is in use, or holds results of another run.
         """
-        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        data = datamodule(trainer)
         data.skip_unreadable = True
         task = "test" if stage == "test" else "predict"  # Lightning's is an enum of strings
         self._records = RecordFolder(Path(trainer.default_root_dir) / "records" / task)
@@ -110,7 +110,7 @@ class ResultStore(ClipCallback):
     ) -> tuple[str, list[str]]:
         """Digest of the fingerprint and names of the finished videos."""
         module: Any = pl_module
-        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        data = datamodule(trainer)
         backbone: Backbone = module.backbone
         if type(backbone).fingerprint is Backbone.fingerprint:
             backbone.load()  # hashes what is in memory

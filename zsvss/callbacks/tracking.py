@@ -26,6 +26,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 
+from zsvss.callbacks.clips import datamodule
 from zsvss.callbacks.prediction_writer import BrowserVideo, source_fps
 from zsvss.callbacks.results import environment
 from zsvss.metrics import class_table, video_table
@@ -69,7 +70,7 @@ class WandbRecord(Callback):
             run.summary.update(module.numbers)  # Lightning's are rounded to single precision
 
     def _tables(self, trainer: Trainer, module: Any) -> dict[str, Any]:
-        taxonomy = trainer.datamodule.taxonomy  # type: ignore[attr-defined]
+        taxonomy = datamodule(trainer).taxonomy
         classes = [asdict(row) for row in class_table(module.results, taxonomy.classes)]
         return {"videos": _table(video_table(module.results)), "classes": _table(classes)}
 
