@@ -28,6 +28,7 @@ from zsvss.metrics import (
     VideoResult,
     fold_results,
     gather_results,
+    headline_scores,
     video_table,
 )
 from zsvss.metrics.consistency import ConsistencyWindows
@@ -210,9 +211,7 @@ class VideoSegmentation(LightningModule):
         self.results.append(result)
         self._evaluator = None
         (row,) = video_table([result])
-        scores = ", ".join(
-            f"{name} {percent(value)}" for name, value in row.items() if name.startswith(("mIoU", "VC", "self"))
-        )
+        scores = ", ".join(f"{name} {percent(row[name])}" for name in headline_scores(row))
         _log.info("%s: %d frames in %.1f s, %s", result.name, result.num_frames, result.seconds or 0.0, scores)
 
 

@@ -34,6 +34,7 @@ from zsvss.cells import Cell, failure, is_finished, last_error, mark_failed, met
 from zsvss.config import find_config, resolve_configs
 from zsvss.files import write_atomically
 from zsvss.logs import quiet_console
+from zsvss.metrics import headline_scores
 
 INCOMPLETE = 3
 """Exit code if a cell failed or lacks videos."""
@@ -274,9 +275,7 @@ def describe(cell: Cell) -> str:
 def scores(found: Mapping[str, Any]) -> dict[str, str]:
     """The scores in per cent; JSON's null is NaN."""
     known = {name.removeprefix("test/"): value for name, value in found["numbers"].items()}
-    # What papers print.
-    chosen = ["mIoU", *(name for name in known if name.startswith(("VC", "self_consistency")))]
-    return {name: "-" if known[name] is None else percent(known[name]) for name in chosen}
+    return {name: "-" if known[name] is None else percent(known[name]) for name in headline_scores(known)}
 
 
 def rows(cells: Sequence[Cell]) -> tuple[list[str], list[list[str]]]:

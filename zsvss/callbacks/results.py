@@ -24,7 +24,7 @@ from rich.table import Table
 from zsvss.callbacks.clips import datamodule
 from zsvss.files import write_atomically
 from zsvss.fingerprint import git_commit
-from zsvss.metrics import ClassRow, VideoResult, class_table, video_table
+from zsvss.metrics import ClassRow, VideoResult, class_table, headline_scores, video_table
 
 _log = logging.getLogger(__name__)
 _PACKAGES = ("zsvss", "torch", "lightning", "diffusers", "transformers", "torchmetrics")
@@ -143,8 +143,7 @@ def result_table(summary: dict[str, Any]) -> Table:
     """The benchmark's numbers in one row, in per cent."""
     numbers = summary["numbers"]
     scores = {name.removeprefix("test/"): value for name, value in numbers.items() if not name.startswith("test/num_")}
-    # What papers print comes first.
-    first = ["mIoU", *(name for name in scores if name.startswith(("VC", "self_consistency")))]
+    first = headline_scores(scores)
     table = Table(title=f"{summary['dataset']}: {summary['backbone']}", title_justify="left")
     columns = first + [name for name in scores if name not in first]
     for name in columns:
@@ -182,7 +181,7 @@ def class_rows(classes: list[ClassRow]) -> Table:
 def video_rows(videos: list[dict[str, Any]]) -> Table:
     """One row a video."""
     table = Table(title="Videos", title_justify="left")
-    scores = [name for name in videos[0] if name.startswith(("mIoU", "VC", "self_consistency"))]
+    scores = headline_scores(videos[0])
     for name in ("video", "frames", *scores, "seconds"):
         table.add_column(name, justify="left" if name == "video" else "right")
     for row in videos:

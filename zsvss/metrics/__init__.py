@@ -1,6 +1,14 @@
 """Mean IoU, video consistency and the naming of clusters."""
 
-from zsvss.metrics.benchmark import ClassRow, class_table, fold_results, gather_results, total_confusion, video_table
+from zsvss.metrics.benchmark import (
+    ClassRow,
+    class_table,
+    fold_results,
+    gather_results,
+    headline_scores,
+    total_confusion,
+    video_table,
+)
 from zsvss.metrics.confusion import (
     SegmentationIoU,
     SegmentationScores,
@@ -44,6 +52,7 @@ __all__ = [
     "confusion_matrix",
     "fold_results",
     "gather_results",
+    "headline_scores",
     "iou_from_confusion",
     "mean_consistency",
     "segmentation_scores",

@@ -17,7 +17,7 @@ from torch import Tensor, distributed
 
 from zsvss.gathering import gather, is_distributed
 from zsvss.metrics.confusion import iou_from_confusion, segmentation_scores
-from zsvss.metrics.consistency import log_no_window, mean_consistency, score_name
+from zsvss.metrics.consistency import is_consistency, log_no_window, mean_consistency, score_name
 from zsvss.metrics.evaluation import VideoResult
 
 
@@ -65,6 +65,16 @@ def fold_results(results: Iterable[VideoResult]) -> dict[str, float]:
     numbers["test/num_frames"] = sum(result.num_frames for result in results)
     numbers["test/num_labelled_frames"] = sum(result.num_labelled for result in results)
     return numbers
+
+
+def headline_scores(names: Iterable[str]) -> list[str]:
+    """Of the scores' names those that papers print: mean IoU, then video consistency.
+
+    >>> headline_scores(["fwIoU", "VC8", "mIoU", "num_windows8", "mIoU_video_mean", "VC16"])
+    ['mIoU', 'VC8', 'VC16']
+    """
+    kept = [name for name in names if name == "mIoU" or is_consistency(name)]
+    return sorted(kept, key=lambda name: name != "mIoU")
 
 
 def total_confusion(results: Iterable[VideoResult]) -> Tensor:

@@ -50,6 +50,15 @@ def score_name(protocol: ConsistencyProtocol, window: int) -> str:
     return f"self_consistency{window}" if protocol == "self" else f"VC{window}"
 
 
+def is_consistency(name: str) -> bool:
+    """Whether it is a name of `score_name`.
+
+    >>> is_consistency("VC16"), is_consistency("self_consistency8"), is_consistency("num_windows8")
+    (True, True, False)
+    """
+    return name.startswith(("VC", "self_consistency"))
+
+
 def mean_consistency(pairs: Iterable[WindowPair]) -> float:
     """Mean of ``hits / total`` over windows, exactly rounded, so that no order of videos or ranks changes a bit.
 

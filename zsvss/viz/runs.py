@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from zsvss.callbacks.results import summarize
-from zsvss.metrics import VideoResult, fold_results
+from zsvss.metrics import VideoResult, fold_results, headline_scores
 from zsvss.records import RecordFolder
 from zsvss.viz.media import VideoMedia, read_media
 
@@ -55,7 +55,7 @@ class Run:
     def scores(self) -> dict[str, float]:
         """The scores of 0..1, those that papers print first; NaN where nothing qualifies."""
         numbers = {name.removeprefix("test/"): value for name, value in self.summary["numbers"].items()}
-        first = ["mIoU", *(name for name in numbers if name.startswith(("VC", "self_consistency")))]
+        first = headline_scores(numbers)
         others = [name for name in numbers if name not in first and not name.startswith("num_")]
         return {name: numbers[name] for name in first + others}
 

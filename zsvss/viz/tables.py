@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from zsvss.metrics import headline_scores
 from zsvss.viz.runs import COMPONENTS, Run, best, differing_settings
 
 _LATEX = {
@@ -80,7 +81,7 @@ def ablation_table(runs: Sequence[Run]) -> ScoreTable:
     told = [key for key in COMPONENTS if key in _ALWAYS or any(_is_off(run, key) for run in runs)]
     differing = differing_settings(runs)
     has_others = any(differing)
-    scores = [name for name in common_scores(runs) if name == "mIoU" or name.startswith(("VC", "self_consistency"))]
+    scores = headline_scores(common_scores(runs))
     winners = {name: best(runs, name) for name in scores}
     columns = ["Run", *(COMPONENTS[key] for key in told), *(["Other settings"] if has_others else []), *scores]
     rows = [
