@@ -94,6 +94,12 @@ def test_another_class_is_none_of_the_papers_components(tmp_path: Path) -> None:
     ]
     assert [str(row[3]) for row in ablation_table(runs).rows] == ["–", "✓", "–", "–"]
 
+    alike = ablation_table([runs[2], runs[2]])
+    assert alike.columns[3:5] == ["Modulation", "Other settings"]
+    told = [[str(cell) for cell in row[3:5]] for row in alike.rows]
+    assert told == [["–", "modulation = GuidedUpsampling"]] * 2, "named also where all runs have it"
+    assert "Other settings" not in ablation_table([runs[0], runs[0]]).columns, "off is not another class"
+
 
 def test_results_show_differences_to_the_first(tmp_path: Path) -> None:
     runs = [read_run(write_run(tmp_path / name, lag=lag, media=False)) for name, lag in (("late", 2), ("exact", 0))]

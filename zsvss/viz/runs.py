@@ -154,7 +154,8 @@ def short_key(key: str) -> str:
 def differing_settings(runs: Sequence[Run]) -> list[list[str]]:
     """For each run its settings that are not the same in all runs, beside the switches of `COMPONENTS`, as text.
 
-    Of a part with a column only another class than the paper's is told, and what differs between runs of one class.
+    Of a part with a column only another class than the paper's is told, also where all runs have it, and what differs
+    between runs of one class.
     """
 
     def is_told(key: str, run: Run) -> bool:
@@ -165,8 +166,9 @@ def differing_settings(runs: Sequence[Run]) -> list[list[str]]:
                 return False
             if plain(run.settings.get(part)) in ("none", _STAND_INS.get(part)):
                 return False
-            if key != part:
-                peers = [other for other in runs if other.settings.get(part) == run.settings.get(part)]
+            if key == part:
+                return True
+            peers = [other for other in runs if other.settings.get(part) == run.settings.get(part)]
         return len({json.dumps(other.settings.get(key)) for other in peers}) > 1
 
     told = [[key for key in sorted(run.settings) if is_told(key, run)] for run in runs]

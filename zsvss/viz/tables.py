@@ -76,7 +76,8 @@ class ScoreTable:
 def ablation_table(runs: Sequence[Run]) -> ScoreTable:
     """The paper's layout: a column for each component, and mIoU and video consistency behind them.
 
-    Blending and injection have columns where some run switches them off; other settings that differ stand in words.
+    Blending and injection have columns where some run switches them off; other settings that differ, and another
+    class than a component's, stand in words.
     """
     told = [key for key in COMPONENTS if key in _ALWAYS or any(_is_off(run, key) for run in runs)]
     differing = differing_settings(runs)
