@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +56,8 @@ def write_run(
     *,
     media: bool = True,
     unfinished: bool = False,
+    num_frames: int = NUM_FRAMES,
+    windows: Sequence[int] = (2, 4),
     **facts: Any,
 ) -> Path:
     """A run whose predictions lag so many frames behind the ground truth; returns its folder."""
@@ -81,11 +83,11 @@ def write_run(
     records = RecordFolder(folder / "records" / "test")
     records.open(fingerprint, described | facts)
     for video in VIDEOS[:1] if unfinished else VIDEOS:
-        evaluator = VideoEvaluator(video, TAXONOMY, FirstFrameNaming(), windows=(2, 4))
-        frames = range(NUM_FRAMES)
+        evaluator = VideoEvaluator(video, TAXONOMY, FirstFrameNaming(), windows=windows)
+        frames = range(num_frames)
         final_THW = np.stack([prediction(frame, lag) for frame in frames])
         truth_THW = np.stack([ground_truth(frame) for frame in frames])
-        evaluator.update(torch.from_numpy(final_THW), torch.from_numpy(truth_THW), torch.ones(NUM_FRAMES).bool())
+        evaluator.update(torch.from_numpy(final_THW), torch.from_numpy(truth_THW), torch.ones(num_frames).bool())
         result = evaluator.finish(seconds=4.0)
         records.write(video, digest(fingerprint), {"source": "", "result": result.to_dict()})
         if media:
@@ -108,7 +110,7 @@ def _write_media(folder: Path, video: str, final_THW: np.ndarray, truth_THW: np.
     facts = {
         "video": video,
         "dataset": "pond",
-        "video_length": NUM_FRAMES,
+        "video_length": len(final_THW),
         "classes": TAXONOMY.classes,
         "palette": TAXONOMY.palette,
         "labels_are_classes": True,

@@ -1,16 +1,19 @@
-"""What the experiments count, against counts that can be done by hand; their tables are tested with the tables."""
+"""What the experiments count, against counts that can be done by hand, and their tables, from run folders."""
 
 from __future__ import annotations
 
 import json
 import runpy
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from synthetic_run import SETTINGS, write_run
 
-from zsvss.tables import fill_in
+from zsvss.viz.runs import read_run
 
 ROOT = Path(__file__).parents[1]
 
@@ -50,17 +53,6 @@ def test_near_border(enhanced: dict[str, Any]) -> None:
         assert ours[t, y, x] == bool((around != classes[t, y, x]).any())
 
 
-def test_a_table_takes_its_place_in_a_page(tmp_path: Path) -> None:
-    page = tmp_path / "README.md"
-    page.write_text("above\n<!-- numbers -->\nold\n<!-- end of numbers -->\nbelow\n")
-    fill_in(page, "numbers", "new")
-    fill_in(page, "numbers", "newer")
-    assert page.read_text() == "above\n<!-- numbers -->\nnewer\n<!-- end of numbers -->\nbelow\n"
-    page.write_text("<!-- end of numbers --> <!-- numbers -->")
-    with pytest.raises(ValueError, match=r"README\.md must have the lines '<!-- numbers -->'"):
-        fill_in(page, "numbers", "new")
-
-
 def test_systems_come_from_run_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is run: one run is finished, and the data and weights of the others are not given."""
     page = ROOT / "experiments" / "compare_systems" / "make.py"
@@ -81,3 +73,117 @@ def test_systems_come_from_run_folders(tmp_path: Path, monkeypatch: pytest.Monke
     assert "| SD emerdiff |" in text
     assert "`procedural_embedded` + `baselines/emerdiff_sd`" in text
     assert "Not run: svd_ours_procedural, svd_emerdiff_procedural, sd_ours_camvid" in text
+
+
+class Script:
+    """A script of `experiments`, as it is typed."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, path: str, output: Path) -> None:
+        self.monkeypatch, self.path, self.output = monkeypatch, str(ROOT / "experiments" / path), output
+
+    def __call__(self, *arguments: object) -> int:
+        """Run it; returns its exit code."""
+        self.monkeypatch.setattr(sys, "argv", [self.path, *map(str, arguments), "--output", str(self.output)])
+        with pytest.raises(SystemExit) as stop:
+            runpy.run_path(self.path, run_name="__main__")
+        return int(stop.value.code or 0)
+
+    @property
+    def lines(self) -> list[str]:
+        """Of the page that it wrote."""
+        return self.output.read_text().splitlines()
+
+
+def percent(folder: Path, *scores: str) -> str:
+    """Scores of a run folder as columns of a table."""
+    return " | ".join(f"{100 * read_run(folder).scores[score]:.2f}" for score in scores)
+
+
+ABSENT = {
+    part: {key: "absent" for key in SETTINGS if key.startswith(f"model.{part}.")} | {f"model.{part}": None}
+    for part in ("context", "refinement", "modulation")
+}
+
+TABULATED = {"media": False, "num_frames": 12, "windows": (8, 16)}  # which make VC8 a number and VC16 none
+
+
+def test_ablation_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sweep = tmp_path / "runs" / "procedural"
+    script = Script(monkeypatch, "table_ablation/make.py", tmp_path / "page.md")
+    bare = {**ABSENT["refinement"], **ABSENT["modulation"]}
+    write_run(sweep / "a", 1, bare, dataset="procedural", **TABULATED)
+    write_run(sweep / "b", 2, {"model.modulation.init_args.blend": False}, dataset="procedural", **TABULATED)
+    write_run(sweep / "half", unfinished=True, dataset="procedural", **TABULATED)
+    folders = {"only_context": "a", "no_blending": "b", "x": "c", "lacking": "half"}
+    cells = [{"name": name, "folder": folder} for name, folder in folders.items()]
+    (sweep / "sweep.json").write_text(json.dumps({"name": "components", "cells": cells}))
+    assert script("--only-tabulate", "--runs", tmp_path / "runs", "--camvid", tmp_path / "nowhere") == 0
+    scores = {name: percent(sweep / name, "mIoU", "VC8") for name in ("a", "b")}
+    assert scores["a"] != scores["b"]
+    assert f"| ✓ | – | – | – | – | {scores['a']} | – | `only_context` |" in script.lines
+    assert f"| ✓ | ✓ | ✓ | – | ✓ | {scores['b']} | – | `no_blending` |" in script.lines
+    assert not any("`lacking`" in line for line in script.lines)
+    origin = "- procedural: 2 videos, 24 frames; backbone Handmade <b>; classes pond; video consistency `official`"
+    assert origin in script.lines
+    assert "- naming protocol `first_frame`: uses the first frame's ground truth inside the method" in script.lines
+    assert "- commit 0123456789ab, abacus, 2026-11-22" in script.lines
+    assert "CamVid was not at hand." in script.lines
+    assert "Failed: x on generated, lacking on generated." in script.lines
+
+    (tmp_path / "camvid" / "val").mkdir(parents=True)
+    (tmp_path / "runs" / "camvid").mkdir()
+    (tmp_path / "runs" / "camvid" / "sweep.json").write_text(json.dumps({"cells": cells[:1]}))
+    assert script("--only-tabulate", "--runs", tmp_path / "runs", "--camvid", tmp_path / "camvid") == 0
+    failed = "failed | failed | failed"
+    assert f"| ✓ | – | – | – | – | {scores['a']} | – | {failed} | `only_context` |" in script.lines
+    assert "Failed: x on generated, lacking on generated, only_context on CamVid." in script.lines
+
+
+def test_ablation_table_without_a_finished_cell(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = Script(monkeypatch, "table_ablation/make.py", tmp_path / "page.md")
+    options = ["--runs", tmp_path / "runs", "--camvid", tmp_path / "nowhere"]
+    assert script("--only-tabulate", *options) == 1
+    assert "holds no results of a test run, nor folders that do" in capsys.readouterr().err
+    sweep = tmp_path / "runs" / "procedural"
+    sweep.mkdir(parents=True)
+    (sweep / "sweep.json").write_text(json.dumps({"name": "components", "cells": [{"name": "full", "folder": "full"}]}))
+    assert script("--only-tabulate", *options) == 1
+    assert "no cell of the sweep is finished" in capsys.readouterr().err
+    for code, told in [(1, "procedural_embedded.yaml ended with exit code 1"), (3, "no cell of the sweep is finished")]:
+        ended = subprocess.CompletedProcess([], code)
+        monkeypatch.setattr(subprocess, "run", lambda *_, ended=ended, **__: ended)
+        assert script(*options) == 1
+        assert told in capsys.readouterr().err
+    assert not script.output.exists()
+
+
+def test_main_table(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    script = Script(monkeypatch, "table_main/make.py", tmp_path / "page.md")
+    per_frame = {**ABSENT["context"], "model.context.class_path": "zsvss.PerFrameClustering", **ABSENT["refinement"]}
+    runs = [
+        write_run(tmp_path / "a", 0, dataset="procedural", **TABULATED),
+        write_run(tmp_path / "b", 1, dataset="camvid-11", **TABULATED | {"windows": (4, 8)}),
+        write_run(tmp_path / "c", 2, per_frame, dataset="camvid-11", **TABULATED | {"windows": (4, 8)}),
+    ]
+    assert script(*runs) == 0
+    head = (
+        "| system | backbone | clusters named by | camvid-11 mIoU | camvid-11 VC8 | camvid-11 VC4 | procedural mIoU |"
+    )
+    assert f"{head} procedural VC8 |" in script.lines, "the paper's benchmarks first, no column without a number"
+    ours, camvid = percent(runs[0], "mIoU", "VC8"), [percent(run, "mIoU", "VC8", "VC4") for run in runs[1:]]
+    full = "| scene context + refinement + masked modulation | Handmade <b> | first_frame |"
+    assert f"{full} {camvid[0]} | {ours} |" in script.lines
+    clustered = "| per-frame clustering + masked modulation | Handmade <b> | first_frame |"
+    assert f"{clustered} {camvid[1]} |  |  |" in script.lines
+
+    twin = write_run(tmp_path / "d", dataset="camvid-11", media=False)
+    assert script(*runs, twin) == 1
+    assert "b and d are both scene context + refinement + masked modulation on camvid-11" in capsys.readouterr().err
+    (tmp_path / "empty").mkdir()
+    assert script(tmp_path / "empty") == 1
+    assert "empty holds no results of a test run" in capsys.readouterr().err
+    half = write_run(tmp_path / "e", unfinished=True, media=False)
+    assert script(half) == 1
+    assert "is not finished: 1 of 2 videos are missing (south)" in capsys.readouterr().err

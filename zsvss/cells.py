@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -104,9 +104,12 @@ def is_finished(cell: Cell) -> bool:
 def incomplete(cell: Cell) -> str | None:
     """Which videos its result lacks, and why; ``None`` without a result."""
     found = metrics(cell)
-    if found is None:
-        return None
-    lacking = [f"{name}: {reason}" for name, reason in found["failures"].items()] + found["unfinished"]
+    return None if found is None else missing_videos(found)
+
+
+def missing_videos(found: Mapping[str, Any]) -> str:
+    """Which videos a ``metrics.json`` lacks, and why."""
+    lacking = [f"{name}: {reason}" for name, reason in found["failures"].items()] + list(found["unfinished"])
     return f"{len(lacking)} of {found['num_videos_expected']} videos are missing ({'; '.join(lacking)})"
 
 

@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all."""
+"""Files that are there whole or not at all, and pages with a part that is written anew."""
 
 from __future__ import annotations
 
@@ -29,3 +29,17 @@ def write_atomically(path: Path, text: str) -> None:
         os.fsync(folder)  # the rename itself
     finally:
         os.close(folder)
+
+
+def fill_in(page: Path, name: str, text: str) -> None:
+    """Replace what lies between ``<!-- name -->`` and ``<!-- end of name -->`` in a page.
+
+    Raises:
+        ValueError: if the page does not have both, in this order.
+    """
+    start, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
+    before, found_start, rest = page.read_text(encoding="utf-8").partition(start)
+    _, found_end, after = rest.partition(end)
+    if not (found_start and found_end):
+        raise ValueError(f"{page} must have the lines {start!r} and, below, {end!r}, for the table to lie between.")
+    write_atomically(page, f"{before}{start}\n{text}\n{end}{after}")

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from zsvss.callbacks.results import show_results, write_results
 from zsvss.files import write_atomically
-from zsvss.viz.runs import EmptyRunError, Run, find_runs, read_run
+from zsvss.viz.runs import Run, find_runs, read_runs
 from zsvss.viz.tables import ablation_table, result_table
 
 INCOMPLETE = 3
@@ -85,31 +85,19 @@ def report(
     found = find_runs(folders)
     if names and (len(names) != len(found) or len(set(names)) != len(names)):
         raise ValueError(f"--names has {', '.join(names)}; give {len(found)} different names, for {', '.join(found)}")
-    runs, empty = _read(dict(zip(names or found, found.values(), strict=True)))
+    runs, empty = read_runs(dict(zip(names or found, found.values(), strict=True)))
+    if not runs:
+        raise ValueError(next(iter(empty.values())))
     for run in runs:
         if len(runs) > 1:
             print(f"\n{run.name}")
         _print(run, per_class=per_class, per_video=per_video)
-    for reason in empty:
+    for reason in empty.values():
         print(f"left out: {reason}")
     page = output or folders[0] / "report.html"
     _write(page, runs, max_side, max_frames)
     print(f"page in {page}, tables in {page.with_suffix('.md')} and {page.with_suffix('.tex')}")
     return 0 if all(run.is_complete for run in runs) and not empty else INCOMPLETE
-
-
-def _read(found: Mapping[str, Path]) -> tuple[list[Run], list[str]]:
-    """The runs, and of those that have nothing to show why; at least one has."""
-    runs: list[Run] = []
-    empty: list[EmptyRunError] = []
-    for name, folder in found.items():
-        try:
-            runs.append(read_run(folder, name))
-        except EmptyRunError as error:  # noqa: PERF203
-            empty.append(error)
-    if not runs:
-        raise empty[0]
-    return runs, [str(error) for error in empty]
 
 
 def _print(run: Run, *, per_class: bool, per_video: bool) -> None:

@@ -21,7 +21,7 @@ import torch
 from safetensors.torch import save_file
 
 from zsvss.callbacks.results import percent
-from zsvss.tables import fill_in
+from zsvss.files import fill_in
 
 HERE = Path(__file__).parent
 NUM_FRAMES, CLIP_LENGTH = 18, 9

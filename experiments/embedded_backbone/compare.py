@@ -32,6 +32,7 @@ from zsvss.data.clip import Clip
 from zsvss.data.datamodule import VideoDataModule
 from zsvss.data.loader import ClipLoader
 from zsvss.data.procedural import PROCEDURAL, ProceduralVideos
+from zsvss.files import fill_in
 from zsvss.metrics import FirstFrameNaming, HungarianNaming, VideoEvaluator, VideoResult, fold_results
 from zsvss.metrics.confusion import segmentation_scores
 from zsvss.metrics.consistency import mean_consistency
@@ -41,7 +42,6 @@ from zsvss.stages.context import KNNSceneContext, PerFrameClustering
 from zsvss.stages.features import AttentionFeatures, ColorPositionFeatures, Features
 from zsvss.stages.modulation import MaskedModulation
 from zsvss.stages.refinement import CorrespondenceRefinement
-from zsvss.tables import fill_in
 
 HERE = Path(__file__).parent
 NAMINGS = {"first_frame": FirstFrameNaming, "hungarian": HungarianNaming}

@@ -34,6 +34,7 @@ from zsvss.data.camvid import CamVid
 from zsvss.data.datamodule import VideoDataModule
 from zsvss.data.procedural import ProceduralVideos
 from zsvss.data.scenes import TEST_SEEDS, Scene
+from zsvss.files import fill_in
 from zsvss.metrics import FirstFrameNaming, VideoEvaluator, VideoResult
 from zsvss.metrics.confusion import segmentation_scores
 from zsvss.metrics.consistency import mean_consistency
@@ -47,7 +48,6 @@ from zsvss.stages.modulation import Modulation
 from zsvss.stages.novelty import FIRST_UNNAMED_LABEL, Novelty
 from zsvss.stages.refinement import CorrespondenceRefinement
 from zsvss.stages.upsampling import GuidedUpsampling, SoftUpsampling
-from zsvss.tables import fill_in
 
 HERE = Path(__file__).parent
 CLIP_LENGTH = 6

@@ -7,6 +7,7 @@ run folders as they are.
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import subprocess
 import sys
@@ -14,7 +15,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from zsvss.sweep import INCOMPLETE
-from zsvss.tables import NO, YES, Run, markdown, origin, read_sweep_folder
+from zsvss.viz.runs import COMPONENTS, Run, find_runs, read_runs
+from zsvss.viz.tables import Cell, ScoreTable, origin
 
 HERE = Path(__file__).parent
 SCORES = ("mIoU", "VC8", "VC16")
@@ -44,26 +46,37 @@ def sweep(config: str, output: Path, workers: int, options: Sequence[str]) -> No
         raise ValueError(f"the sweep of {config} ended with exit code {code}, see above; no table is written")
 
 
-def table(datasets: dict[str, list[Run]]) -> str:
+def read_sweep(folder: Path) -> tuple[list[Run], list[str]]:
+    """Runs of a sweep's finished cells in its order, and the names of the other cells.
+
+    Raises:
+        ValueError: files of a cell are damaged.
+        FileNotFoundError: it is no sweep's folder.
+    """
+    runs, empty = read_runs(find_runs([folder]))
+    return [run for run in runs if run.is_complete], [*empty, *(run.name for run in runs if not run.is_complete)]
+
+
+def table(datasets: dict[str, list[Run]]) -> ScoreTable:
     """Components in the columns, as the paper names them, then the scores on each data set.
 
     Raises:
         ValueError: there is no run.
     """
-    names = list(dict.fromkeys(run.name for runs in datasets.values() for run in runs))
-    parts = {run.name: run.parts for runs in datasets.values() for run in runs}
-    if not parts:
+    by_name: dict[str, dict[str, Run]] = {}
+    for dataset, runs in datasets.items():
+        for run in runs:
+            by_name.setdefault(run.name, {})[dataset] = run
+    if not by_name:
         raise ValueError("no cell of the sweep is finished; its failed.json and screen.txt in the run folders say why")
-    by_name = {dataset: {run.name: run for run in runs} for dataset, runs in datasets.items()}
-    components = list(next(iter(parts.values())))
-    header = [*components, *(f"{dataset} {score}" for dataset in datasets for score in SCORES), "overlay"]
     rows = []
-    for name in names:
-        marks = [YES if parts[name][component] else NO for component in components]
-        found = [by_name[dataset].get(name) for dataset in datasets]
-        scores = [run.score(score) if run else "failed" for run in found for score in SCORES]
-        rows.append([*marks, *scores, f"`{name}`"])
-    return markdown(header, rows, text=("overlay",))
+    for name, of_datasets in by_name.items():
+        components = next(iter(of_datasets.values())).components.values()
+        found = [of_datasets.get(dataset) for dataset in datasets]
+        scores = [run.scores.get(score, math.nan) if run else "failed" for run in found for score in SCORES]
+        rows.append([*map(Cell, components), *(Cell(score, digits=2) for score in scores), Cell(f"`{name}`")])
+    columns = [*COMPONENTS.values(), *(f"{dataset} {score}" for dataset in datasets for score in SCORES), "Overlay"]
+    return ScoreTable(columns, rows)
 
 
 def main() -> int:
@@ -79,7 +92,7 @@ def main() -> int:
     args = parser.parse_args()
     try:
         write_page(args)
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0
@@ -90,6 +103,7 @@ def write_page(args: argparse.Namespace) -> None:
 
     Raises:
         ValueError: a sweep could not run, or there is nothing for the table.
+        FileNotFoundError: there is no sweep to tabulate.
     """
     folders = {"generated": args.runs / "procedural"}
     has_camvid = (args.camvid / "val").is_dir()
@@ -106,12 +120,11 @@ def write_page(args: argparse.Namespace) -> None:
 
     datasets, missing = {}, []
     for dataset, folder in folders.items():
-        datasets[dataset], failed = read_sweep_folder(folder)
+        datasets[dataset], failed = read_sweep(folder)
         missing += [f"{name} on {dataset}" for name in failed]
     lines = [
         PREFACE,
-        table(datasets),
-        "",
+        table(datasets).markdown(),
         *(line for runs in datasets.values() if runs for line in (origin(runs), "")),
         *([] if has_camvid else ["CamVid was not at hand.", ""]),
         *([f"Failed: {', '.join(missing)}.", ""] if missing else []),

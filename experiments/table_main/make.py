@@ -6,11 +6,15 @@ Systems, backbones and naming protocols in the rows, benchmarks in the columns, 
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from zsvss.tables import NO, Run, markdown, origin, read_run
+from zsvss.cells import missing_videos
+from zsvss.metrics import headline_scores
+from zsvss.viz.runs import Run, find_runs, plain, read_run
+from zsvss.viz.tables import Cell, ScoreTable, origin
 
 HERE = Path(__file__).parent
 PAPER = ("vspw", "cityscapes", "camvid")
@@ -25,24 +29,45 @@ WORDS = {
 }
 
 
+def read(folders: Sequence[Path]) -> list[Run]:
+    """The runs.
+
+    Raises:
+        ValueError: one is not finished.
+        FileNotFoundError: a folder holds no run.
+    """
+    runs = [read_run(path, name) for name, path in find_runs(folders).items()]
+    for run in runs:
+        if not run.is_complete:
+            raise ValueError(
+                f"{run.folder} is not finished: {missing_videos(run.summary)}; give the same command again to finish it"
+            )
+    return runs
+
+
 def system(run: Run) -> str:
     """The stages of a run."""
-    stages = [run.stage("context") or "PerFrameClustering", run.stage("refinement"), run.stage("modulation")]
-    stages += [(slot := run.model.get("features")) and str(slot["class_path"]).rpartition(".")[2]]
-    return " + ".join(word for stage in stages if stage and (word := WORDS.get(stage, stage)))
+    stages = [plain(run.settings.get(part)) for part in ("context", "refinement", "modulation", "features")]
+    if stages[0] == "none":
+        stages[0] = "PerFrameClustering"
+    return " + ".join(word for stage in stages if stage != "none" and (word := WORDS.get(stage, stage)))
+
+
+def dataset(run: Run) -> str:
+    """Name of the data set."""
+    return str(run.summary["dataset"])
 
 
 def columns(runs: Sequence[Run]) -> list[tuple[str, str]]:
     """Data set and score of each column, the paper's first; a score that no run has is left out."""
     rank = {name: number for number, name in enumerate(PAPER)}
-    datasets = sorted({run.dataset for run in runs}, key=lambda name: rank.get(name.split("-")[0], len(rank)))
-    scores = list(dict.fromkeys(name.removeprefix("test/") for run in runs for name in run.metrics["numbers"]))
-    kept = [name for name in scores if name == "mIoU" or name.startswith("VC")]
-    has = {(run.dataset, name) for run in runs for name in kept if run.score(name) != NO}
-    return [(dataset, name) for dataset in datasets for name in kept if (dataset, name) in has]
+    datasets = sorted({dataset(run) for run in runs}, key=lambda name: rank.get(name.split("-")[0], len(rank)))
+    kept = headline_scores(dict.fromkeys(name for run in runs for name in run.scores))
+    has = {(dataset(run), name) for run in runs for name, score in run.scores.items() if not math.isnan(score)}
+    return [(name, score) for name in datasets for score in kept if (name, score) in has]
 
 
-def table(runs: Sequence[Run]) -> str:
+def table(runs: Sequence[Run]) -> ScoreTable:
     """The table.
 
     Raises:
@@ -50,19 +75,19 @@ def table(runs: Sequence[Run]) -> str:
     """
     rows: dict[tuple[str, str, str], dict[str, Run]] = {}
     for run in runs:
-        row = rows.setdefault((system(run), run.metrics["backbone"], run.metrics["naming"]["name"]), {})
-        if run.dataset in row:
-            raise ValueError(
-                f"{row[run.dataset].name} and {run.name} are both {system(run)} on {run.dataset}; give one of them"
-            )
-        row[run.dataset] = run
+        row = rows.setdefault((system(run), run.summary["backbone"], run.summary["naming"]["name"]), {})
+        other = row.setdefault(dataset(run), run)
+        if other is not run:
+            raise ValueError(f"{other.name} and {run.name} are both {system(run)} on {dataset(run)}; give one of them")
     wanted = columns(runs)
-    header = [*TEXT, *(f"{dataset} {score}" for dataset, score in wanted)]
     body = [
-        [*key, *(row[dataset].score(score) if dataset in row else "" for dataset, score in wanted)]
+        [
+            *map(Cell, key),
+            *(Cell(row[name].scores.get(score, math.nan) if name in row else "", digits=2) for name, score in wanted),
+        ]
         for key, row in rows.items()
     ]
-    return markdown(header, body, text=TEXT)
+    return ScoreTable([*TEXT, *(f"{name} {score}" for name, score in wanted)], body)
 
 
 def main() -> int:
@@ -72,12 +97,12 @@ def main() -> int:
     parser.add_argument("--output", type=Path, default=HERE / "README.md")
     args = parser.parse_args()
     try:
-        runs = [read_run(folder) for folder in args.runs]
-        written = table(runs)
-    except ValueError as error:
+        runs = read(args.runs)
+        written = table(runs).markdown()
+    except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    by_dataset = {run.dataset: [other for other in runs if other.dataset == run.dataset] for run in runs}
+    by_dataset = {dataset(run): [other for other in runs if dataset(other) == dataset(run)] for run in runs}
     lines = [
         "# Main table",
         "",
@@ -86,7 +111,6 @@ def main() -> int:
         "VSPW, Cityscapes and CamVid, the paper's table, is not measured yet: it needs the weights and a GPU.",
         "",
         written,
-        "",
         f"Runs: {', '.join(f'`{folder}`' for folder in args.runs)}.",
         *(line for of_one in by_dataset.values() for line in ("", origin(of_one))),
     ]

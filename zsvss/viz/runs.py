@@ -114,6 +114,25 @@ def read_run(folder: Path, name: str | None = None) -> Run:
     )
 
 
+def read_runs(found: Mapping[str, Path]) -> tuple[list[Run], dict[str, str]]:
+    """Read the run folders of `find_runs`.
+
+    Returns:
+        The runs, and of those that have nothing to show yet why, by name.
+
+    Raises:
+        ValueError: ``run.json`` or the media of a run are damaged.
+    """
+    runs: list[Run] = []
+    empty: dict[str, str] = {}
+    for name, folder in found.items():
+        try:
+            runs.append(read_run(folder, name))
+        except EmptyRunError as error:  # noqa: PERF203
+            empty[name] = str(error)
+    return runs, empty
+
+
 def find_runs(folders: Sequence[Path]) -> dict[str, Path]:
     """Run folders by name; a folder of run folders, such as a sweep's, stands for those in it.
 
@@ -121,12 +140,12 @@ def find_runs(folders: Sequence[Path]) -> dict[str, Path]:
     folders' without the hash at their end where they stay different.
 
     Raises:
-        FileNotFoundError: a folder holds neither a test run nor folders of test runs.
+        FileNotFoundError: a folder is of neither a test run nor a sweep, and holds no folders of test runs.
     """
     named: list[tuple[str, Path]] = []
     for folder in folders:
         inside = [("", folder)] if _is_run(folder) else _cells(folder)
-        if not any(_is_run(path) for _, path in inside):
+        if not inside:
             raise FileNotFoundError(
                 f"{folder} holds no results of a test run, nor folders that do (there is no {_RECORDS / 'run.json'})"
             )

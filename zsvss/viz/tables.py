@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from zsvss.metrics import headline_scores
 from zsvss.viz.runs import COMPONENTS, Run, best, differing_settings
@@ -26,6 +27,8 @@ class Cell:
 
     value: str | bool | float
     is_best: bool = False
+    digits: int = 1
+    """Of a score in per cent, behind the point."""
 
     @property
     def kind(self) -> str:
@@ -38,19 +41,25 @@ class Cell:
             return "✓" if self.value else "–"
         if isinstance(self.value, str):
             return self.value
-        return "–" if math.isnan(self.value) else f"{100 * self.value:.1f}"
+        return "–" if math.isnan(self.value) else f"{100 * self.value:.{self.digits}f}"
 
 
 @dataclass(frozen=True)
 class ScoreTable:
-    """A table; the cells of a column are of one kind."""
+    """A table; the cells of a column are of one kind, but for text in place of a score or a switch."""
 
     columns: Sequence[str]
     rows: Sequence[Sequence[Cell]]
 
+    @property
+    def kinds(self) -> list[str]:
+        """Of each column's cells."""
+        columns = ([cell.kind for cell in column] for column in zip(*self.rows, strict=True))
+        return [next((kind for kind in column if kind != "text"), "text") for column in columns]
+
     def markdown(self) -> str:
         """As a Markdown table."""
-        alignment = [_MD_ALIGNMENT[cell.kind] for cell in self.rows[0]]
+        alignment = [_MD_ALIGNMENT[kind] for kind in self.kinds]
         lines = [
             [_md(column) for column in self.columns],
             alignment,
@@ -60,7 +69,7 @@ class ScoreTable:
 
     def latex(self) -> str:
         """As a LaTeX ``tabular`` that needs the packages booktabs and amssymb."""
-        alignment = "".join(_LATEX_ALIGNMENT[cell.kind] for cell in self.rows[0])
+        alignment = "".join(_LATEX_ALIGNMENT[kind] for kind in self.kinds)
         lines = [
             rf"\begin{{tabular}}{{{alignment}}}",
             r"\toprule",
@@ -122,6 +131,28 @@ def common_scores(runs: Sequence[Run]) -> list[str]:
     return [name for name in runs[0].scores if all(name in run.scores for run in runs)]
 
 
+def origin(runs: Sequence[Run]) -> str:
+    """What the numbers of runs on one data set are over and depend on, with commit, machine and date."""
+
+    def of(*keys: str) -> str:
+        found: list[str] = []
+        for run in runs:
+            value: Any = run.summary
+            for key in keys:
+                value = value[key]
+            if str(value) not in found:
+                found.append(str(value))
+        return " / ".join(found)
+
+    lines = [
+        f"- {of('dataset')}: {_counts(runs)}; backbone {of('backbone')}; classes {of('taxonomy')}; "
+        f"video consistency `{of('consistency')}`",
+        f"- naming protocol `{of('naming', 'name')}`: {of('naming', 'note')}",
+        f"- commit {of('run', 'commit')}, {of('run', 'device')}, {_dates(runs)}",
+    ]
+    return "\n".join(lines)
+
+
 def latex(text: str) -> str:
     r"""Text with LaTeX's special characters escaped.
 
@@ -129,6 +160,18 @@ def latex(text: str) -> str:
     'first\\_frame 5\\%'
     """
     return "".join(_LATEX.get(character, character) for character in text).replace("Δ", r"$\Delta$").replace("−", "$-$")
+
+
+def _counts(runs: Sequence[Run]) -> str:
+    """Videos and frames of runs, which should be the same in all of them."""
+    found = {tuple(int(run.summary["numbers"][f"test/num_{what}"]) for what in ("videos", "frames")) for run in runs}
+    return " / ".join(f"{videos} video{'s' * (videos != 1)}, {frames} frames" for videos, frames in sorted(found))
+
+
+def _dates(runs: Sequence[Run]) -> str:
+    """First and last day of runs."""
+    days = sorted({str(run.summary["run"]["date"])[:10] for run in runs})
+    return days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"
 
 
 def _is_off(run: Run, key: str) -> bool:
