@@ -10,6 +10,7 @@ from diffusers.pipelines.stable_video_diffusion import pipeline_stable_video_dif
 
 from zsvss.backbones.base import ClipNoise, FeatureKey
 from zsvss.backbones.stable_video_diffusion import StableVideoDiffusion, resize_antialiased
+from zsvss.memory import with_smaller_batches
 
 
 @pytest.fixture
@@ -127,6 +128,41 @@ def test_noise_without_the_first_frames(tiny_video_weights):
 
 
 @torch.inference_mode()
+@pytest.mark.parametrize(
+    ("max_batch", "passes"),
+    [(28, [6, 3]), (4, [3]), (1, [3])],  # both guidance halves of a clip of three frames, then a clip, which is whole
+)
+def test_out_of_memory_tries_no_size_twice(tiny_video_weights, monkeypatch, max_batch, passes):
+    backbone = video_backbone(tiny_video_weights, max_batch=max_batch)
+    noise = backbone.sample_noise(3, 64, 64, torch.Generator().manual_seed(0))
+    images = torch.zeros(3, 3, 64, 64)
+    latents, conditioning = backbone.encode(images, noise), backbone.condition(images, noise)
+    tried = []
+
+    def run_out(sample, **_):
+        tried.append(sample.shape[:2].numel())
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(backbone.unet, "forward", run_out)
+    with pytest.raises(torch.cuda.OutOfMemoryError):
+        with_smaller_batches(backbone, lambda: backbone.record(backbone.add_noise(latents, noise), conditioning, []))
+    assert tried == passes
+
+
+def test_out_of_memory_of_the_autoencoder_tries_no_size_twice(tiny_video_weights, monkeypatch):
+    backbone = video_backbone(tiny_video_weights)
+    tried = []
+
+    def run_out(latents):
+        tried.append(len(latents))
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(backbone, "decode_images", run_out)
+    with pytest.raises(torch.cuda.OutOfMemoryError):
+        with_smaller_batches(backbone, lambda: backbone.decode(torch.zeros(14, 4, 8, 8)))
+    assert tried == [7, 3, 1]
+
+
 def test_every_frame_is_decoded_alone(tiny_video_weights):
     backbone = video_backbone(tiny_video_weights)
     latents = torch.randn(3, 4, 8, 8, generator=torch.Generator().manual_seed(0))

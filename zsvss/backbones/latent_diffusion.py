@@ -21,6 +21,9 @@ from zsvss.backbones.weights import WeightsSource
 
 PredictionType = Literal["epsilon", "v_prediction"]
 
+# Samples of the U-Net that take about the memory of one image in the autoencoder.
+_SAMPLES_PER_IMAGE = 4
+
 
 class LatentDiffusion(Backbone):
     """A U-Net in the latent space of an autoencoder, sampled by Euler steps with classifier-free guidance.
@@ -63,6 +66,8 @@ class LatentDiffusion(Backbone):
         self.steps = range(first_step, num_steps)
         self.max_batch = max_batch
         self.max_rows = max(1, max_batch // 2)
+        # Of the pass that was begun last: indivisible units, and samples of `max_batch` in each.
+        self._last_pass = (max_batch, 1)
         self._modulation_block = modulation_block
         self._loaded = False
 
@@ -141,11 +146,22 @@ class LatentDiffusion(Backbone):
 
     @override
     def halve_batch(self) -> bool:
-        if self.max_batch <= 1:
+        num_units, samples_per_unit = self._last_pass
+        if num_units <= 1:
             return False
-        self.max_batch //= 2
+        self.begin_passes(num_units // 2, samples_per_unit)
+        self.max_batch = num_units // 2 * samples_per_unit
         self.max_rows = max(1, self.max_batch // 2)
         return True
+
+    def begin_passes(self, num_units: int, samples_per_unit: int) -> None:
+        """Note what the largest of the passes that begin holds, so that :meth:`halve_batch` knows what can be less.
+
+        Args:
+            num_units: what a pass cannot divide: samples, whole clips where frames are coupled, or images.
+            samples_per_unit: what one counts towards ``max_batch``.
+        """
+        self._last_pass = (num_units, samples_per_unit)
 
     # Images and latents
 
@@ -164,10 +180,11 @@ class LatentDiffusion(Backbone):
     def latent_stride(self) -> int:
         return 1 << (len(self.source.config("vae")["block_out_channels"]) - 1)
 
-    @property
-    def _image_batch(self) -> int:
-        """Images a pass of the autoencoder: its activations are about four times the U-Net's."""
-        return max(1, self.max_batch // 4)
+    def _image_passes(self, num_images: int) -> int:
+        """Images that a pass of the autoencoder holds."""
+        image_batch = max(1, self.max_batch // _SAMPLES_PER_IMAGE)
+        self.begin_passes(min(num_images, image_batch), _SAMPLES_PER_IMAGE)
+        return image_batch
 
     @override
     def sample_noise(self, num_frames: int, height: int, width: int, generator: torch.Generator) -> ClipNoise:
@@ -183,9 +200,8 @@ class LatentDiffusion(Backbone):
     @override
     def encode(self, images_T3HW: Tensor, noise: ClipNoise) -> Tensor:
         latents = []
-        for images, noise_bchw in zip(
-            images_T3HW.split(self._image_batch), noise.posterior_Tchw.split(self._image_batch), strict=True
-        ):
+        size = self._image_passes(len(images_T3HW))
+        for images, noise_bchw in zip(images_T3HW.split(size), noise.posterior_Tchw.split(size), strict=True):
             posterior = self.posterior(images)
             latents.append(posterior.mean.float() + posterior.std.float() * noise_bchw.to(self.device))
         return torch.cat(latents) * float(self.vae.config.scaling_factor)
@@ -202,7 +218,8 @@ class LatentDiffusion(Backbone):
     @override
     def decode(self, latents_Bchw: Tensor) -> Tensor:
         scaled = (latents_Bchw / self.vae.config.scaling_factor).to(self.vae.dtype).contiguous()
-        return torch.cat([self.decode_images(chunk).float() for chunk in scaled.split(self._image_batch)])
+        size = self._image_passes(len(scaled))
+        return torch.cat([self.decode_images(chunk).float() for chunk in scaled.split(size)])
 
     def euler(
         self,

@@ -167,6 +167,7 @@ class UNetBackbone(LatentDiffusion):
         rows_b = torch.arange(num_rows, device=device).repeat(len(halves))
         halves_b = torch.tensor(halves, device=device).repeat_interleave(num_rows)
         size = sequence * max(1, self.max_batch // sequence)
+        self.begin_passes(min(len(rows_b), size) // sequence, sequence)
         parts = (tensor.split(size) for tensor in (rows_b, halves_b, frames_B.repeat(len(halves))))
         return [Samples(*part) for part in zip(*parts, strict=True)]
 
