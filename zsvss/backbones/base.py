@@ -151,7 +151,7 @@ class Backbone(nn.Module, ABC):
         return digest.hexdigest()
 
     def halve_batch(self) -> bool:
-        """Halve what passes like the last one hold, as the device has run out of memory; False if they can hold no less."""
+        """Halve what passes like the last one hold, as the device is out of memory; False if they can hold no less."""
         if self.max_rows <= 1:
             return False
         self.max_rows //= 2
