@@ -156,11 +156,21 @@ class VideoSegmentation(LightningModule):
         """Gather the videos of all processes and log the benchmark's numbers."""
         self.results = gather_results(self.results, self._patient_group)
         self.failures = self.data.gather_failures(self._patient_group)
-        if self.failures and not self.results:
-            raise ValueError(f"no video could be read: {'; '.join(self.failures.values())}")
-        if self.trainer.is_global_zero:
+        if self.trainer.is_global_zero and (self.results or not self.failures):
             self.numbers = fold_results(self.results)
         self.log_dict(self.numbers, rank_zero_only=True)
+
+    def on_test_end(self) -> None:
+        """Refuse to end as if there were numbers.
+
+        Raises:
+            ValueError: no video could be read; callbacks, which come first, have recorded why.
+        """
+        if self.trainer.is_global_zero and self.failures and not self.results:
+            raise ValueError(
+                f"no video could be read, so there is nothing to score; the first of {len(self.failures)}: "
+                f"{next(iter(self.failures.values()))}"
+            )
 
     def predict_step(self, clip: Clip, batch_idx: int) -> dict[str, Tensor]:
         """Segment a clip.

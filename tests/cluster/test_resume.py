@@ -161,6 +161,28 @@ def test_a_corrupt_video_does_not_sink_the_run(
     assert json.loads((output / "metrics.json").read_text())["failures"] == {}
 
 
+@pytest.mark.parametrize("processes", [1, 2])
+def test_all_videos_corrupt(processes: int, vspw: Path, run: Run, warm_python: WarmPython, tmp_path: Path) -> None:
+    broken, output = tmp_path / "vspw", tmp_path / "run"
+    subprocess.run(["cp", "-r", vspw, broken], check=True)
+    names = sorted((broken / "val.txt").read_text().split())
+    for name in names:
+        first = min((broken / "data" / name / "origin").iterdir())
+        first.write_bytes(first.read_bytes()[:200])
+    done = run(output, "--data.root", broken, code=1, processes=processes)
+    assert done.stderr.count("error:") == 1
+    assert "error: no video could be read, so there is nothing to score; the first of 7: video 'video_0" in done.stderr
+    assert "Failures" in done.stdout
+    assert all(name in done.stdout for name in names)
+    failures = json.loads((output / "records" / "test" / "failures.json").read_text())
+    assert sorted(failures) == names
+    assert "origin" in failures[names[0]]
+    assert not (output / "metrics.json").exists()
+    (folded,) = warm_python.run(report(output))
+    assert folded.returncode == 1
+    assert "no video is finished" in folded.stderr
+
+
 def test_predict_goes_on_too(run: Run, tmp_path: Path) -> None:
     whole, output = tmp_path / "whole", tmp_path / "run"
     run(whole, task="predict")

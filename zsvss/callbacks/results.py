@@ -26,6 +26,8 @@ from zsvss.files import write_atomically
 from zsvss.fingerprint import git_commit
 from zsvss.metrics import ClassRow, VideoResult, class_table, headline_scores, video_table
 
+METRICS, VIDEOS = "metrics.json", "videos.csv"
+
 _log = logging.getLogger(__name__)
 _PACKAGES = ("zsvss", "torch", "lightning", "diffusers", "transformers", "torchmetrics")
 
@@ -43,10 +45,16 @@ class ResultWriter(Callback):
 
     @rank_zero_only  # type: ignore[untyped-decorator, unused-ignore]
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write the files and print the tables."""
+        """Write the files and print the tables; of a run without a result only that of the failures."""
         module: Any = pl_module
+        folder = Path(trainer.default_root_dir)
+        if not module.results:
+            for name in (METRICS, VIDEOS):  # of an earlier start, over videos that have changed since
+                (folder / name).unlink(missing_ok=True)
+            show(failure_rows(module.failures))
+            return
         summary = summarize(module.results, module.numbers, run_facts(trainer, pl_module), module.failures)
-        write_results(Path(trainer.default_root_dir), summary, module.results)
+        write_results(folder, summary, module.results)
         show_results(summary, module.results, per_class=self.per_class, per_video=self.per_video)
 
 
@@ -97,8 +105,8 @@ def summarize(
 def write_results(folder: Path, summary: Mapping[str, Any], results: Sequence[VideoResult]) -> None:
     """Write ``metrics.json`` and ``videos.csv``."""
     folder.mkdir(parents=True, exist_ok=True)
-    write_atomically(folder / "metrics.json", json.dumps(_plain(summary), indent=2, allow_nan=False) + "\n")
-    write_rows(folder / "videos.csv", video_table(results))
+    write_atomically(folder / METRICS, json.dumps(_plain(summary), indent=2, allow_nan=False) + "\n")
+    write_rows(folder / VIDEOS, video_table(results))
 
 
 def show_results(

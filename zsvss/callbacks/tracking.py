@@ -61,7 +61,7 @@ class WandbRecord(Callback):
         """Log the results."""
         module: Any = pl_module
         runs = wandb_runs(trainer)
-        if not runs:
+        if not runs or not module.results:
             return
         content = self._tables(trainer, module) | measured(Path(trainer.default_root_dir))
         videos = list(stage_videos(trainer))
