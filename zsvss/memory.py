@@ -1,4 +1,4 @@
-"""Memory: smaller batches where a GPU's is too small for the chosen ones, and none handed back between tensors."""
+"""Memory: batches that a GPU's memory holds, and none handed back between tensors."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import gc
 import logging
 import platform
 from collections.abc import Callable
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import torch
 
@@ -15,6 +15,9 @@ from zsvss.backbones.base import Backbone
 
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
+
+# A pass of twice the size must fit this many times over what the largest so far took.
+_ROOM = 2.5
 
 # glibc's mallopt parameters (malloc.h) and the largest values that it takes.
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
@@ -51,7 +54,35 @@ def with_smaller_batches(backbone: Backbone, compute: Callable[[], _T]) -> _T:
         except torch.cuda.OutOfMemoryError:
             if not backbone.halve_batch():
                 raise
+        backbone.fills_memory = False
         # Not in the except block: until it ends, the traceback keeps the failed pass's tensors.
         _log.warning("out of GPU memory; going on with %d modulated frames a pass", backbone.max_rows)
         gc.collect()
         torch.cuda.empty_cache()
+
+
+def grow_batch(backbone: Backbone) -> None:
+    """Double the backbone's batch if it is to fill the memory and the device could hold twice the largest pass so far.
+
+    Once a batch has been halved it grows no more.
+    """
+    memory = memory_of_passes(backbone.device) if backbone.fills_memory else None
+    if memory is not None and memory.free > _ROOM * memory.largest:
+        backbone.double_batch()
+        _log.info("free GPU memory allows %d modulated frames a pass", backbone.max_rows)
+
+
+class PassMemory(NamedTuple):
+    """Bytes that the next pass could take, and the most that a pass of this process has taken."""
+
+    free: int
+    largest: int
+
+
+def memory_of_passes(device: torch.device) -> PassMemory | None:
+    """Memory of a GPU between two passes; ``None`` for other devices, whose batches stay as they are."""
+    if device.type != "cuda":
+        return None
+    held = torch.cuda.memory_allocated(device)
+    cached = torch.cuda.memory_reserved(device) - held
+    return PassMemory(torch.cuda.mem_get_info(device)[0] + cached, torch.cuda.max_memory_allocated(device) - held)

@@ -2,6 +2,7 @@
 
 import gc
 import json
+from functools import partialmethod
 
 import pytest
 import torch
@@ -172,3 +173,16 @@ def test_channels_last_changes_the_layout_alone(tiny_weights):
     assert last.resume.hidden[0].is_contiguous(memory_format=torch.channels_last)
     for step, x_Tchw in plain.latents.items():
         torch.testing.assert_close(last.latents[step], x_Tchw, rtol=0, atol=1e-2)
+
+
+@torch.inference_mode()
+def test_a_compiled_decoder_gives_the_same_images(tiny_weights, monkeypatch):
+    monkeypatch.setattr(torch.nn.Module, "compile", partialmethod(torch.nn.Module.compile, backend="eager"))
+    plain, compiled = (
+        StableDiffusion.from_pretrained(str(tiny_weights), max_batch=8, compile_decoder=chosen)
+        for chosen in (False, True)
+    )
+    torch._dynamo.utils.counters.clear()
+    latents = torch.randn(3, 4, 8, 8, generator=torch.Generator().manual_seed(0))  # passes of two images and of one
+    torch.testing.assert_close(compiled.decode(latents), plain.decode(latents), rtol=0, atol=1e-5)
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 2

@@ -5,6 +5,7 @@ import pytest
 import torch
 from toy_backbone import ToyBackbone, striped_video
 
+from zsvss import memory
 from zsvss.backbones.base import FeatureKey
 from zsvss.stages.modulation import LabelledClip, MaskedModulation, NearestUpsampling, blend_latents
 from zsvss.stages.trace import Trace
@@ -153,6 +154,29 @@ def test_out_of_memory_halves_the_rows_and_changes_nothing(fits):
     assert torch.equal(*(torch.cat(trace.modulated_steps[23]) for trace in traces))
     assert small.failed
     assert max(map(len, small.rows)) <= fits
+
+
+@pytest.mark.parametrize(("holds", "rows"), [(5, 2), (6, 4), (16, 8)])
+def test_a_batch_that_fills_memory_doubles_while_twice_the_largest_pass_fits(monkeypatch, holds, rows):
+    plain, growing = ToyBackbone(max_rows=2), ToyBackbone(max_rows=2)
+    growing.fills_memory = True
+    monkeypatch.setattr(memory, "memory_of_passes", lambda _: memory.PassMemory(holds, max(map(len, growing.rows))))
+    assert torch.equal(*(MaskedModulation()(backbone, labelled_clip(backbone)) for backbone in (plain, growing)))
+    assert max(map(len, plain.rows)) == 2
+    assert max(map(len, growing.rows)) == rows
+
+
+def test_a_batch_that_was_too_large_grows_no_more(monkeypatch):
+    small = SmallMemory(fits=5)
+    small.fills_memory = True
+    monkeypatch.setattr(memory, "memory_of_passes", lambda _: memory.PassMemory(10**12, 1))
+    MaskedModulation()(small, labelled_clip(small))
+    assert max(map(len, small.rows)) <= 5
+    assert not small.fills_memory
+
+
+def test_the_memory_of_a_cpu_lets_no_batch_grow():
+    assert memory.memory_of_passes(torch.device("cpu")) is None
 
 
 def test_out_of_memory_with_the_smallest_batch_is_an_error():

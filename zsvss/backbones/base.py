@@ -122,9 +122,11 @@ class Backbone(nn.Module, ABC):
         steps: sampling steps that are run, first to last; the first one is the modulated step.
         blended_steps: steps after which masked modulation blends the latents.
         max_rows: rows (modulated frames) that one call of :meth:`denoise` should hold.
+        fills_memory: whether :attr:`max_rows` grows as far as the device's memory allows.
     """
 
     couples_frames: bool = False
+    fills_memory: bool = False
     steps: Sequence[int]
     blended_steps: Sequence[int]
     max_rows: int
@@ -156,6 +158,10 @@ class Backbone(nn.Module, ABC):
             return False
         self.max_rows //= 2
         return True
+
+    def double_batch(self) -> None:
+        """Double what one pass holds."""
+        self.max_rows *= 2
 
     @abstractmethod
     def sample_noise(self, num_frames: int, height: int, width: int, generator: torch.Generator) -> ClipNoise:

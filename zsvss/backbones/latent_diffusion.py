@@ -34,6 +34,7 @@ class LatentDiffusion(Backbone):
     Attributes:
         unet_class: diffusers class of the U-Net.
         vae_class: diffusers class of the autoencoder.
+        usual_batch: network samples a pass, until it is known what memory holds.
         sigmas: noise level before each step, and 0 behind the last.
         timesteps: what the network is told of each step's noise level.
         prediction_type: what the network predicts.
@@ -41,6 +42,7 @@ class LatentDiffusion(Backbone):
 
     unet_class: ClassVar[str]
     vae_class: ClassVar[str]
+    usual_batch: ClassVar[int]
     sigmas: list[float]
     timesteps: list[Any]
     prediction_type: PredictionType | None = None
@@ -54,20 +56,22 @@ class LatentDiffusion(Backbone):
         num_steps: int,
         first_step: int,
         modulation_block: int,
-        max_batch: int,
+        max_batch: int | None,
+        compile_decoder: bool,
     ) -> None:
         super().__init__()
         if not 0 <= first_step < num_steps:
             raise ValueError(f"first_step = {first_step} must be in 0..{num_steps - 1} (num_steps = {num_steps}).")
-        if max_batch < 1:
-            raise ValueError(f"max_batch = {max_batch} must be at least 1.")
+        if max_batch is not None and max_batch < 1:
+            raise ValueError(f"max_batch = {max_batch} must be at least 1, or null.")
         self.source = WeightsSource(weights, variant)
         self.num_steps = num_steps
         self.steps = range(first_step, num_steps)
-        self.max_batch = max_batch
-        self.max_rows = max(1, max_batch // 2)
+        self.fills_memory = max_batch is None
+        self.compile_decoder = compile_decoder
+        self._set_batch(max_batch or self.usual_batch)
         # Of the pass that was begun last: indivisible units, and samples of `max_batch` in each.
-        self._last_pass = (max_batch, 1)
+        self._last_pass = (self.max_batch, 1)
         self._modulation_block = modulation_block
         self._loaded = False
 
@@ -131,6 +135,8 @@ class LatentDiffusion(Backbone):
         self.set_schedule()
         self.requires_grad_(requires_grad=False)
         self.eval()
+        if self.compile_decoder:
+            self.vae.decoder.compile()
         self._loaded = True
 
     def load_networks(self) -> None:
@@ -150,9 +156,15 @@ class LatentDiffusion(Backbone):
         if num_units <= 1:
             return False
         self.begin_passes(num_units // 2, samples_per_unit)
-        self.max_batch = num_units // 2 * samples_per_unit
-        self.max_rows = max(1, self.max_batch // 2)
+        self._set_batch(num_units // 2 * samples_per_unit)
         return True
+
+    @override
+    def double_batch(self) -> None:
+        self._set_batch(2 * self.max_batch)
+
+    def _set_batch(self, max_batch: int) -> None:
+        self.max_batch, self.max_rows = max_batch, max(1, max_batch // 2)
 
     def begin_passes(self, num_units: int, samples_per_unit: int) -> None:
         """Note what the largest of the passes that begin holds, so that :meth:`halve_batch` knows what can be less.

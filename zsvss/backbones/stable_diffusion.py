@@ -41,19 +41,23 @@ class StableDiffusion(UNetBackbone):
         first_step: first step that is run; masked modulation acts in it.
         guidance: scale of classifier-free guidance; 1 is none, and then only the conditional half is run.
         modulation_block: output block whose cross-attention is modulated.
-        max_batch: network samples a pass; bounds memory.
+        max_batch: network samples a pass; bounds memory. ``None`` begins at 32 and doubles them as long as a GPU's free
+            memory holds twice as many.
         reuse_recorded: skip what a recording already holds: blocks up to the modulated one in the modulated step and
             the outputs of injected cross-attention. The arithmetic is the same; ``False`` runs everything.
         tiny_decoder: local folder or hub id of an ``AutoencoderTiny`` distilled from the weights' autoencoder, such as
             ``madebyollin/taesd``, that decodes in its place: an approximation.
         channels_last: keep images and weights of convolutions with their channels last, for GPUs whose convolutions
             want it; on a CPU the group norm then loses four digits.
+        compile_decoder: decode through ``torch.compile``: half a minute at each new size of the frames, images that
+            differ by 3e-6, and on a CPU no gain.
 
     Source: the paper's Sec. 3 and its released sampling script.
     """
 
     unet_class = "UNet2DConditionModel"
     vae_class = "AutoencoderKL"
+    usual_batch = 32
     attention_of_layer: ClassVar[Mapping[Layer, str]] = {
         "self": "transformer_blocks.0.attn1",
         "cross": "transformer_blocks.0.attn2",
@@ -71,12 +75,13 @@ class StableDiffusion(UNetBackbone):
         first_step: int = 22,
         guidance: float = 5.0,
         modulation_block: int = 7,
-        max_batch: int = 32,
+        max_batch: int | None = 32,
         reuse_recorded: bool = True,
         tiny_decoder: str | None = None,
         channels_last: bool = False,
+        compile_decoder: bool = False,
     ) -> None:
-        super().__init__(weights, variant, num_steps, first_step, modulation_block, max_batch)
+        super().__init__(weights, variant, num_steps, first_step, modulation_block, max_batch, compile_decoder)
         self.blended_steps = range(first_step, num_steps - 1)
         self.prediction_type = prediction_type
         self.guidance = guidance

@@ -43,9 +43,11 @@ class StableVideoDiffusion(UNetBackbone):
         motion_bucket: amount of motion that the network is told.
         augmentation: standard deviation of the noise on the conditioning frame.
         modulation_block: output block whose spatial and temporal self-attention are modulated.
-        max_batch: frames of either guidance half a pass of the network, at least a clip's; bounds memory.
+        max_batch: frames of either guidance half a pass of the network, at least a clip's; bounds memory. ``None``
+            begins at 28 and doubles them as long as a GPU's free memory holds twice as many.
         reuse_recorded: skip the blocks up to the modulated one in the modulated step. The arithmetic is the same;
             ``False`` runs everything.
+        compile_decoder: decode through ``torch.compile``.
 
     Source: the paper's Sec. 3 and its released sampling script; the schedule of Karras et al., "Elucidating the Design
     Space of Diffusion-Based Generative Models" (arXiv 2206.00364).
@@ -53,6 +55,7 @@ class StableVideoDiffusion(UNetBackbone):
 
     unet_class = "UNetSpatioTemporalConditionModel"
     vae_class = "AutoencoderKLTemporalDecoder"
+    usual_batch = 28
     attention_of_layer: ClassVar[Mapping[Layer, str]] = {
         "self": "transformer_blocks.0.attn1",
         "cross": "transformer_blocks.0.attn2",
@@ -77,10 +80,11 @@ class StableVideoDiffusion(UNetBackbone):
         motion_bucket: int = 127,
         augmentation: float = 0.02,
         modulation_block: int = 8,
-        max_batch: int = 28,
+        max_batch: int | None = 28,
         reuse_recorded: bool = True,
+        compile_decoder: bool = False,
     ) -> None:
-        super().__init__(weights, variant, num_steps, first_step, modulation_block, max_batch)
+        super().__init__(weights, variant, num_steps, first_step, modulation_block, max_batch, compile_decoder)
         self.blended_steps = self.steps
         self.guidance = (min_guidance, max_guidance)
         self.vector_c = (float(frame_rate), float(motion_bucket), augmentation)

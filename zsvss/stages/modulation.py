@@ -16,7 +16,7 @@ from torch.nn import functional
 from typing_extensions import override
 
 from zsvss.backbones.base import Backbone, Recording
-from zsvss.memory import with_smaller_batches
+from zsvss.memory import grow_batch, with_smaller_batches
 from zsvss.precision import full_precision
 from zsvss.stages.difference import Difference, difference_map, mask_prior, peak_normalized
 from zsvss.stages.padding import crop, mirror
@@ -143,6 +143,8 @@ class MaskedModulation(Modulation):
                 for step, x_BScuv in done.steps.items():
                     trace.modulated_steps.setdefault(step, []).append(x_BScuv)
             frames_B, label_index_B = frames_B[len(done.frames_B) :], label_index_B[len(done.frames_B) :]
+            if len(frames_B):
+                grow_batch(backbone)
         return election.labels_THW
 
     def _rows(self, backbone: Backbone, clip: LabelledClip) -> tuple[Tensor, Tensor]:
