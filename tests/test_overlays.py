@@ -55,7 +55,7 @@ def leaves(settings: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, An
 def test_overlay(path: Path) -> None:
     base = PACKAGED_CONFIGS / "procedural_embedded.yaml"
     beside = BESIDE.get(path.stem, [])
-    command = Rehearsal(["test", "--config", str(base), "--config", str(path), *beside])
+    command = Rehearsal(["test", "--config", str(base), "--config", str(path), *beside]).build()
     found = dict(leaves(command._settings()))
     for key, value in leaves(yaml.safe_load(path.read_text())):
         if f"--{key}" not in beside:

@@ -23,9 +23,18 @@ from zsvss.sweep import grid, read_sweep
 CONFIG = """\
 model: {backbone: Embedded, context: {num_clusters: 2}, modulation: null, input_size: [32, 64], windows: [2]}
 data:
-  class_path: ProceduralVideos
-  init_args: {num_videos: 2, num_frames: 3, height: 64, width: 128, clip_length: 3, num_workers: 0}
+  class_path: mounted.Mounted
+  init_args: {disk: disk, num_videos: 2, num_frames: 3, height: 64, width: 128, clip_length: 3, num_workers: 0}
 trainer: {accelerator: cpu, devices: 1, enable_progress_bar: false}
+"""
+DATA = """\
+import os
+from zsvss.data.procedural import ProceduralVideos
+
+class Mounted(ProceduralVideos):
+    def __init__(self, disk: str, **settings):
+        super().__init__(**settings)
+        os.listdir(disk)  # so that nothing can be built without it
 """
 SWEEP = """\
 name: small
@@ -42,6 +51,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where the sweeps of this module run."""
     folder = tmp_path_factory.mktemp("sweeps")
     (folder / "small.yaml").write_text(CONFIG)
+    (folder / "mounted.py").write_text(DATA)
+    (folder / "disk").mkdir()
     (folder / "cells.yaml").write_text(SWEEP)
     return folder
 
@@ -109,6 +120,28 @@ def test_killed_and_started_again(killed_and_restarted: Path) -> None:
     assert [entry["name"] for entry in listed] == ["full", "nowhere", "no_refinement"]
     resolved = yaml.safe_load((killed_and_restarted / listed[2]["folder"] / "config.yaml").read_text())
     assert (resolved["model"]["refinement"], resolved["model"]["seed"]) == (None, 3)
+
+
+def test_finished_cells_need_no_data(
+    folder: Path, killed_and_restarted: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(folder)
+    monkeypatch.syspath_prepend(folder)
+    monkeypatch.setattr(sys, "argv", ["zsvss"])
+    before = {path: path.read_text() for path in (killed_and_restarted / name for name in ("table.md", "sweep.json"))}
+    command = ["sweep", "--config", "small.yaml", "--sweep", "cells.yaml", "--output"]
+    (folder / "disk").rename(folder / "unmounted")
+    try:
+        assert main([*command, "one"]) == 3
+        assert {path: path.read_text() for path in before} == before
+        assert "[1/3] full: mIoU" in capsys.readouterr().out
+
+        assert main([*command, "none"]) == 3
+        assert capsys.readouterr().out.count("No such file or directory: 'disk'") == 2 * 2, (
+            "of two cells, and at the end"
+        )
+    finally:
+        (folder / "unmounted").rename(folder / "disk")
 
 
 def test_two_workers_outlive_their_sweep(folder: Path, killed_and_restarted: Path) -> None:

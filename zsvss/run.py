@@ -186,7 +186,15 @@ class CommandLine(LightningCLI):
 
 
 class Rehearsal(CommandLine):
-    """Everything up to the run itself: settings are parsed and parts are built; no file is read and none written."""
+    """Everything up to the run itself: settings are parsed and, by `build`, parts are built; no file is written."""
+
+    def instantiate_classes(self) -> None:
+        """Left to `build`, so that the run's settings and digest are known even if a part cannot be built."""
+
+    def build(self) -> Rehearsal:
+        """Build the parts and return this; raises what their constructors raise."""
+        super().instantiate_classes()
+        return self
 
     def _run_subcommand(self, subcommand: str) -> None:
         pass

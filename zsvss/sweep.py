@@ -165,6 +165,8 @@ def grid(parameters: Mapping[str, Any]) -> Iterator[tuple[str, list[str]]]:
 def rehearsed(parameters: Mapping[str, Any], base: Sequence[str], folder: Path) -> tuple[list[Cell], dict[str, str]]:
     """All cells, and by name why some cannot run, found out by parsing their settings and building their parts.
 
+    A finished cell needs no parts: it is known by its settings alone, also where its data are not at hand.
+
     Args:
         parameters: of the sweep file.
         base: arguments of every cell.
@@ -176,14 +178,18 @@ def rehearsed(parameters: Mapping[str, Any], base: Sequence[str], folder: Path) 
     import_components()
     cells, hopeless = [], {}
     for name, own in grid(parameters):
-        arguments, digest, said = [*base, *own], "failed", io.StringIO()
+        arguments, said = [*base, *own], io.StringIO()
+        short = re.sub(r"[^A-Za-z0-9_.=+-]", "_", name)[:_LONGEST_NAME]
+        cell = Cell(name, folder / f"{short}-failed", tuple(arguments))
         try:
             with contextlib.redirect_stderr(said), contextlib.redirect_stdout(said):
-                digest = Rehearsal(resolve_configs(["test", *arguments])).digest
+                rehearsal = Rehearsal(resolve_configs(["test", *arguments]))
+                cell = cell._replace(folder=folder / f"{short}-{rehearsal.digest}")
+                if not is_finished(cell):
+                    rehearsal.build()
         except (Exception, SystemExit) as error:  # whatever is wrong with a cell does not stop the others
             hopeless[name] = last_error(said.getvalue()) if isinstance(error, SystemExit) else str(error)
-        short = re.sub(r"[^A-Za-z0-9_.=+-]", "_", name)[:_LONGEST_NAME]
-        cells.append(Cell(name, folder / f"{short}-{digest}", tuple(arguments)))
+        cells.append(cell)
     twice = {cell.name for cell in cells if sum(other.name == cell.name for other in cells) > 1}
     if twice:
         raise ValueError(f"the sweep has more than one cell named {', '.join(sorted(twice))}; list each value once")

@@ -58,7 +58,7 @@ def through_the_command_line(config: Path, block: int, layer: str, projection: s
     key = "--model.features"
     options = [key, "AttentionFeatures", f"{key}.blocks", f"[{block}]", f"{key}.layer", layer]
     options += [f"{key}.projection", projection, f"{key}.steps", str(steps)]
-    features: Features = Rehearsal(["test", "--config", str(config), *options]).model.segmenter.features
+    features: Features = Rehearsal(["test", "--config", str(config), *options]).build().model.segmenter.features
     return features
 
 
