@@ -1,12 +1,11 @@
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from lightning.pytorch import Trainer
+from tiny_run import quiet_trainer
 from torch import Tensor
 
 from zsvss.backbones.stable_diffusion import StableDiffusion
@@ -36,23 +35,9 @@ def _module(weights: Path, **settings: Any) -> VideoSegmentation:
     return VideoSegmentation(StableDiffusion(str(weights)), context, **(defaults | settings))
 
 
-def _trainer(folder: Path) -> Trainer:
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    return Trainer(
-        accelerator="cpu",
-        devices=1,
-        logger=False,
-        enable_progress_bar=False,
-        enable_checkpointing=False,
-        enable_model_summary=False,
-        use_distributed_sampler=False,
-        default_root_dir=folder,
-    )
-
-
 def _results(weights: Path, folder: Path, module: dict[str, Any] | None = None, **data: Any) -> list[VideoResult]:
     segmentation = _module(weights, **(module or {}))
-    _trainer(folder).test(segmentation, datamodule=_data(**data), verbose=False)
+    quiet_trainer(folder).test(segmentation, datamodule=_data(**data), verbose=False)
     return segmentation.results
 
 
@@ -87,7 +72,7 @@ def test_seed_matters(tiny_weights: Path, tmp_path: Path) -> None:
 
 def test_numbers_are_logged_in_full(tiny_weights: Path, tmp_path: Path) -> None:
     module = _module(tiny_weights)
-    trainer = _trainer(tmp_path)
+    trainer = quiet_trainer(tmp_path)
     trainer.test(module, datamodule=_data(num_videos=1), verbose=False)
     assert trainer.callback_metrics.keys() == module.numbers.keys()
     assert module.numbers.keys() >= {"test/mIoU", "test/VC2", "test/num_videos"}
@@ -97,7 +82,7 @@ def test_numbers_are_logged_in_full(tiny_weights: Path, tmp_path: Path) -> None:
 
 def test_predict_gives_cluster_ids(tiny_weights: Path, tmp_path: Path) -> None:
     module = _module(tiny_weights)
-    outputs = _trainer(tmp_path).predict(module, datamodule=_data(num_videos=1))
+    outputs = quiet_trainer(tmp_path).predict(module, datamodule=_data(num_videos=1))
     labels: list[Tensor] = [output["labels"] for output in outputs]
     assert [tuple(part.shape) for part in labels] == [(2, 64, 64), (3, 64, 64)]
     assert all(part.dtype == torch.int64 for part in labels)

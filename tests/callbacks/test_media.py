@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from lightning.pytorch import Trainer
+from PIL import Image
+from tiny_run import quiet_trainer
 
 from zsvss.backbones.stable_diffusion import StableDiffusion
 from zsvss.callbacks.media import MediaStore
+from zsvss.callbacks.prediction_writer import PredictionWriter
 from zsvss.callbacks.store import ResultStore
-from zsvss.data.procedural import ProceduralVideos
+from zsvss.data.procedural import PROCEDURAL, ProceduralVideos
+from zsvss.data.taxonomy import Taxonomy
 from zsvss.metrics import FirstFrameNaming, HungarianNaming, confusion_matrix, total_confusion
 from zsvss.module import VideoSegmentation
 from zsvss.stages.context import KNNSceneContext
@@ -24,24 +30,21 @@ SETTINGS: dict[str, Any] = {"model": {}, "data": {}}
 
 
 def start(
-    weights: Path, folder: Path, store: MediaStore, naming: Any = None, task: str = "test", num_videos: int = 3
+    weights: Path,
+    folder: Path,
+    store: MediaStore,
+    naming: Any = None,
+    task: str = "test",
+    num_videos: int = 3,
+    writers: Sequence[PredictionWriter] = (),
+    dataset: type[ProceduralVideos] = ProceduralVideos,
 ) -> VideoSegmentation:
-    data = ProceduralVideos(num_videos=num_videos, num_frames=5, height=64, width=128, clip_length=3, num_workers=0)
+    data = dataset(num_videos=num_videos, num_frames=5, height=64, width=128, clip_length=3, num_workers=0)
     context = KNNSceneContext(num_clusters=4, num_restarts=1)
     module = VideoSegmentation(
         StableDiffusion(str(weights)), context, CorrespondenceRefinement(), None, naming=naming, windows=(2,)
     )
-    trainer = Trainer(
-        accelerator="cpu",
-        devices=1,
-        logger=False,
-        enable_progress_bar=False,
-        enable_checkpointing=False,
-        enable_model_summary=False,
-        use_distributed_sampler=False,
-        default_root_dir=folder,
-        callbacks=[store, ResultStore(SETTINGS)],
-    )
+    trainer = quiet_trainer(folder, [*writers, store, ResultStore(SETTINGS)])
     getattr(trainer, task)(module, datamodule=data)
     return module
 
@@ -63,6 +66,33 @@ def test_media_are_what_was_scored(tiny_weights: Path, tmp_path: Path, naming: A
     cells_hw = media[0].labels("refined", 4)
     # Without modulation every pixel takes the label of its cell.
     np.testing.assert_array_equal(cells_hw.repeat(16, 0).repeat(16, 1), media[0].labels("final", 4))
+
+
+class WithoutSky(ProceduralVideos):
+    """Its sky is void."""
+
+    @property
+    def taxonomy(self) -> Taxonomy:
+        return replace(PROCEDURAL, class_of_raw={raw: raw for raw in range(1, 10)})
+
+
+def test_void_as_a_label_has_its_own_colour(tiny_weights: Path, tmp_path: Path) -> None:
+    writer = PredictionWriter(in_test=True, video=False)
+    naming = FirstFrameNaming(void_as_label=True)
+    start(tiny_weights, tmp_path, MediaStore(), naming, num_videos=1, writers=[writer], dataset=WithoutSky)
+    (media,) = read_media(tmp_path)
+    void = len(PROCEDURAL.classes)
+    labels_HW = media.labels("final", 0)
+    assert void in labels_HW
+    assert media.colors[[0, void]].tolist() == [list(PROCEDURAL.palette[0]), [0, 0, 0]]
+    (segments,) = (tmp_path / "predictions").rglob("segments.json")
+    colors = {segment["id"]: segment["color"] for segment in json.loads(segments.read_text())["segments"]}
+    assert colors[void] == [0, 0, 0]
+    assert all(colors[label] == list(PROCEDURAL.palette[label]) for label in colors if label < void)
+    for mask in (segments.parent / "masks" / "00000.png", media.path("final", 0)):
+        with Image.open(mask) as image:
+            assert (np.asarray(image) == labels_HW).all()
+            assert (np.asarray(image.convert("RGB"))[labels_HW == void] == 0).all()
 
 
 def test_few_videos_few_frames(tiny_weights: Path, tmp_path: Path) -> None:

@@ -58,6 +58,7 @@ def test_labels_without_a_class_are_each_runs_own(tmp_path: Path) -> None:
     medias = []
     for name, are_classes, names, second in (
         ("novel", True, {}, 256),
+        ("void", True, {}, 3),
         ("named", False, {0: 2}, 7),
         ("plain", False, {}, 7),
     ):
@@ -69,8 +70,11 @@ def test_labels_without_a_class_are_each_runs_own(tmp_path: Path) -> None:
     whole = read_run(write_run(tmp_path / "run", media=False))
     (video,) = browser_videos([replace(whole, media=[media]) for media in medias], 320, 100)
     names = np.array([label["name"] for label in video["labels"]])
-    shown = [names[unpacked(video["runs"][str(run)]["final"])].flatten().tolist() for run in range(3)]
-    assert shown == [["water", "new region 256"], ["reed", "cluster 7, no class"], ["cluster 0", "cluster 7"]]
+    shown = [names[unpacked(video["runs"][str(run)]["final"])].flatten().tolist() for run in range(4)]
+    novel, void, named, plain = shown
+    assert (novel, void) == (["water", "new region 256"], ["water", "void"])
+    assert (named, plain) == (["reed", "cluster 7, no class"], ["cluster 0", "cluster 7"])
+    assert [label["color"] for label in video["labels"] if label["name"] == "void"] == [[0, 0, 0]]
     assert (unpacked(video["truth"]) == 255).all()
 
 

@@ -25,9 +25,8 @@ from zsvss.callbacks.clips import ClipCallback, datamodule
 from zsvss.data.clip import Clip
 from zsvss.files import write_atomically
 from zsvss.viz.overlay import overlay
-from zsvss.viz.palette import VOID_ID, palette, write_id_png
+from zsvss.viz.palette import VOID_ID, UInt8, class_colors, palette, write_id_png
 
-UInt8 = npt.NDArray[np.uint8]
 Labels = npt.NDArray[np.integer[Any]]
 _CLIPS_AHEAD = 2
 
@@ -133,7 +132,7 @@ class VideoPredictions:
         video: write the overlay video.
         fps: frames per second of the overlay.
         alpha: weight of the segments' colours in the overlay.
-        colors: RGB of each id; by default `palette`.
+        colors: uint8 RGB of each id, ``[any, 3]``; by default `palette`.
     """
 
     def __init__(
@@ -145,10 +144,10 @@ class VideoPredictions:
         video: bool = True,
         fps: float = 15.0,
         alpha: float = 0.5,
-        colors: Sequence[tuple[int, int, int]] | None = None,
+        colors: UInt8 | None = None,
     ) -> None:
         self.folder, self.name, self.alpha = folder, name, alpha
-        self.colors: UInt8 = np.array(colors, dtype=np.uint8) if colors else palette(VOID_ID)
+        self.colors: UInt8 = palette(VOID_ID) if colors is None else colors
         self.masks = masks
         (folder / "masks" if masks else folder).mkdir(parents=True, exist_ok=True)
         (folder / "segments.json").unlink(missing_ok=True)  # written last, it says that the others are whole
@@ -272,10 +271,10 @@ def source_fps(trainer: Trainer, video: str) -> float | None:
     return float(rate) if rate else None
 
 
-def _colors(trainer: Trainer) -> Sequence[tuple[int, int, int]] | None:
-    """The benchmark's palette in ``test`` where predictions are class ids; ids of clusters have none."""
+def _colors(trainer: Trainer) -> UInt8 | None:
+    """The benchmark's colours in ``test`` where predictions are class ids; ids of clusters have none."""
     module: Any = trainer.lightning_module
     taxonomy = getattr(getattr(trainer, "datamodule", None), "taxonomy", None)
     if trainer.testing and taxonomy is not None and module.naming.ground_truth_in_method:
-        return list(taxonomy.palette)
+        return class_colors(taxonomy.palette)
     return None

@@ -107,7 +107,7 @@ class _LabelList:
 def _nameless(media: VideoMedia, label: int) -> str:
     """What to call a label that is no class."""
     if media.labels_are_classes:
-        return f"new region {label}"
+        return "void" if label == len(media.classes) else f"new region {label}"
     return f"cluster {label - len(media.classes)}, no class" if media.names else f"cluster {label}"
 
 

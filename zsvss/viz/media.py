@@ -37,7 +37,7 @@ from zsvss.files import write_atomically
 from zsvss.metrics.evaluation import resize_labels
 from zsvss.metrics.naming import rename_clusters
 from zsvss.records import file_stem
-from zsvss.viz.palette import VOID_ID, UInt8, palette, write_index_png
+from zsvss.viz.palette import VOID_ID, UInt8, class_colors, palette, write_index_png
 
 Labels = npt.NDArray[np.int64]
 
@@ -126,6 +126,8 @@ class VideoMedia:
         """RGB of each label as `labels` gives them by default, uint8 ``[any, 3]``: classes first, in their own."""
         if not self.labels_are_classes and not self.names:
             return palette(VOID_ID)
+        if self.labels_are_classes:
+            return class_colors(self.palette)
         return np.concatenate([np.asarray(self.palette, np.uint8).reshape(-1, 3), palette(VOID_ID)])
 
     def path(self, kind: str, number: int) -> Path:

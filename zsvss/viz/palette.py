@@ -38,6 +38,22 @@ def palette(num: int) -> UInt8:
     return colors
 
 
+def class_colors(classes: npt.ArrayLike) -> UInt8:
+    """Colours of labels that are class ids: the classes', black for void as a label of its own, then `palette`.
+
+    Args:
+        classes: uint8 RGB of each class, ``[C, 3]``; void as a label is C, and what novelty opened lies above.
+
+    Returns:
+        uint8 RGB ``[C + 256, 3]``.
+
+    >>> class_colors([(9, 9, 9), (7, 7, 7)])[1:4].tolist()
+    [[7, 7, 7], [0, 0, 0], [0, 102, 255]]
+    """
+    own = np.asarray(classes, dtype=np.uint8).reshape(-1, 3)
+    return np.concatenate([own, np.zeros((1, 3), dtype=np.uint8), palette(VOID_ID)])
+
+
 @cache
 def _distinct_colours() -> UInt8:
     steps = np.arange(0, 256, 17, dtype=np.int64)
@@ -103,7 +119,7 @@ def write_index_png(path: Path | str, labels_HW: npt.NDArray[np.integer], colors
     Args:
         path: file to write.
         labels_HW: ids 0..255; negative ones (no label) are written as 255.
-        colors: uint8 RGB, at most 256; by default `palette`. Where 255 has no colour of its own it is black.
+        colors: uint8 RGB of 0, 1, ...; by default `palette`. An id without one, and 255, is black.
 
     Raises:
         ValueError: an id above 255.
@@ -111,7 +127,7 @@ def write_index_png(path: Path | str, labels_HW: npt.NDArray[np.integer], colors
     if labels_HW.size and labels_HW.max() > VOID_ID:
         raise ValueError(f"{path}: id {labels_HW.max()} does not fit into an index PNG; allowed are 0..{VOID_ID}")
     table = np.zeros((256, 3), dtype=np.uint8)
-    known = palette(VOID_ID) if colors is None else np.asarray(colors, dtype=np.uint8)[:256]
+    known = palette(VOID_ID) if colors is None else np.asarray(colors, dtype=np.uint8)[:VOID_ID]
     table[: len(known)] = known
     image = Image.fromarray(np.where(labels_HW < 0, VOID_ID, labels_HW).astype(np.uint8))
     image.putpalette(table.tobytes())
