@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,6 +24,17 @@ def warm_python() -> Iterator[WarmPython]:
     python = WarmPython()
     yield python
     python.close()
+
+
+@pytest.fixture
+def parsing_quietly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    """The command line's parser in this process: every component is known, and nothing lands in the repository."""
+    from zsvss.run import import_components
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["zsvss"])
+    caplog.set_level(logging.ERROR, "lightning.pytorch.utilities.rank_zero")
+    import_components()
 
 
 @pytest.fixture(scope="session")

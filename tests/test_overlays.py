@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,8 +11,9 @@ import yaml
 from golden import GOLDEN
 
 from zsvss.config import PACKAGED_CONFIGS
-from zsvss.run import Rehearsal, import_components
+from zsvss.run import Rehearsal
 
+pytestmark = pytest.mark.usefixtures("parsing_quietly")
 FOLDERS = ("ablations", "baselines")
 OVERLAYS = sorted(path for folder in FOLDERS for path in (PACKAGED_CONFIGS / folder).glob("*.yaml"))
 OVERLAYS.append(PACKAGED_CONFIGS / "fast.yaml")
@@ -28,14 +27,6 @@ BESIDE = {
     "emerdiff_sd": ["--model.backbone", "Embedded"],
     "diffseg": ["--model.context.initialization.head_channels", "32"],
 }
-
-
-@pytest.fixture(autouse=True)
-def _quietly_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["zsvss"])
-    caplog.set_level(logging.ERROR, "lightning.pytorch.utilities.rank_zero")
-    import_components()
 
 
 def leaves(settings: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -14,19 +14,13 @@ from typing import Any
 
 import pytest
 import yaml
+from tiny_run import CONFIG
 from wandb.sdk.launch.sweeps import utils as wandb_sweeps
 
 from zsvss.config import PACKAGED_CONFIGS
 from zsvss.run import import_components, main
 from zsvss.sweep import grid, read_sweep
 
-CONFIG = """\
-model: {backbone: Embedded, context: {num_clusters: 2}, modulation: null, input_size: [32, 64], windows: [2]}
-data:
-  class_path: mounted.Mounted
-  init_args: {disk: disk, num_videos: 2, num_frames: 3, height: 64, width: 128, clip_length: 3, num_workers: 0}
-trainer: {accelerator: cpu, devices: 1, enable_progress_bar: false}
-"""
 DATA = """\
 import os
 from zsvss.data.procedural import ProceduralVideos
@@ -50,7 +44,8 @@ SWEEPS = sorted((PACKAGED_CONFIGS / "sweeps").glob("*.yaml"))
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where the sweeps of this module run."""
     folder = tmp_path_factory.mktemp("sweeps")
-    (folder / "small.yaml").write_text(CONFIG)
+    mounted = CONFIG.replace("ProceduralVideos", "mounted.Mounted").replace("init_args: {", "init_args: {disk: disk, ")
+    (folder / "small.yaml").write_text(mounted)
     (folder / "mounted.py").write_text(DATA)
     (folder / "disk").mkdir()
     (folder / "cells.yaml").write_text(SWEEP)

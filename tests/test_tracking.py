@@ -16,6 +16,7 @@ import av
 import pytest
 import yaml
 from jsonargparse import Namespace
+from tiny_run import CONFIG
 from wandb.proto.wandb_internal_pb2 import Record
 from wandb.sdk.launch.sweeps import utils as wandb_sweeps
 from wandb.wandb_agent import Agent
@@ -23,14 +24,6 @@ from wandb.wandb_agent import Agent
 from zsvss.config import PACKAGED_CONFIGS
 from zsvss.tracking import prepare_wandb
 
-CONFIG = """\
-model: {backbone: Embedded, context: {num_clusters: 2}, modulation: null, input_size: [32, 64], windows: [2]}
-data:
-  class_path: ProceduralVideos
-  init_args: {num_videos: 2, num_frames: 3, height: 64, width: 128, clip_length: 3, num_workers: 0}
-trainer: {accelerator: cpu, devices: 1, enable_progress_bar: false}
-media: {videos: 1}
-"""
 _BLOCK, _FULL, _FIRST, _LAST = 32768, 1, 2, 4
 
 
@@ -76,7 +69,7 @@ def put(into: dict[str, Any], keys: list[str], value: Any) -> None:
 def tracked(tmp_path_factory: pytest.TempPathFactory) -> Tracked:
     """One cell of the shipped sweep on a tiny benchmark, as `wandb agent` runs it without a key."""
     folder = tmp_path_factory.mktemp("agent")
-    (folder / "tiny.yaml").write_text(CONFIG)
+    (folder / "tiny.yaml").write_text(CONFIG + "media: {videos: 1}\n")
     settings = wandb_sweeps.load_sweep_config(str(PACKAGED_CONFIGS / "sweeps" / "components.yaml"))
     sweep = [str(folder / "tiny.yaml") if part == "camvid_sd.yaml" else part for part in settings["command"]]
     with pytest.MonkeyPatch.context() as patch:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import logging
-import sys
 from pathlib import Path
 
 import pytest
@@ -14,9 +12,10 @@ from zsvss.backbones.base import Backbone, FeatureKey
 from zsvss.backbones.layout import NUM_BLOCKS
 from zsvss.backbones.stable_diffusion import StableDiffusion
 from zsvss.backbones.stable_video_diffusion import StableVideoDiffusion
-from zsvss.run import Rehearsal, import_components
+from zsvss.run import Rehearsal
 from zsvss.stages.features import AttentionFeatures, Features
 
+pytestmark = pytest.mark.usefixtures("parsing_quietly")
 CONFIG = """\
 model: {backbone: Embedded, modulation: null}
 data: {class_path: ProceduralVideos, init_args: {num_videos: 1, num_frames: 2}}
@@ -35,14 +34,6 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("features") / "tiny.yaml"
     path.write_text(CONFIG)
     return path
-
-
-@pytest.fixture(autouse=True)
-def _quietly_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["zsvss"])
-    caplog.set_level(logging.ERROR, "lightning.pytorch.utilities.rank_zero")
-    import_components()
 
 
 @pytest.fixture(scope="module")
