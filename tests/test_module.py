@@ -8,6 +8,9 @@ import torch
 from tiny_run import quiet_trainer
 from torch import Tensor
 
+from zsvss.backbones.base import Backbone
+from zsvss.backbones.embedded import Embedded
+from zsvss.backbones.embedded.video import EmbeddedVideo
 from zsvss.backbones.stable_diffusion import StableDiffusion
 from zsvss.data.clip import Clip
 from zsvss.data.procedural import ProceduralVideos
@@ -63,6 +66,16 @@ def test_a_video_does_not_depend_on_the_others(tiny_weights: Path, tmp_path: Pat
     (second,) = _results(tiny_weights, tmp_path, num_videos=1, first_video=1)
     assert [result.name for result in both] == sorted(result.name for result in both)
     assert _record(second) == _record(next(result for result in both if result.name == second.name))
+
+
+def test_the_backbone_is_named_with_the_weights_that_do_not_ship_with_it() -> None:
+    def name(backbone: Backbone) -> str:
+        return VideoSegmentation(backbone, None, None, None).backbone_name
+
+    assert name(StableDiffusion("owner/image")) == "StableDiffusion (owner/image)"
+    assert name(Embedded()) == "Embedded"
+    assert name(EmbeddedVideo("runs/video")) == "EmbeddedVideo (runs/video)"
+    assert name(EmbeddedVideo("runs/video", image_weights="image")) == "EmbeddedVideo (runs/video, image)"
 
 
 def test_seed_matters(tiny_weights: Path, tmp_path: Path) -> None:

@@ -102,9 +102,9 @@ class VideoSegmentation(LightningModule):
     @property
     def backbone_name(self) -> str:
         """What to write beside a result: the backbone's class and, unless they ship with it, its weights."""
-        weights = getattr(getattr(self.backbone, "source", None), "name", "")
-        shipped = Path(weights).is_relative_to(Path(__file__).parent)
-        return type(self.backbone).__name__ + (f" ({weights})" if weights and not shipped else "")
+        package = Path(__file__).parent
+        weights = [name for name in self.backbone.weights_names if not Path(name).is_relative_to(package)]
+        return type(self.backbone).__name__ + (f" ({', '.join(weights)})" if weights else "")
 
     @property
     def data(self) -> VideoDataModule:

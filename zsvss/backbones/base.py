@@ -144,6 +144,11 @@ class Backbone(nn.Module, ABC):
     def load(self) -> None:
         """Read the weights, once; raises what :meth:`check` raises."""
 
+    @property
+    def weights_names(self) -> tuple[str, ...]:
+        """Folders and hub ids of its weights, to be named beside results."""
+        return ()
+
     def fingerprint(self) -> str:
         """Hash of the weights: results of different weights are never mixed."""
         digest = hashlib.sha256()

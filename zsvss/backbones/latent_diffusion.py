@@ -146,6 +146,11 @@ class LatentDiffusion(Backbone):
         self.unet = self.source.load(getattr(diffusers, self.unet_class), "unet")
         self.vae = self.source.load(getattr(diffusers, self.vae_class), "vae")
 
+    @property
+    @override
+    def weights_names(self) -> tuple[str, ...]:
+        return (self.source.name,)
+
     @override
     def fingerprint(self) -> str:
         return self.source.fingerprint(("unet", "vae", *self.encoder_parts()))

@@ -67,6 +67,11 @@ class EmbeddedVideo(StableVideoDiffusion):
         self.image_encoder = None
         self.register_buffer("context_1mc", self.source.tensors("context.safetensors")["cond"], persistent=False)
 
+    @property
+    @override
+    def weights_names(self) -> tuple[str, ...]:
+        return (self.added_source.name, *super().weights_names)
+
     @override
     def fingerprint(self) -> str:
         image = self.source.fingerprint(("unet", "vae"))
