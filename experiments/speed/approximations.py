@@ -64,10 +64,13 @@ VARIANTS = [
     Variant("`GuidedUpsampling`", GuidedUpsampling),
     Variant("`GuidedUpsampling`, no guidance", GuidedUpsampling, backbone={"guidance": 1}),
     Variant("`GuidedUpsampling`, one step without guidance", GuidedUpsampling, backbone=ONE_PASS),
-    Variant(
-        "`GuidedUpsampling`, one step without guidance, eps 0.003 (`fast.yaml`)",
-        lambda: GuidedUpsampling(eps=3e-3),
-        backbone=ONE_PASS,
+    *(
+        Variant(
+            f"`GuidedUpsampling`, eps 0.003, the last of {num_steps} steps without guidance",
+            lambda: GuidedUpsampling(eps=3e-3),
+            backbone={"num_steps": num_steps, "first_step": num_steps - 1, "guidance": 1},
+        )
+        for num_steps in (25, 16, 12, 8)  # `fast.yaml` has 12
     ),
     Variant("`GuidedUpsampling`, frames within 4 levels reused", GuidedUpsampling, segmenter={"reuse_below": 4.0}),
     Variant("networks in bfloat16", dtype=torch.bfloat16),
@@ -149,6 +152,7 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--camvid", type=Path, help="root of CamVid (SegNet release); else generated videos")
+    parser.add_argument("--split", choices=("val", "test"), default="test", help="of the generated videos' seeds")
     parser.add_argument("--videos", type=int, default=2, help="generated videos")
     parser.add_argument("--frames", type=int, default=14, help="of each video")
     parser.add_argument("--size", type=int, nargs=2, default=(96, 160), metavar=("HEIGHT", "WIDTH"))
@@ -165,7 +169,7 @@ def main() -> None:
         rows = measure(data, (height, width), variants)
     else:
         data = ProceduralVideos(
-            num_videos=args.videos, num_frames=args.frames, height=height, width=width, num_workers=0
+            args.split, args.videos, num_frames=args.frames, height=height, width=width, num_workers=0
         )
         rows = measure(data, None, variants)
     print(table(rows))
