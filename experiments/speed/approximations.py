@@ -72,6 +72,11 @@ VARIANTS = [
         )
         for num_steps in (25, 16, 12, 8)  # `fast.yaml` has 12
     ),
+    Variant(
+        "`GuidedUpsampling`, eps 0.003, all steps without guidance",
+        lambda: GuidedUpsampling(eps=3e-3),
+        backbone={"guidance": 1},
+    ),
     Variant("`GuidedUpsampling`, frames within 4 levels reused", GuidedUpsampling, segmenter={"reuse_below": 4.0}),
     Variant("networks in bfloat16", dtype=torch.bfloat16),
 ]
