@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from zsvss.viz.palette import color_labels, palette, write_index_png
+from zsvss.viz.palette import class_colors, color_labels, palette, write_index_png
 
 
 def test_colours_are_distinct_and_stable():
@@ -37,6 +37,13 @@ def test_each_id_has_its_colour(dtype):
 
 def test_no_label_is_black():
     assert color_labels(np.array([[-1, 0]]))[0].tolist() == [[0, 0, 0], [0, 102, 255]]
+
+
+def test_what_novelty_opens_is_in_no_classs_colour():
+    classes = np.array([(1, 2, 3), (4, 5, 6), (7, 8, 9)], np.uint8)
+    painted = color_labels(np.arange(256, 512)[None], class_colors(classes))
+    assert not (painted[0, :, None] == classes).all(-1).any()
+    assert len(np.unique(painted[0], axis=0)) == 256
 
 
 def test_index_png_holds_ids_and_shows_colours(tmp_path):

@@ -42,16 +42,16 @@ def class_colors(classes: npt.ArrayLike) -> UInt8:
     """Colours of labels that are class ids: the classes', black for void as a label of its own, then `palette`.
 
     Args:
-        classes: uint8 RGB of each class, ``[C, 3]``; void as a label is C, and what novelty opened lies above.
+        classes: uint8 RGB of each class, ``[C, 3]``; void as a label is C, and what novelty opened begins at 256.
 
     Returns:
-        uint8 RGB ``[C + 256, 3]``.
+        uint8 RGB ``[C + 513, 3]``, so that 256 new labels, at least, are in no class's colour.
 
     >>> class_colors([(9, 9, 9), (7, 7, 7)])[1:4].tolist()
     [[7, 7, 7], [0, 0, 0], [0, 102, 255]]
     """
     own = np.asarray(classes, dtype=np.uint8).reshape(-1, 3)
-    return np.concatenate([own, np.zeros((1, 3), dtype=np.uint8), palette(VOID_ID)])
+    return np.concatenate([own, np.zeros((1, 3), dtype=np.uint8), palette(512)])
 
 
 @cache
