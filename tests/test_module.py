@@ -73,6 +73,7 @@ def test_the_backbone_is_named_with_the_weights_that_do_not_ship_with_it() -> No
         return VideoSegmentation(backbone, None, None, None).backbone_name
 
     assert name(StableDiffusion("owner/image")) == "StableDiffusion (owner/image)"
+    assert name(StableDiffusion("owner/image", tiny_decoder="tiny")) == "StableDiffusion (owner/image, tiny)"
     assert name(Embedded()) == "Embedded"
     assert name(EmbeddedVideo("runs/video")) == "EmbeddedVideo (runs/video)"
     assert name(EmbeddedVideo("runs/video", image_weights="image")) == "EmbeddedVideo (runs/video, image)"

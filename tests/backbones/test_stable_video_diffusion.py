@@ -163,6 +163,7 @@ def test_out_of_memory_of_the_autoencoder_tries_no_size_twice(tiny_video_weights
     assert tried == [7, 3, 1]
 
 
+@torch.inference_mode()
 def test_every_frame_is_decoded_alone(tiny_video_weights):
     backbone = video_backbone(tiny_video_weights)
     latents = torch.randn(3, 4, 8, 8, generator=torch.Generator().manual_seed(0))

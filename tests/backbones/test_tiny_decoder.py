@@ -1,5 +1,7 @@
 """A distilled decoder in place of the autoencoder's."""
 
+from functools import partialmethod
+
 import pytest
 import torch
 from diffusers import AutoencoderTiny
@@ -21,15 +23,19 @@ def write_decoder(folder, num_blocks=3):
     return tiny.eval()
 
 
-def test_the_tiny_decoder_decodes(tmp_path):
+@pytest.mark.parametrize("compiled", [False, True])
+def test_the_tiny_decoder_decodes(tmp_path, monkeypatch, compiled):
+    monkeypatch.setattr(torch.nn.Module, "compile", partialmethod(torch.nn.Module.compile, backend="eager"))
     tiny = write_decoder(tmp_path)
-    backbone = Embedded(tiny_decoder=str(tmp_path))
+    backbone = Embedded(tiny_decoder=str(tmp_path), compile_decoder=compiled)
     backbone.check()
     backbone.load()
     latents = torch.randn(2, 4, 8, 8)
+    torch._dynamo.utils.counters.clear()
     with torch.no_grad():
         expected = tiny.decode(latents).sample
     torch.testing.assert_close(backbone.decode(latents), expected, rtol=0, atol=1e-5)
+    assert (torch._dynamo.utils.counters["stats"]["unique_graphs"] > 0) == compiled
     assert backbone.fingerprint() != Embedded().fingerprint()
 
 

@@ -118,8 +118,15 @@ class StableDiffusion(UNetBackbone):
             from diffusers import AutoencoderTiny
 
             self.tiny_decoder = self.tiny_source.load(AutoencoderTiny, ".").decoder.requires_grad_(requires_grad=False)
+            if self.compile_decoder:
+                self.tiny_decoder.compile()
         if self.channels_last:  # what a convolution gives has the layout of its weights
             self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    @property
+    @override
+    def weights_names(self) -> tuple[str, ...]:
+        return super().weights_names + (() if self.tiny_source is None else (self.tiny_source.name,))
 
     @override
     def fingerprint(self) -> str:
