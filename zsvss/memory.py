@@ -16,7 +16,7 @@ from zsvss.backbones.base import Backbone
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 
-# A pass of twice the size must fit this many times over what the largest so far took.
+# From so many times the largest pass's memory on a pass of twice the size is tried: it, and a quarter to spare.
 _ROOM = 2.5
 
 # glibc's mallopt parameters (malloc.h) and the largest values that it takes.
@@ -62,9 +62,10 @@ def with_smaller_batches(backbone: Backbone, compute: Callable[[], _T]) -> _T:
 
 
 def grow_batch(backbone: Backbone) -> None:
-    """Double the backbone's batch if it is to fill the memory and the device could hold twice the largest pass so far.
+    """Double the backbone's batch if it is to fill the memory and twice the largest pass so far would fit easily.
 
-    Once a batch has been halved it grows no more.
+    All passes are then of the new size, also those of the next clip. Once one has run out of memory the batch is halved
+    and grows no more.
     """
     memory = memory_of_passes(backbone.device) if backbone.fills_memory else None
     if memory is not None and memory.free > _ROOM * memory.largest:

@@ -41,16 +41,16 @@ class StableDiffusion(UNetBackbone):
         first_step: first step that is run; masked modulation acts in it.
         guidance: scale of classifier-free guidance; 1 is none, and then only the conditional half is run.
         modulation_block: output block whose cross-attention is modulated.
-        max_batch: network samples a pass; bounds memory. ``None`` begins at 32 and doubles them as long as a GPU's free
-            memory holds twice as many.
+        max_batch: network samples a pass; bounds memory. ``None`` begins at 32 and doubles them as long as twice as
+            many fit easily into a GPU's free memory.
         reuse_recorded: skip what a recording already holds: blocks up to the modulated one in the modulated step and
             the outputs of injected cross-attention. The arithmetic is the same; ``False`` runs everything.
         tiny_decoder: local folder or hub id of an ``AutoencoderTiny`` distilled from the weights' autoencoder, such as
             ``madebyollin/taesd``, that decodes in its place: an approximation.
         channels_last: keep images and weights of convolutions with their channels last, for GPUs whose convolutions
             want it; on a CPU the group norm then loses four digits.
-        compile_decoder: decode through ``torch.compile``: half a minute at each new size of the frames, images that
-            differ by 3e-6, and on a CPU no gain.
+        compile_decoder: decode through ``torch.compile``; on a CPU that takes half a minute at each new size of the
+            frames, gains nothing and moves images by 3e-6.
 
     Source: the paper's Sec. 3 and its released sampling script.
     """

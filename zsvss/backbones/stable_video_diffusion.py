@@ -44,10 +44,10 @@ class StableVideoDiffusion(UNetBackbone):
         augmentation: standard deviation of the noise on the conditioning frame.
         modulation_block: output block whose spatial and temporal self-attention are modulated.
         max_batch: frames of either guidance half a pass of the network, at least a clip's; bounds memory. ``None``
-            begins at 28 and doubles them as long as a GPU's free memory holds twice as many.
+            begins at 28 and doubles them as long as twice as many fit easily into a GPU's free memory.
         reuse_recorded: skip the blocks up to the modulated one in the modulated step. The arithmetic is the same;
             ``False`` runs everything.
-        compile_decoder: decode through ``torch.compile``.
+        compile_decoder: decode through ``torch.compile``, as `StableDiffusion` does.
 
     Source: the paper's Sec. 3 and its released sampling script; the schedule of Karras et al., "Elucidating the Design
     Space of Diffusion-Based Generative Models" (arXiv 2206.00364).
