@@ -95,6 +95,9 @@ def measure(
         chosen.network_size = NetworkSize(input_size, multiple=1, padding=0)
         return chosen
 
+    def load(num_workers: int, decoder: Decoder) -> tuple[int, int]:
+        return _load(data(num_workers, decoder))
+
     videos = [video for video in data(0, "auto").videos() if isinstance(video, FileVideo)]
     files: list[tuple[Path, Path]] = []
     for video in videos:
@@ -108,7 +111,7 @@ def measure(
     for decoder in ("decord", "pillow"):
         for num_workers in (0, 1, 2):
             workers = f"{num_workers} worker{'s' * (num_workers != 1)}" if num_workers else "no worker"
-            ways[f"ClipLoader, {decoder}, {workers}"] = lambda d=decoder, n=num_workers: _load(data(n, d))  # type: ignore[misc]
+            ways[f"ClipLoader, {decoder}, {workers}"] = partial(load, num_workers, decoder)
     cv2.setNumThreads(1)
     return [_measured(name, way, repeats) for name, way in ways.items()]
 

@@ -16,6 +16,7 @@ from lightning.pytorch import LightningModule
 from torch import Tensor, distributed
 
 from zsvss.backbones.base import Backbone
+from zsvss.callbacks.clips import datamodule
 from zsvss.callbacks.results import percent
 from zsvss.data.clip import Clip
 from zsvss.data.datamodule import VideoDataModule
@@ -109,7 +110,7 @@ class VideoSegmentation(LightningModule):
     @property
     def data(self) -> VideoDataModule:
         """The run's datamodule."""
-        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        data = datamodule(self.trainer)
         if not isinstance(data, VideoDataModule):
             raise TypeError(f"{type(self).__name__} needs a VideoDataModule, got {type(data).__name__}")
         return data

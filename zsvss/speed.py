@@ -18,6 +18,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -224,7 +225,7 @@ def compare(
     }
     modes: dict[str, Callable[[], tuple[Tensor, dict[str, float]]]] = {}
     for name, built in segmenters.items():
-        modes[name] = lambda built=built: _segment(built, frames_THW3)  # type: ignore[misc]
+        modes[name] = partial(_segment, built, frames_THW3)
     if published.is_file() and case.published_repeats:
         schedule = _module(published).PublishedSchedule
         plain = network(reuse_recorded=False, max_batch=2 * case.num_frames)

@@ -21,7 +21,7 @@ from functools import partial
 from itertools import count, islice, product
 from pathlib import Path
 from statistics import mean
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -237,10 +237,10 @@ def shared_backbones() -> dict[str, OnePassAClip]:
 # Runs
 
 
-def procedural(split: str, number: int, num_frames: int) -> ProceduralVideos:
+def procedural(split: Literal["val", "test"], number: int, num_frames: int) -> ProceduralVideos:
     """One generated video."""
     return ProceduralVideos(
-        split,  # type: ignore[arg-type]
+        split,
         num_videos=1,
         first_video=number,
         num_frames=num_frames,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,14 +12,14 @@ from torch import Tensor
 from zsvss.data.clip import Clip
 
 
-class ClipCallback(Callback):
+class ClipCallback(Callback, ABC):
     """A callback that is told of every clip."""
 
+    @abstractmethod
     def on_clip_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Mapping[str, Tensor], clip: Clip
     ) -> None:
         """Do something with what the module's step returned for a clip; ``trainer.testing`` tells test from predict."""
-        raise NotImplementedError
 
     def on_test_batch_end(
         self,
@@ -38,3 +39,8 @@ class ClipCallback(Callback):
 def datamodule(trainer: Trainer) -> Any:
     """The run's datamodule, which Lightning attaches to the trainer without declaring it."""
     return trainer.datamodule  # type: ignore[attr-defined]
+
+
+def callbacks(trainer: Trainer) -> list[Callback]:
+    """The run's callbacks, which Lightning attaches to the trainer without declaring them."""
+    return trainer.callbacks  # type: ignore[attr-defined, no-any-return]

@@ -12,7 +12,7 @@ from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
 from zsvss.backbones.base import Backbone
-from zsvss.callbacks.clips import ClipCallback, datamodule
+from zsvss.callbacks.clips import ClipCallback, callbacks, datamodule
 from zsvss.callbacks.media import media_store
 from zsvss.callbacks.prediction_writer import PredictionWriter, safe_folder
 from zsvss.callbacks.results import run_facts
@@ -92,7 +92,8 @@ class ResultStore(ClipCallback):
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Record the failures."""
         if trainer.is_global_zero and self._records is not None:
-            self._records.write_failures(pl_module.failures)  # type: ignore[arg-type]
+            module: Any = pl_module
+            self._records.write_failures(module.failures)
 
     on_predict_end = on_test_end
 
@@ -122,7 +123,7 @@ class ResultStore(ClipCallback):
         for name, reason in damaged.items():
             _log.warning("record %s: %s; the video is computed again", records.videos / name, reason)
         writer = _prediction_writer(trainer, task)
-        media = media_store(trainer.callbacks)  # type: ignore[attr-defined]
+        media = media_store(callbacks(trainer))
         finished = []
         for video in data.videos():
             if video.name in found and found[video.name]["source"] != video_source(video):
@@ -147,8 +148,7 @@ class ResultStore(ClipCallback):
 
 def _prediction_writer(trainer: Trainer, task: str) -> PredictionWriter | None:
     """What writes this run's predictions; ``None`` if nothing does."""
-    callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
-    writers = [callback for callback in callbacks if isinstance(callback, PredictionWriter)]
+    writers = [callback for callback in callbacks(trainer) if isinstance(callback, PredictionWriter)]
     return None if not writers or (task == "test" and not writers[0].in_test) else writers[0]
 
 

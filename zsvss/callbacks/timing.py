@@ -43,8 +43,8 @@ class StageTiming(ClipCallback):
         """Add the clip's times."""
         # Frames that an overlapping clip predicts again are paid for twice and counted once.
         self._num_frames += clip.num_final
-        timings: dict[str, float] = pl_module.segmenter.timings  # type: ignore[union-attr, assignment]
-        for stage, seconds in timings.items():
+        module: Any = pl_module
+        for stage, seconds in module.segmenter.timings.items():
             self._seconds[stage] += seconds
 
     @rank_zero_only  # type: ignore[untyped-decorator, unused-ignore]
