@@ -17,6 +17,10 @@ import pytest
 import torch
 from warm_python import WarmPython
 
+from zsvss.memory import keep_freed_memory
+
+keep_freed_memory()  # as runs do
+
 
 @pytest.fixture(scope="session")
 def warm_python() -> Iterator[WarmPython]:
