@@ -9,14 +9,14 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import subprocess
-import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pytest
 from PIL import Image
+from warm_python import Start, WarmPython
 
 from zsvss.callbacks.prediction_writer import BrowserVideo
 from zsvss.data.scenes import Scene, scene_split
@@ -50,7 +50,15 @@ def checkout(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def follow(guide: str, folder: Path) -> str:
+@pytest.fixture(scope="module")
+def python() -> Iterator[WarmPython]:
+    """Starts Python without this repository's package: the guides change a copy of it."""
+    python = WarmPython(package=False)
+    yield python
+    python.close()
+
+
+def follow(guide: str, folder: Path, python: WarmPython) -> str:
     """Follow a guide in a folder; returns what its commands printed."""
     place, said = None, []
     for block in blocks(guide):
@@ -58,12 +66,12 @@ def follow(guide: str, folder: Path) -> str:
         if block.language == "python" and block.place:
             (folder / block.place).write_text(block.text)
         elif block.language == "python":
-            said.append(run([sys.executable, "-c", block.text], folder))
+            said.append(run(["-c", block.text], folder, python))
         elif block.language == "diff":
             assert place is not None
             insert(folder / place, block.text)
         elif block.language == "console":
-            said += [command(line.removeprefix("$ "), folder) for line in block.text.splitlines()]
+            said += [command(line.removeprefix("$ "), folder, python) for line in block.text.splitlines()]
     return "\n".join(said)
 
 
@@ -76,17 +84,16 @@ def insert(path: Path, diff: str) -> None:
     path.write_text(text.replace(above, above + added))
 
 
-def command(line: str, folder: Path) -> str:
+def command(line: str, folder: Path, python: WarmPython) -> str:
     words = line.split() if '"' not in line else [word.strip('"') for word in re.findall(r'"[^"]*"|\S+', line)]
     assert words[:2] == ["python", "-m"], f"a guide shows a command of another kind: {line}"
     if words[2] == "zsvss.run":
         words += SMALL.split() + (DEMO.split() if "demo.yaml" in line else [])
-    return run([sys.executable, *words[1:]], folder)
+    return run(words[1:], folder, python)
 
 
-def run(words: list[str], folder: Path) -> str:
-    environment = {**os.environ, "PYTHONPATH": str(folder), "HF_HUB_OFFLINE": "1", "COLUMNS": "200"}
-    done = subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+def run(words: list[str], folder: Path, python: WarmPython) -> str:
+    (done,) = python.run(Start(words, str(folder), environment={"PYTHONPATH": str(folder), "COLUMNS": "200"}))
     assert done.returncode == 0, f"{' '.join(words)}\n{done.stdout}\n{done.stderr}"
     return done.stdout
 
@@ -101,35 +108,35 @@ def write(path: Path, image: np.ndarray) -> None:
     Image.fromarray(image).save(path)
 
 
-def test_adding_a_stage(checkout: Path) -> None:
-    said = follow("adding_a_stage", checkout)
+def test_adding_a_stage(checkout: Path, python: WarmPython) -> None:
+    said = follow("adding_a_stage", checkout, python)
     assert "mIoU" in said
     assert re.search(r"[1-9]\d* passed", said)
 
 
-def test_adding_a_dataset(checkout: Path) -> None:
+def test_adding_a_dataset(checkout: Path, python: WarmPython) -> None:
     for number, (frame, classes) in enumerate(scene(3)):
         root = checkout / "data" / "davis"
         write(root / "JPEGImages/480p/bear" / f"{number:05d}.jpg", frame)
         write(root / "Annotations/480p/bear" / f"{number:05d}.png", (classes == classes[32, 48]).astype(np.uint8))
-    said = follow("adding_a_dataset", checkout)
+    said = follow("adding_a_dataset", checkout, python)
     assert "classes davis" in said
     assert "over 1 videos, 3 frames (3 labelled)" in said
 
 
-def test_adding_a_backbone(checkout: Path) -> None:
-    said = follow("adding_a_backbone", checkout)
+def test_adding_a_backbone(checkout: Path, python: WarmPython) -> None:
+    said = follow("adding_a_backbone", checkout, python)
     assert "procedural: StableDiffusion15" in said
     assert re.search(r"[1-9]\d* passed", said)
 
 
-def test_adding_a_metric(checkout: Path) -> None:
-    said = follow("adding_a_metric", checkout)
+def test_adding_a_metric(checkout: Path, python: WarmPython) -> None:
+    said = follow("adding_a_metric", checkout, python)
     assert "mean_class_accuracy" in said
     assert "1 passed" in said
 
 
-def test_own_video(checkout: Path) -> None:
+def test_own_video(checkout: Path, python: WarmPython) -> None:
     frames = scene(3)
     with BrowserVideo(checkout / "video.mp4", 10) as video:
         for frame, _ in frames:
@@ -137,6 +144,6 @@ def test_own_video(checkout: Path) -> None:
     for number, (frame, classes) in enumerate(frames):
         write(checkout / "frames" / f"{number:05d}.png", frame)
         write(checkout / "truth" / f"{number:05d}.png", classes.astype(np.uint8))
-    said = follow("own_video", checkout)
+    said = follow("own_video", checkout, python)
     assert re.search(r"00002 \d+% of the frame", said)
     assert "mIoU" in said

@@ -34,7 +34,20 @@ def score(python: WarmPython, config: str, root: Path, *options: str) -> tuple[d
     small = ["--model.backbone.weights", WEIGHTS, "--model.context.num_clusters", 3, "--model.context.num_restarts", 1]
     small += ["--model.input_size", [32, 64], "--data.clip_length", 3]
     trainer = ["--trainer.accelerator", "cpu", "--trainer.devices", 1, "--trainer.precision", "32-true"]
-    command = ["test", "--config", config, "--data.root", root, "--output", output, *small, *trainer, *options]
+    command = [
+        "-m",
+        "zsvss.run",
+        "test",
+        "--config",
+        config,
+        "--data.root",
+        root,
+        "--output",
+        output,
+        *small,
+        *trainer,
+        *options,
+    ]
     (done,) = python.run(Start([*map(str, command)], str(root.parent)))
     assert done.returncode == 0, done.stdout + done.stderr
     records = [json.loads(path.read_text().splitlines()[1]) for path in (output / "records/test/videos").iterdir()]

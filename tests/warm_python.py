@@ -1,7 +1,7 @@
-"""Command lines as forks of a Python process that has imported the package.
+"""Command lines as forks of a Python process that has imported PyTorch, Lightning and diffusers.
 
-Importing PyTorch, Lightning and diffusers takes several times as long as what these tests run. Each start is still a
-process of its own, with its own screen and exit code, that can be killed; it shares nothing but what was imported.
+Importing them takes several times as long as what these tests run. Each start is still a process of its own, with its
+own screen and exit code, that can be killed; it shares nothing but what was imported.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class Start(NamedTuple):
     """One process to start.
 
     Attributes:
-        arguments: of ``python -m zsvss.run``.
+        arguments: of ``python``: ``-m`` and a module, or ``-c`` and code, with what follows.
         folder: to run in.
         before: a Python file, one of its functions and its arguments, to be called before.
         environment: what differs from the tests' own.
@@ -37,12 +37,16 @@ class Start(NamedTuple):
 
 
 class WarmPython:
-    """The process that has imported the package; `run` starts forks of it."""
+    """The process that has imported what its forks need; `run` starts them.
 
-    def __init__(self) -> None:
+    Args:
+        package: import this repository's package too; without it a fork can import another copy, from its own folder.
+    """
+
+    def __init__(self, *, package: bool = True) -> None:
         self._server = subprocess.Popen(
-            [sys.executable, __file__],
-            env=os.environ | {"HF_HUB_OFFLINE": "1", "COLUMNS": "120", "PYTHONPATH": str(ROOT)},
+            [sys.executable, __file__, *(["zsvss.run"] if package else [])],
+            env=os.environ | {"HF_HUB_OFFLINE": "1", "COLUMNS": "120", "PYTHONPATH": str(ROOT) if package else ""},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -86,22 +90,29 @@ def fork(start: Start, screen: tuple[str, str]) -> None:
         os.close(handle)
     os.chdir(start.folder)
     os.environ.update(start.environment)
-    sys.argv = ["zsvss", *start.arguments]
-    from zsvss.run import main
-
+    sys.path.insert(0, start.folder)
     if start.before is not None:
         path, function, arguments = start.before
         runpy.run_path(path)[function](*arguments)
-    sys.exit(main(start.arguments))
+    option, code, *rest = start.arguments
+    sys.argv = [code, *rest]
+    if option == "-c":
+        exec(compile(code, "<string>", "exec"), {"__name__": "__main__"})
+    elif code in sys.modules:
+        sys.exit(sys.modules[code].main(rest))
+    else:
+        runpy.run_module(code, run_name="__main__", alter_sys=True)
 
 
-def serve() -> None:
+def serve(modules: list[str]) -> None:
     """Import, then start what each line of the input asks for."""
     from diffusers import AutoencoderKL, UNet2DConditionModel  # noqa: F401  # diffusers reads its modules on demand
+    from lightning.pytorch import cli  # noqa: F401
 
-    from zsvss.run import import_components
+    if "zsvss.run" in modules:
+        from zsvss.run import import_components
 
-    import_components()
+        import_components()
     context = multiprocessing.get_context("fork")
     for line in sys.stdin:
         asked = [(Start(*start), screen) for start, screen in json.loads(line)]
@@ -114,4 +125,4 @@ def serve() -> None:
 
 
 if __name__ == "__main__":
-    serve()
+    serve(sys.argv[1:])

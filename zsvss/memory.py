@@ -19,9 +19,9 @@ _T = TypeVar("_T")
 # From so many times the largest pass's memory on a pass of twice the size is tried: it, and a quarter to spare.
 _ROOM = 2.5
 
-# glibc's mallopt parameters (malloc.h) and the largest values that it takes.
-_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
-_NEVER_TRIM, _LARGEST_MMAP_THRESHOLD = 2**31 - 1, 32 << 20
+# glibc's mallopt parameters (malloc.h) and what keeps memory.
+_TRIM_THRESHOLD, _MMAP_MAX = -1, -4
+_NEVER_TRIM, _NEVER_MAP = 2**31 - 1, 0
 
 
 def keep_freed_memory() -> None:
@@ -32,7 +32,7 @@ def keep_freed_memory() -> None:
     """
     if platform.libc_ver()[0] == "glibc":
         library = ctypes.CDLL(None)
-        library.mallopt(_MMAP_THRESHOLD, _LARGEST_MMAP_THRESHOLD)
+        library.mallopt(_MMAP_MAX, _NEVER_MAP)
         library.mallopt(_TRIM_THRESHOLD, _NEVER_TRIM)
 
 

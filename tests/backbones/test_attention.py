@@ -49,6 +49,24 @@ def test_what_was_recorded_can_be_put_in_place(unet, layer):
         assert (run(unet) - expected).abs().max() > 1e-4
 
 
+@pytest.mark.parametrize("map_elements", [1, 200, 2**20])  # a query at a time, some, all
+def test_samples_that_share_a_map(unet, monkeypatch, map_elements):
+    monkeypatch.setattr("zsvss.backbones.attention._MAP_ELEMENTS", map_elements)
+    kept = recording()
+    with edited_attention(unet, {f"{PATH}.attn1": kept}):
+        run(unet)
+    query, key, x = kept.recorded["query"], kept.recorded["key"], torch.randn(5, 4, 8, 16)
+    map_B = torch.tensor([1, 0, 1, 1, 0])
+    outputs = []
+    for edit in (
+        AttentionEdit(query_Bnc=query[map_B], key_Bmc=key[map_B]),
+        AttentionEdit(query_Bnc=query, key_Bmc=key, shared_map_B=map_B),
+    ):
+        with torch.inference_mode(), edited_attention(unet, {f"{PATH}.attn1": edit}):
+            outputs.append(unet(x, 39, torch.ones(5, 4, 8)).sample)
+    torch.testing.assert_close(*outputs, rtol=1e-5, atol=1e-5)
+
+
 def test_offset_is_added_to_the_output(unet):
     kept, offset_Bn = recording(), torch.arange(2.0 * 32).view(2, 32)
     with edited_attention(unet, {f"{PATH}.attn2": kept}):

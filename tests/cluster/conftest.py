@@ -62,7 +62,7 @@ def run(config: Path, warm_python: WarmPython) -> Run:
     def run(output: Path, *options: object, code: int = 0, killed: tuple[str, Moment] | None = None,
             task: str = "test", processes: int = 1) -> subprocess.CompletedProcess[str]:  # fmt: skip
         devices = ["--trainer.devices", processes, "--trainer.strategy", "ddp"] if processes > 1 else []
-        arguments = [task, "--config", config, "--output", output, *devices, *options]
+        arguments = ["-m", "zsvss.run", task, "--config", config, "--output", output, *devices, *options]
         before = None if killed is None else (str(KILLED_RUN), "arm", [killed[0], *killed[1]])
         environments = ranks(processes) if processes > 1 else [{}]
         done = warm_python.run(

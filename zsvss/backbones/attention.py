@@ -3,7 +3,8 @@
 Every edit goes through diffusers' public attention-processor interface: :func:`edited_attention` puts processors in
 place for one call of the network and puts the old ones back, also when an exception leaves the block.
 
-Shape legend: B samples of the network's batch, n query tokens, m key tokens, c channels.
+Shape legend: B samples of the network's batch, U attention maps that they share, n query tokens, m key tokens,
+c channels, N heads, d channels of a head, g samples of one map.
 """
 
 from __future__ import annotations
@@ -18,6 +19,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from zsvss.backbones.base import Projection
+from zsvss.precision import full_precision
+
+_MAP_ELEMENTS = 2**20  # of a shared map, that are held at a time: they stay in a processor's cache
 
 
 class _HasAttentionProcessors(Protocol):
@@ -37,6 +41,8 @@ class AttentionEdit:
         record: projections to keep; they appear in ``recorded`` after the call.
         query_Bnc: replaces the query before the head split.
         key_Bmc: replaces the key before the head split.
+        shared_map_B: int64 index into ``query_Bnc`` and ``key_Bmc``, which then hold a row for each attention map, and
+            not for each sample.
         output_Bnc: replaces the output; nothing else of the layer is then computed.
         offset_Bn: is added to every channel of the output, after ``to_out`` and before the residual.
         recorded: projection -> tensor [B, n or m, c] of the last call.
@@ -45,6 +51,7 @@ class AttentionEdit:
     record: frozenset[Projection] = frozenset()
     query_Bnc: Tensor | None = None
     key_Bmc: Tensor | None = None
+    shared_map_B: Tensor | None = None
     output_Bnc: Tensor | None = None
     offset_Bn: Tensor | None = None
     recorded: dict[Projection, Tensor] = field(default_factory=dict)
@@ -68,7 +75,10 @@ class EditedAttentionProcessor:
             query = attn.to_q(hidden_states) if edit.query_Bnc is None else edit.query_Bnc.to(hidden_states.dtype)
             key = attn.to_k(context) if edit.key_Bmc is None else edit.key_Bmc.to(hidden_states.dtype)
             value = attn.to_v(context)
-            attended = _attend(query, key, value, attn.heads)
+            if edit.shared_map_B is None:
+                attended = _attend(query, key, value, attn.heads)
+            else:
+                attended = _attend_with_shared_maps(query, key, value, edit.shared_map_B, attn.heads)
             output_Bnc = attn.to_out[1](attn.to_out[0](attended)) / attn.rescale_output_factor
             self._keep(query=query, key=key, value=value, output=output_Bnc)
         if edit.offset_Bn is not None:
@@ -86,6 +96,26 @@ def _attend(query_Bnc: Tensor, key_Bmc: Tensor, value_Bmc: Tensor, num_heads: in
         tensor.unflatten(-1, (num_heads, -1)).transpose(1, 2) for tensor in (query_Bnc, key_Bmc, value_Bmc)
     )
     return functional.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)
+
+
+def _attend_with_shared_maps(
+    query_Unc: Tensor, key_Umc: Tensor, value_Bmc: Tensor, shared_map_B: Tensor, num_heads: int
+) -> Tensor:
+    """:func:`_attend`, with each map computed once and applied to the values of all its samples side by side."""
+    heads = (num_heads, value_Bmc.shape[-1] // num_heads)
+    output_Bnc = value_Bmc.new_empty(len(value_Bmc), query_Unc.shape[1], value_Bmc.shape[-1])
+    num_queries = max(1, _MAP_ELEMENTS // (num_heads * key_Umc.shape[1]))
+    with full_precision(value_Bmc.device):
+        for index, (query_nc, key_mc) in enumerate(zip(query_Unc.float(), key_Umc.float(), strict=True)):
+            samples_g = (shared_map_B == index).nonzero()[:, 0]
+            query_Nnd = query_nc.unflatten(-1, heads).transpose(0, 1) * heads[1] ** -0.5
+            key_Ndm = key_mc.unflatten(-1, heads).permute(1, 2, 0)
+            value_Nmgd = value_Bmc[samples_g].float().unflatten(-1, heads).permute(2, 1, 0, 3)
+            value_Nmx = value_Nmgd.flatten(2)
+            parts = [(part @ key_Ndm).softmax(-1) @ value_Nmx for part in query_Nnd.split(num_queries, 1)]
+            output_Nngd = torch.cat(parts, 1).unflatten(-1, value_Nmgd.shape[2:])
+            output_Bnc[samples_g] = output_Nngd.permute(2, 1, 0, 3).flatten(2).to(output_Bnc.dtype)
+    return output_Bnc
 
 
 @contextmanager

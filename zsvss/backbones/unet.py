@@ -234,13 +234,29 @@ class UNetBackbone(LatentDiffusion):
 
     def _injection(self, step: int, recording: Recording, samples: Samples) -> dict[str, AttentionEdit]:
         edits: dict[str, AttentionEdit] = {}
+        shared = self._shared_maps(samples)
         for key in self._injected_keys():
             if key.step == step:
-                tensor_bnc = recording.tensors[key][samples.recorded_half_b, samples.frame_b]
                 edit = edits.setdefault(self._attention_path(key.block, key.layer), AttentionEdit())
+                half_b, frame_b = samples.recorded_half_b, samples.frame_b
+                if shared is not None and key.layer == "self":
+                    half_b, frame_b, edit.shared_map_B = shared
+                tensor_bnc = recording.tensors[key][half_b, frame_b]
                 arranged = _as_in_layer(tensor_bnc, key.layer, len(recording.noised_Tchw))
                 setattr(edit, _EDIT_OF_PROJECTION[key.projection], arranged)
         return edits
+
+    def _shared_maps(self, samples: Samples) -> tuple[Tensor, Tensor, Tensor] | None:
+        """Recorded half and frame of each self-attention map that samples share, and the map of each sample.
+
+        All labels and signs of a frame attend by one map, of which only the values differ. Fused attention keeps no
+        map; spelt out for two samples or more it is the faster one on a CPU in float32.
+        """
+        if not self.reuse_recorded or self.device.type != "cpu" or self.unet.dtype != torch.float32:
+            return None
+        half_and_frame = torch.stack([samples.recorded_half_b, samples.frame_b])
+        (half_U, frame_U), map_b = torch.unique(half_and_frame, dim=1, return_inverse=True)
+        return (half_U, frame_U, map_b) if 2 * len(half_U) <= len(map_b) else None
 
     def _injected_keys(self) -> set[FeatureKey]:
         """What injection needs; blocks up to the modulated one only where they are run again."""
