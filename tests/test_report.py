@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from synthetic_run import write_run
+from warm_python import Start, WarmPython
 
 from zsvss.run import main
 
@@ -76,7 +74,7 @@ def test_damaged_media(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
     assert "south/video.json is missing or damaged; delete" in capsys.readouterr().err
 
 
-def test_report_of_a_real_run(tiny_weights: Path, tmp_path: Path) -> None:
+def test_report_of_a_real_run(tiny_weights: Path, warm_python: WarmPython, tmp_path: Path) -> None:
     config = tmp_path / "tiny.yaml"
     config.write_text(f"""\
 model:
@@ -90,9 +88,8 @@ data:
   init_args: {{num_videos: 1, num_frames: 4, height: 64, width: 64, clip_length: 3}}
 trainer: {{accelerator: cpu, devices: 1}}
 """)
-    command = [sys.executable, "-m", "zsvss.run", "test", "--config", "tiny.yaml", "--output", "run"]
-    environment = os.environ | {"HF_HUB_OFFLINE": "1"}
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    command = ["-m", "zsvss.run", "test", "--config", "tiny.yaml", "--output", "run"]
+    (done,) = warm_python.run(Start(command, str(tmp_path)))
     assert done.returncode == 0, done.stdout + done.stderr
     assert main(["report", str(tmp_path / "run")]) == 0
     page = (tmp_path / "run" / "report.html").read_text()

@@ -18,6 +18,7 @@ import pytest
 import torch
 import yaml
 from PIL import Image
+from warm_python import Start, WarmPython
 
 from zsvss.callbacks.prediction_writer import BrowserVideo
 from zsvss.run import Rehearsal, import_components, main
@@ -104,10 +105,14 @@ def test_table_states_protocols(tested: tuple[Path, str]) -> None:
     assert f"results in runs/{output.name}" in screen
 
 
-def test_resolved_config_runs_again_with_the_same_bits(tested: tuple[Path, str], tmp_path: Path) -> None:
+def test_resolved_config_runs_again_with_the_same_bits(
+    tested: tuple[Path, str], warm_python: WarmPython, tmp_path: Path
+) -> None:
     output, _ = tested
     again = tmp_path / "again"
-    run("test", "--config", output / "config.yaml", "--output", again, "--data.num_workers", 0, cwd=tmp_path)
+    command = ["test", "--config", output / "config.yaml", "--output", again, "--data.num_workers", 0]
+    (done,) = warm_python.run(Start(["-m", "zsvss.run", *map(str, command)], str(tmp_path)))
+    assert done.returncode == 0, done.stderr
     numbers, numbers_again = (
         json.loads((folder / "metrics.json").read_text())["numbers"] for folder in (output, again)
     )
