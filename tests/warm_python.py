@@ -1,7 +1,8 @@
 """Command lines as forks of a Python process that has imported PyTorch, Lightning and diffusers.
 
 Importing them takes several times as long as what these tests run. Each start is still a process of its own, with its
-own screen and exit code, that can be killed; it shares nothing but what was imported.
+own screen and exit code, that can be killed; it shares nothing but what was imported. It does not run what a module
+has left to ``atexit``.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ class WarmPython:
 
     def __init__(self, *, package: bool = True) -> None:
         self._server = subprocess.Popen(
-            [sys.executable, __file__, *(["zsvss.run"] if package else [])],
+            [sys.executable, __file__, *(["package"] if package else [])],
             env=os.environ | {"HF_HUB_OFFLINE": "1", "COLUMNS": "120", "PYTHONPATH": str(ROOT) if package else ""},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -104,12 +105,12 @@ def fork(start: Start, screen: tuple[str, str]) -> None:
         runpy.run_module(code, run_name="__main__", alter_sys=True)
 
 
-def serve(modules: list[str]) -> None:
-    """Import, then start what each line of the input asks for."""
+def serve(*, package: bool) -> None:
+    """Import, this repository's package too if asked for, then start what each line of the input asks for."""
     from diffusers import AutoencoderKL, UNet2DConditionModel  # noqa: F401  # diffusers reads its modules on demand
     from lightning.pytorch import cli  # noqa: F401
 
-    if "zsvss.run" in modules:
+    if package:
         from zsvss.run import import_components
 
         import_components()
@@ -125,4 +126,4 @@ def serve(modules: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    serve(sys.argv[1:])
+    serve(package="package" in sys.argv)

@@ -129,7 +129,7 @@ class CommandLine(LightningCLI):
         prepare_wandb(config.trainer.get("logger"), config.output, self.config_names)
 
     def instantiate_trainer(self, **kwargs: Any) -> Any:
-        """Add what every run has: the CSV log, the clock, the progress bar."""
+        """Add what every run has: the CSV log, the clock, the progress bar, on a CPU an allocator that suits it."""
         trainer = self.config_init[self.subcommand].trainer
         output = trainer.default_root_dir
         chosen = trainer.logger if isinstance(trainer.logger, list) else [trainer.logger]
@@ -141,6 +141,8 @@ class CommandLine(LightningCLI):
         built: Any = super().instantiate_trainer(
             logger=[CSVLogger(output, name="", version=""), *loggers], callbacks=callbacks, **kwargs
         )
+        if built.strategy.root_device.type == "cpu":
+            keep_freed_memory()
         built.callbacks.sort(key=_place)
         return built
 
@@ -208,7 +210,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if arguments[0] in COMMANDS:
         return COMMANDS[arguments[0]](arguments[1:])
     quiet_console()
-    keep_freed_memory()
     import_components()
     try:
         return CommandLine(resolve_configs(arguments)).exit_code

@@ -131,8 +131,8 @@ def main(arguments: Sequence[str]) -> int:
     options = parser.parse_args(arguments)
     on_gpu = options.device != "cpu"
     dtype = options.dtype or ("bfloat16" if on_gpu else "float32")
-    keep_freed_memory()
     if not on_gpu:
+        keep_freed_memory()  # as runs do
         torch.set_num_threads(1)
     record: dict[str, Any] = {
         "device": torch.cuda.get_device_name() if on_gpu else f"CPU, {torch.get_num_threads()} thread",

@@ -8,6 +8,8 @@ import pytest
 import torch
 from diffusers import AutoencoderKL, EulerDiscreteScheduler
 
+from zsvss.backbones import unet
+from zsvss.backbones.attention import edited_attention
 from zsvss.backbones.embedded import Embedded
 from zsvss.backbones.stable_diffusion import StableDiffusion
 
@@ -73,6 +75,30 @@ def test_latents_are_sampled_from_the_posterior(tiny_weights):
         torch.testing.assert_close(ours, expected, rtol=1e-5, atol=1e-5)
     noised = backbone.add_noise(ours, noise)
     torch.testing.assert_close(noised, ours + backbone.sigmas[22] * noise.diffusion_Tchw)
+
+
+@pytest.mark.parametrize(("settings", "maps"), [({}, 4), ({"max_batch": 1}, None), ({"reuse_recorded": False}, None)])
+@torch.inference_mode()
+def test_labels_and_signs_of_a_frame_share_its_attention_maps(tiny_weights, monkeypatch, settings, maps):
+    backbone = StableDiffusion.from_pretrained(str(tiny_weights), first_step=24, **settings)
+    noised_Tchw = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    recording = backbone.record(noised_Tchw, backbone.condition(noised_Tchw, None), [])
+    injected = []
+
+    def watched(network, edits):
+        injected.extend(edit for path, edit in edits.items() if path.endswith("attn1"))
+        return edited_attention(network, edits)
+
+    monkeypatch.setattr(unet, "edited_attention", watched)
+    frames_B = torch.tensor([1, 0, 0, 1, 0])
+    backbone.denoise(noised_Tchw[frames_B], 24, recording, frames_B)
+    assert injected
+    for edit in injected:
+        if maps is None:
+            assert edit.shared_map_B is None
+        else:
+            assert len(edit.query_Bnc) == len(edit.key_Bmc) == maps  # of two frames in both halves of the guidance
+            assert edit.shared_map_B.tolist() == [1, 0, 0, 1, 0, 3, 2, 2, 3, 2]
 
 
 @pytest.fixture

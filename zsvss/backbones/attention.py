@@ -4,7 +4,7 @@ Every edit goes through diffusers' public attention-processor interface: :func:`
 place for one call of the network and puts the old ones back, also when an exception leaves the block.
 
 Shape legend: B samples of the network's batch, U attention maps that they share, n query tokens, m key tokens,
-c channels, N heads, d channels of a head, g samples of one map.
+c channels, N heads, d channels of a head, g samples of one map, x = g d.
 """
 
 from __future__ import annotations
@@ -19,9 +19,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from zsvss.backbones.base import Projection
-from zsvss.precision import full_precision
 
-_MAP_ELEMENTS = 2**20  # of a shared map, that are held at a time: they stay in a processor's cache
+_QUERIES = 256  # whose part of a shared map, of all heads, is held at a time
 
 
 class _HasAttentionProcessors(Protocol):
@@ -104,17 +103,15 @@ def _attend_with_shared_maps(
     """:func:`_attend`, with each map computed once and applied to the values of all its samples side by side."""
     heads = (num_heads, value_Bmc.shape[-1] // num_heads)
     output_Bnc = value_Bmc.new_empty(len(value_Bmc), query_Unc.shape[1], value_Bmc.shape[-1])
-    num_queries = max(1, _MAP_ELEMENTS // (num_heads * key_Umc.shape[1]))
-    with full_precision(value_Bmc.device):
-        for index, (query_nc, key_mc) in enumerate(zip(query_Unc.float(), key_Umc.float(), strict=True)):
-            samples_g = (shared_map_B == index).nonzero()[:, 0]
-            query_Nnd = query_nc.unflatten(-1, heads).transpose(0, 1) * heads[1] ** -0.5
-            key_Ndm = key_mc.unflatten(-1, heads).permute(1, 2, 0)
-            value_Nmgd = value_Bmc[samples_g].float().unflatten(-1, heads).permute(2, 1, 0, 3)
-            value_Nmx = value_Nmgd.flatten(2)
-            parts = [(part @ key_Ndm).softmax(-1) @ value_Nmx for part in query_Nnd.split(num_queries, 1)]
-            output_Nngd = torch.cat(parts, 1).unflatten(-1, value_Nmgd.shape[2:])
-            output_Bnc[samples_g] = output_Nngd.permute(2, 1, 0, 3).flatten(2).to(output_Bnc.dtype)
+    for index, (query_nc, key_mc) in enumerate(zip(query_Unc, key_Umc, strict=True)):
+        samples_g = (shared_map_B == index).nonzero()[:, 0]
+        query_Nnd = query_nc.unflatten(-1, heads).transpose(0, 1) * heads[1] ** -0.5
+        key_Ndm = key_mc.unflatten(-1, heads).permute(1, 2, 0)
+        value_Nmgd = value_Bmc[samples_g].unflatten(-1, heads).permute(2, 1, 0, 3)
+        value_Nmx = value_Nmgd.flatten(2)
+        parts = [(part @ key_Ndm).softmax(-1) @ value_Nmx for part in query_Nnd.split(_QUERIES, 1)]
+        output_Nngd = torch.cat(parts, 1).unflatten(-1, value_Nmgd.shape[2:])
+        output_Bnc[samples_g] = output_Nngd.permute(2, 1, 0, 3).flatten(2)
     return output_Bnc
 
 

@@ -44,7 +44,8 @@ class StableDiffusion(UNetBackbone):
         max_batch: network samples a pass; bounds memory. ``None`` begins at 32 and doubles them as long as twice as
             many fit easily into a GPU's free memory.
         reuse_recorded: skip what a recording already holds: blocks up to the modulated one in the modulated step and
-            the outputs of injected cross-attention. The arithmetic is the same; ``False`` runs everything.
+            the outputs of injected cross-attention; on a CPU in float32, compute the self-attention map that the
+            labels and signs of a frame share once. The arithmetic is the same; ``False`` runs everything.
         tiny_decoder: local folder or hub id of an ``AutoencoderTiny`` distilled from the weights' autoencoder, such as
             ``madebyollin/taesd``, that decodes in its place: an approximation.
         channels_last: keep images and weights of convolutions with their channels last, for GPUs whose convolutions

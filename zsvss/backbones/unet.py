@@ -1,7 +1,8 @@
 """Recording, injecting and modulating the attention of a U-Net of Stable Diffusion's layout.
 
 Shape legend: T frames of a clip, B rows, b samples of one pass of the network (a row in one guidance half),
-S sequences of frames, h w latent cells, n tokens, m context tokens, c channels, G = 2 guidance halves.
+S sequences of frames, U attention maps that samples share, h w latent cells, n tokens, m context tokens, c channels,
+G = 2 guidance halves.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ class UNetBackbone(LatentDiffusion):
     Attributes:
         attention_of_layer: layer -> path of the attention module inside an output block.
         modulated_layers: layers of the modulated block to whose output the offset is added.
-        reuse_recorded: skip what a recording already holds.
+        reuse_recorded: skip what a recording already holds, and compute attention maps that samples share once.
     """
 
     attention_of_layer: ClassVar[Mapping[Layer, str]]
@@ -249,10 +250,11 @@ class UNetBackbone(LatentDiffusion):
     def _shared_maps(self, samples: Samples) -> tuple[Tensor, Tensor, Tensor] | None:
         """Recorded half and frame of each self-attention map that samples share, and the map of each sample.
 
-        All labels and signs of a frame attend by one map, of which only the values differ. Fused attention keeps no
-        map; spelt out for two samples or more it is the faster one on a CPU in float32.
+        All labels and signs of a frame attend by one map, and only their values differ. Fused attention keeps no map;
+        spelt out for two samples and more it is about as fast or faster on a CPU in float32.
         """
-        if not self.reuse_recorded or self.device.type != "cpu" or self.unet.dtype != torch.float32:
+        is_cpu_float32 = self.device.type == "cpu" and self.unet.dtype == torch.float32
+        if not (self.reuse_recorded and is_cpu_float32) or torch.is_autocast_enabled("cpu"):
             return None
         half_and_frame = torch.stack([samples.recorded_half_b, samples.frame_b])
         (half_U, frame_U), map_b = torch.unique(half_and_frame, dim=1, return_inverse=True)
