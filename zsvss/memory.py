@@ -19,21 +19,22 @@ _T = TypeVar("_T")
 # From so many times the largest pass's memory on a pass of twice the size is tried: it, and a quarter to spare.
 _ROOM = 2.5
 
-# glibc's mallopt parameters (malloc.h) and what keeps memory.
-_TRIM_THRESHOLD, _MMAP_MAX = -1, -4
-_NEVER_TRIM, _NEVER_MAP = 2**31 - 1, 0
+# glibc's mallopt parameters (malloc.h) and the largest values that it takes.
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
+_NEVER_TRIM, _LARGEST_MMAP_THRESHOLD = 2**31 - 1, 32 << 20
 
 
 def keep_freed_memory() -> None:
     """Let the process keep freed memory for its next tensors, where the C library is glibc; elsewhere do nothing.
 
     By default glibc hands every freed tensor above some hundred KiB back to the kernel, and the next one of its size is
-    mapped, and its pages are faulted in and zeroed, again. Peak memory hardly changes, but what was held at the peak
-    stays with the process, weights that have moved to a GPU included: it is for runs on a CPU.
+    mapped, and its pages are faulted in and zeroed, again. Here that begins at 32 MiB, the highest threshold. Peak
+    memory hardly changes, but the small tensors of the peak stay with the process, those of weights that have moved to
+    a GPU included: it is for runs on a CPU.
     """
     if platform.libc_ver()[0] == "glibc":
         library = ctypes.CDLL(None)
-        library.mallopt(_MMAP_MAX, _NEVER_MAP)
+        library.mallopt(_MMAP_THRESHOLD, _LARGEST_MMAP_THRESHOLD)
         library.mallopt(_TRIM_THRESHOLD, _NEVER_TRIM)
 
 

@@ -23,6 +23,9 @@ PredictionType = Literal["epsilon", "v_prediction"]
 
 # Samples of the U-Net that take about the memory of one image in the autoencoder.
 _SAMPLES_PER_IMAGE = 4
+# Pixels that a pass of the autoencoder holds on a CPU, if an image has no more: larger passes are slower, because
+# tensors above 32 MiB are mapped anew each time.
+_PIXELS_ON_CPU = 2**18
 
 
 class LatentDiffusion(Backbone):
@@ -197,9 +200,11 @@ class LatentDiffusion(Backbone):
     def latent_stride(self) -> int:
         return 1 << (len(self.source.config("vae")["block_out_channels"]) - 1)
 
-    def _image_passes(self, num_images: int) -> int:
-        """Images that a pass of the autoencoder holds."""
+    def _image_passes(self, num_images: int, num_pixels: int) -> int:
+        """Images of so many pixels that a pass of the autoencoder holds."""
         image_batch = max(1, self.max_batch // _SAMPLES_PER_IMAGE)
+        if self.device.type == "cpu":
+            image_batch = max(1, min(image_batch, _PIXELS_ON_CPU // num_pixels))
         self.begin_passes(min(num_images, image_batch), _SAMPLES_PER_IMAGE)
         return image_batch
 
@@ -217,7 +222,7 @@ class LatentDiffusion(Backbone):
     @override
     def encode(self, images_T3HW: Tensor, noise: ClipNoise) -> Tensor:
         latents = []
-        size = self._image_passes(len(images_T3HW))
+        size = self._image_passes(len(images_T3HW), images_T3HW[0, 0].numel())
         for images, noise_bchw in zip(images_T3HW.split(size), noise.posterior_Tchw.split(size), strict=True):
             posterior = self.posterior(images)
             latents.append(posterior.mean.float() + posterior.std.float() * noise_bchw.to(self.device))
@@ -235,7 +240,7 @@ class LatentDiffusion(Backbone):
     @override
     def decode(self, latents_Bchw: Tensor) -> Tensor:
         scaled = (latents_Bchw / self.vae.config.scaling_factor).to(self.vae.dtype).contiguous()
-        size = self._image_passes(len(scaled))
+        size = self._image_passes(len(scaled), scaled[0, 0].numel() * self.latent_stride**2)
         return torch.cat([self.decode_images(chunk).float() for chunk in scaled.split(size)])
 
     def euler(
