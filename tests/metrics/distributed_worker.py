@@ -74,6 +74,7 @@ def patience(rank):
 def bereaved(rank, world_size):
     """What the others are told where the last process dies instead of coming to the gather."""
     group = patient_group()
+    gather(rank, group)  # who dies earlier may take others along that still connect
     if rank == world_size - 1:
         os._exit(0)
     try:
