@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 from zsvss.data.images import list_images, read_rgb
+from zsvss.data.procedural import ProceduralVideos
 from zsvss.data.reader import DecordReader, PillowReader, PyAVReader, decord, open_frames
 
 needs_decord = pytest.mark.skipif(decord is None, reason="decord has no wheel for this platform")
@@ -239,5 +240,6 @@ def test_without_decord_pyav_and_pillow_take_over(tmp_path, write_images, write_
     assert isinstance(open_frames(write_images(tmp_path / "images", frames)), PillowReader)
     path = write_video(tmp_path / "video.mp4", frames)
     assert isinstance(open_frames(path), PyAVReader)
-    with pytest.raises(ValueError, match="use `decoder: pyav`"):
-        open_frames(Path(path), "decord")
+    for refused in (lambda: open_frames(Path(path), "decord"), lambda: ProceduralVideos(decoder="decord")):
+        with pytest.raises(ValueError, match="'decord', which is not installed"):
+            refused()

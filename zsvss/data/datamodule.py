@@ -11,7 +11,7 @@ from torch import distributed
 
 from zsvss.data.clip import Tail, clip_starts
 from zsvss.data.loader import ClipLoader, PlannedClip
-from zsvss.data.reader import Decoder
+from zsvss.data.reader import Decoder, check_decoder
 from zsvss.data.taxonomy import Taxonomy
 from zsvss.data.video import Video
 from zsvss.gathering import gather, is_distributed
@@ -77,6 +77,7 @@ class VideoDataModule(lightning.LightningDataModule, ABC):
                 raise ValueError(f"data.{key} is {value}; it must be at least 1")
         if num_workers < 0:
             raise ValueError(f"data.num_workers is {num_workers}; it must be at least 0")
+        check_decoder(decoder)
         self.clip_length = clip_length
         self.tail: Tail = tail
         self.repeat_last_clip = repeat_last_clip

@@ -98,8 +98,7 @@ class DecordReader(FrameReader):
     """
 
     def __init__(self, source: Path | Sequence[Path]) -> None:
-        if decord is None:
-            raise ImportError("decord is not installed (it has no wheel for this platform); use `decoder: pyav`")
+        check_decoder("decord")
         decord.logging.set_level(decord.logging.FATAL)
         self._links: tempfile.TemporaryDirectory[str] | None = None
         self._names: tuple[str, ...] | None = None
@@ -220,6 +219,19 @@ class PyAVReader(FrameReader):
         return np.rot90(frame.to_ndarray(format="rgb24"), round(getattr(frame, "rotation", 0) / 90)).copy()
 
 
+def check_decoder(decoder: Decoder) -> None:
+    """Refuse a decoder that is not installed.
+
+    Raises:
+        ValueError: If it is Decord and that is missing.
+    """
+    if decoder == "decord" and decord is None:
+        raise ValueError(
+            "data.decoder is 'decord', which is not installed (it has no wheel for every platform); take auto, which "
+            "finds another, pillow for images or pyav for video files"
+        )
+
+
 def open_frames(source: Path | Sequence[Path], decoder: Decoder = "auto") -> FrameReader:
     """Open a video, whatever it is.
 
@@ -234,6 +246,7 @@ def open_frames(source: Path | Sequence[Path], decoder: Decoder = "auto") -> Fra
         ValueError: If it holds no frame or one that cannot be read, frames of different sizes, or the named decoder
             cannot read it.
     """
+    check_decoder(decoder)
     if not isinstance(source, Path):
         return _open_images(tuple(source), decoder)
     if source.is_dir():
