@@ -19,7 +19,7 @@ from warm_python import WarmPython
 
 from zsvss.memory import keep_freed_memory
 
-keep_freed_memory()  # as runs do
+keep_freed_memory()  # as runs on a CPU do
 
 
 @pytest.fixture(scope="session")

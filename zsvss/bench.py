@@ -24,7 +24,7 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from zsvss.data.reader import Decoder
+from zsvss.data.reader import Decoder, has_decord
 from zsvss.data.scenes import Scene, scene_split
 from zsvss.data.video import FileVideo
 from zsvss.data.vspw import VSPW
@@ -68,7 +68,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--json", type=Path, help="write the measurements to this file")
     options = parser.parse_args(arguments)
-    keep_freed_memory()  # as runs do
+    keep_freed_memory()  # as runs on a CPU do
     with tempfile.TemporaryDirectory(prefix="zsvss-bench-") as scratch:
         root = options.root or Path(scratch)
         if options.root is None:
@@ -108,7 +108,8 @@ def measure(
         "Pillow, plain loop": lambda: _loop(files, partial(_read_pillow, input_size)),
         "OpenCV, plain loop": lambda: _loop(files, partial(_read_opencv, input_size)),
     }
-    for decoder in ("decord", "pillow"):
+    decoders: tuple[Decoder, ...] = ("decord", "pillow") if has_decord() else ("pillow",)
+    for decoder in decoders:
         for num_workers in (0, 1, 2):
             workers = f"{num_workers} worker{'s' * (num_workers != 1)}" if num_workers else "no worker"
             ways[f"ClipLoader, {decoder}, {workers}"] = partial(load, num_workers, decoder)

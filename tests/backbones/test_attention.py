@@ -51,7 +51,7 @@ def test_what_was_recorded_can_be_put_in_place(unet, layer):
 
 @pytest.mark.parametrize("num_queries", [1, 20, 32])  # of 32
 def test_samples_that_share_a_map(unet, monkeypatch, num_queries):
-    monkeypatch.setattr("zsvss.backbones.attention._QUERIES", num_queries)
+    monkeypatch.setattr("zsvss.backbones.attention._QUERY_CHUNK_SIZE", num_queries)
     kept = recording()
     with edited_attention(unet, {f"{PATH}.attn1": kept}):
         run(unet)

@@ -101,6 +101,25 @@ def test_labels_and_signs_of_a_frame_share_its_attention_maps(tiny_weights, monk
             assert edit.shared_map_B.tolist() == [1, 0, 0, 1, 0, 3, 2, 2, 3, 2]
 
 
+@pytest.mark.parametrize(("dtype", "autocast"), [(torch.bfloat16, False), (torch.float32, True)])
+def test_half_precision_shares_no_map(tiny_weights, dtype, autocast):
+    backbone = StableDiffusion.from_pretrained(str(tiny_weights)).to(dtype)
+    samples = unet.Samples(torch.arange(4), torch.tensor([0, 0, 1, 1]), torch.zeros(4, dtype=torch.int64))
+    with torch.autocast("cpu", enabled=autocast):
+        assert backbone._shared_maps(samples) is None
+    assert StableDiffusion.from_pretrained(str(tiny_weights))._shared_maps(samples) is not None
+
+
+@pytest.mark.parametrize(("height", "sizes"), [(32, [2, 2, 1]), (72, [1] * 5), (2, [5])])
+@torch.inference_mode()
+def test_a_pass_of_the_autoencoder_is_bounded_on_a_cpu(tiny_weights, monkeypatch, height, sizes):
+    backbone = StableDiffusion.from_pretrained(str(tiny_weights))
+    passes = []
+    monkeypatch.setattr(backbone, "decode_images", lambda latents: passes.append(len(latents)) or latents)
+    backbone.decode(torch.zeros(5, 4, height, 56))
+    assert passes == sizes  # of images 448 pixels wide and 256, 576 or 16 high
+
+
 @pytest.fixture
 def weights_with_prompt(editable_weights):
     """Tiny weights with a tokenizer and a text encoder, whose embedding is returned too."""

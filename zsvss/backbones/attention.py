@@ -20,7 +20,7 @@ from torch.nn import functional
 
 from zsvss.backbones.base import Projection
 
-_QUERIES = 256  # whose part of a shared map, of all heads, is held at a time
+_QUERY_CHUNK_SIZE = 256  # whose part of a shared map, of all heads, is held at a time
 
 
 class _HasAttentionProcessors(Protocol):
@@ -109,7 +109,7 @@ def _attend_with_shared_maps(
         key_Ndm = key_mc.unflatten(-1, heads).permute(1, 2, 0)
         value_Nmgd = value_Bmc[samples_g].unflatten(-1, heads).permute(2, 1, 0, 3)
         value_Nmx = value_Nmgd.flatten(2)
-        parts = [(part @ key_Ndm).softmax(-1) @ value_Nmx for part in query_Nnd.split(_QUERIES, 1)]
+        parts = [(part @ key_Ndm).softmax(-1) @ value_Nmx for part in query_Nnd.split(_QUERY_CHUNK_SIZE, 1)]
         output_Nngd = torch.cat(parts, 1).unflatten(-1, value_Nmgd.shape[2:])
         output_Bnc[samples_g] = output_Nngd.permute(2, 1, 0, 3).flatten(2)
     return output_Bnc

@@ -23,8 +23,8 @@ PredictionType = Literal["epsilon", "v_prediction"]
 
 # Samples of the U-Net that take about the memory of one image in the autoencoder.
 _SAMPLES_PER_IMAGE = 4
-# Pixels that a pass of the autoencoder holds on a CPU, if an image has no more: larger passes are slower, because
-# tensors above 32 MiB are mapped anew each time.
+# Pixels that a pass of the autoencoder holds on a CPU, if an image has no more. Of 32 channels that is 32 MiB, above
+# which tensors are mapped anew each time; wider autoencoders gain memory.
 _PIXELS_ON_CPU = 2**18
 
 

@@ -219,13 +219,18 @@ class PyAVReader(FrameReader):
         return np.rot90(frame.to_ndarray(format="rgb24"), round(getattr(frame, "rotation", 0) / 90)).copy()
 
 
+def has_decord() -> bool:
+    """Whether Decord is installed."""
+    return decord is not None
+
+
 def check_decoder(decoder: Decoder) -> None:
     """Refuse a decoder that is not installed.
 
     Raises:
         ValueError: If it is Decord and that is missing.
     """
-    if decoder == "decord" and decord is None:
+    if decoder == "decord" and not has_decord():
         raise ValueError(
             "data.decoder is 'decord', which is not installed (it has no wheel for every platform); take auto, which "
             "finds another, pillow for images or pyav for video files"
