@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from warm_python import ROOT, Start, WarmPython
+from warm_python import ROOT, WarmPython, command_line
 
 from zsvss.data.camvid import CAMVID_32
 from zsvss.data.cityscapes import CITYSCAPES_19
@@ -34,21 +34,8 @@ def score(python: WarmPython, config: str, root: Path, *options: str) -> tuple[d
     small = ["--model.backbone.weights", WEIGHTS, "--model.context.num_clusters", 3, "--model.context.num_restarts", 1]
     small += ["--model.input_size", [32, 64], "--data.clip_length", 3]
     trainer = ["--trainer.accelerator", "cpu", "--trainer.devices", 1, "--trainer.precision", "32-true"]
-    command = [
-        "-m",
-        "zsvss.run",
-        "test",
-        "--config",
-        config,
-        "--data.root",
-        root,
-        "--output",
-        output,
-        *small,
-        *trainer,
-        *options,
-    ]
-    (done,) = python.run(Start([*map(str, command)], str(root.parent)))
+    command = ["test", "--config", config, "--data.root", root, "--output", output, *small, *trainer, *options]
+    (done,) = python.run(command_line(command, root.parent))
     assert done.returncode == 0, done.stdout + done.stderr
     records = [json.loads(path.read_text().splitlines()[1]) for path in (output / "records/test/videos").iterdir()]
     metrics = json.loads((output / "metrics.json").read_text())

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from synthetic_run import write_run
-from warm_python import Start, WarmPython
+from warm_python import WarmPython, command_line
 
 from zsvss.run import main
 
@@ -88,8 +88,7 @@ data:
   init_args: {{num_videos: 1, num_frames: 4, height: 64, width: 64, clip_length: 3}}
 trainer: {{accelerator: cpu, devices: 1}}
 """)
-    command = ["-m", "zsvss.run", "test", "--config", "tiny.yaml", "--output", "run"]
-    (done,) = warm_python.run(Start(command, str(tmp_path)))
+    (done,) = warm_python.run(command_line(["test", "--config", "tiny.yaml", "--output", "run"], tmp_path))
     assert done.returncode == 0, done.stdout + done.stderr
     assert main(["report", str(tmp_path / "run")]) == 0
     page = (tmp_path / "run" / "report.html").read_text()

@@ -17,8 +17,9 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from lightning.pytorch.strategies import SingleDeviceStrategy
 from PIL import Image
-from warm_python import Start, WarmPython
+from warm_python import WarmPython, command_line
 
 from zsvss.callbacks.prediction_writer import BrowserVideo
 from zsvss.run import Rehearsal, import_components, main
@@ -111,7 +112,7 @@ def test_resolved_config_runs_again_with_the_same_bits(
     output, _ = tested
     again = tmp_path / "again"
     command = ["test", "--config", output / "config.yaml", "--output", again, "--data.num_workers", 0]
-    (done,) = warm_python.run(Start(["-m", "zsvss.run", *map(str, command)], str(tmp_path)))
+    (done,) = warm_python.run(command_line(command, tmp_path))
     assert done.returncode == 0, done.stderr
     numbers, numbers_again = (
         json.loads((folder / "metrics.json").read_text())["numbers"] for folder in (output, again)
@@ -127,6 +128,17 @@ def test_two_processes_give_the_same_bits(tested: tuple[Path, str], tmp_path: Pa
     metrics = json.loads((two / "metrics.json").read_text())
     assert metrics["run"]["num_processes"] == 2
     assert metrics["numbers"] == json.loads((output / "metrics.json").read_text())["numbers"]
+
+
+@pytest.mark.parametrize(("device", "times"), [("cpu", 1), ("cuda", 0)])
+def test_freed_memory_is_kept_on_a_cpu_alone(
+    parsing_quietly: None, config: Path, monkeypatch: pytest.MonkeyPatch, device: str, times: int
+) -> None:
+    kept: list[None] = []
+    monkeypatch.setattr("zsvss.run.keep_freed_memory", lambda: kept.append(None))
+    monkeypatch.setattr(SingleDeviceStrategy, "root_device", torch.device(device))
+    Rehearsal(["test", "--config", str(config)]).build()
+    assert len(kept) == times
 
 
 @pytest.fixture(scope="module")

@@ -15,6 +15,8 @@ import socket
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterable
+from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -34,7 +36,17 @@ class Start(NamedTuple):
     arguments: list[str]
     folder: str
     before: tuple[str, str, list[Any]] | None = None
-    environment: dict[str, str] = {}  # noqa: RUF012  # a field of a NamedTuple, never changed
+    environment: dict[str, str] | None = None
+
+
+def command_line(
+    arguments: Iterable[object],
+    folder: Path,
+    before: tuple[str, str, list[Any]] | None = None,
+    environment: dict[str, str] | None = None,
+) -> Start:
+    """``python -m zsvss.run`` with these arguments."""
+    return Start(["-m", "zsvss.run", *map(str, arguments)], str(folder), before, environment)
 
 
 class WarmPython:
@@ -90,7 +102,7 @@ def fork(start: Start, screen: tuple[str, str]) -> None:
         os.dup2(handle, number)
         os.close(handle)
     os.chdir(start.folder)
-    os.environ.update(start.environment)
+    os.environ.update(start.environment or {})
     sys.path.insert(0, start.folder)
     if start.before is not None:
         path, function, arguments = start.before
@@ -107,9 +119,9 @@ def fork(start: Start, screen: tuple[str, str]) -> None:
 
 def serve(*, package: bool) -> None:
     """Import, this repository's package too if asked for, then start what each line of the input asks for."""
-    from diffusers import AutoencoderKL, UNet2DConditionModel  # noqa: F401  # diffusers reads its modules on demand
-    from lightning.pytorch import cli  # noqa: F401
-
+    for name in ("unets.unet_2d_condition", "autoencoders.autoencoder_kl"):  # diffusers reads its modules on demand
+        import_module(f"diffusers.models.{name}")
+    import_module("lightning.pytorch.cli")
     if package:
         from zsvss.run import import_components
 

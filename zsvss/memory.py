@@ -29,9 +29,9 @@ def keep_freed_memory() -> None:
     """Let the process keep freed memory for its next tensors, where the C library is glibc; elsewhere do nothing.
 
     By default glibc hands every freed tensor above some hundred KiB back to the kernel, and the next one of its size is
-    mapped, and its pages are faulted in and zeroed, again. Here that begins at 32 MiB. Peak
-    memory hardly changes, but the small tensors of the peak stay with the process, those of weights that have moved to
-    a GPU included: it is for runs on a CPU.
+    mapped, and its pages are faulted in and zeroed, again. Here that begins at 32 MiB. Peak memory hardly changes, but
+    the small tensors of the peak stay with the process, those of weights that have moved to a GPU included: it is for
+    runs on a CPU.
     """
     if platform.libc_ver()[0] == "glibc":
         library = ctypes.CDLL(None)

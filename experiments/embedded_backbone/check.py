@@ -18,13 +18,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-import torch.nn.functional as F  # noqa: N812
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from material import images_to_tensor
 from networks import CONTEXT_TOKENS, CONTEXT_WIDTH, Denoiser, DenoiserTraining, build_scheduler, build_unet
 from numpy.typing import NDArray
 from safetensors.torch import load_file
 from torch import Tensor
+from torch.nn import functional
 
 from zsvss import backbones
 from zsvss.data.scenes import CLASSES, VALIDATION_SEEDS, Scene
@@ -79,7 +79,8 @@ def describe_by(unet: UNet2DConditionModel, context_1kd: Tensor, autoencoder: Au
 def describe_colour(frames_THW3: NDArray[np.uint8]) -> Tensor:
     """Colour and position of every cell of the token grid, each 0..1."""
     height, width = frames_THW3.shape[1] // 8, frames_THW3.shape[2] // 8
-    colour_Thw3 = F.adaptive_avg_pool2d(images_to_tensor(frames_THW3), (height, width)).permute(0, 2, 3, 1) / 2 + 0.5
+    colour_T3hw = functional.adaptive_avg_pool2d(images_to_tensor(frames_THW3), (height, width))
+    colour_Thw3 = colour_T3hw.permute(0, 2, 3, 1) / 2 + 0.5
     y, x = torch.meshgrid(torch.linspace(0, 1, height), torch.linspace(0, 1, width), indexing="ij")
     place_Thw2 = torch.stack([y, x], -1).expand(len(frames_THW3), -1, -1, -1)
     return torch.cat([colour_Thw3, place_Thw2], -1).flatten(1, 2)

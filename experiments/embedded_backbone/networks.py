@@ -6,11 +6,11 @@ Shape suffixes: B batch, H W pixels, c latent channels, h w latent cells, k cont
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F  # noqa: N812
 from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor
 from lightning import LightningModule
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 CONTEXT_TOKENS, CONTEXT_WIDTH = 4, 64
@@ -79,9 +79,9 @@ class AutoencoderTraining(LightningModule):
         """Reconstruction loss of one batch of crops."""
         posterior = self.network.encode(images_B3HW).latent_dist
         output_B3HW = self.network.decode(posterior.sample()).sample.float()
-        error = F.l1_loss(output_B3HW, images_B3HW) + 2 * F.mse_loss(output_B3HW, images_B3HW)
-        edges = F.l1_loss(output_B3HW.diff(dim=-1), images_B3HW.diff(dim=-1))
-        edges = edges + F.l1_loss(output_B3HW.diff(dim=-2), images_B3HW.diff(dim=-2))
+        error = functional.l1_loss(output_B3HW, images_B3HW) + 2 * functional.mse_loss(output_B3HW, images_B3HW)
+        edges = functional.l1_loss(output_B3HW.diff(dim=-1), images_B3HW.diff(dim=-1))
+        edges = edges + functional.l1_loss(output_B3HW.diff(dim=-2), images_B3HW.diff(dim=-2))
         mean, log_variance = posterior.mean.float(), posterior.logvar.float()
         divergence = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).mean()
         loss = error + 0.5 * edges + self.kl_weight * divergence

@@ -20,7 +20,6 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
-import torch.nn.functional as F  # noqa: N812
 from diffusers import UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor
 from lightning import LightningModule, Trainer, seed_everything
@@ -30,6 +29,7 @@ from material import HEIGHT, WIDTH, images_to_tensor
 from numpy.typing import NDArray
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, Dataset
 
@@ -133,7 +133,7 @@ def fit_time_embedding(unet: Any, image_unet: Any, sigmas: list[float], steps: i
     optimizer = torch.optim.Adam(embedding.parameters(), 3e-3)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     for _ in range(steps):
-        loss = F.mse_loss(embedding(inputs), target)
+        loss = functional.mse_loss(embedding(inputs), target)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -167,7 +167,7 @@ class VideoTraining(LightningModule):
         sigma_B1111 = sigma_B.view(-1, 1, 1, 1, 1)
         target_BTchw = (noise_BTchw - sigma_B1111 * latents_BTchw) / (sigma_B1111**2 + 1).sqrt()
         output_BTchw = self.network(latents_BTchw, noise_BTchw, sigma_B, keep_B).float()
-        loss = F.mse_loss(output_BTchw, target_BTchw)
+        loss = functional.mse_loss(output_BTchw, target_BTchw)
         self.log("loss", loss, prog_bar=True)
         return loss
 

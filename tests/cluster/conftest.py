@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from warm_python import ROOT, Start, WarmPython, ranks
+from warm_python import ROOT, WarmPython, command_line, ranks
 
 from .killed_run import Moment
 
@@ -62,12 +62,11 @@ def run(config: Path, warm_python: WarmPython) -> Run:
     def run(output: Path, *options: object, code: int = 0, killed: tuple[str, Moment] | None = None,
             task: str = "test", processes: int = 1) -> subprocess.CompletedProcess[str]:  # fmt: skip
         devices = ["--trainer.devices", processes, "--trainer.strategy", "ddp"] if processes > 1 else []
-        arguments = ["-m", "zsvss.run", task, "--config", config, "--output", output, *devices, *options]
+        arguments = [task, "--config", config, "--output", output, *devices, *options]
         before = None if killed is None else (str(KILLED_RUN), "arm", [killed[0], *killed[1]])
         environments = ranks(processes) if processes > 1 else [{}]
-        done = warm_python.run(
-            *(Start([*map(str, arguments)], str(output.parent), before, environment) for environment in environments)
-        )
+        starts = [command_line(arguments, output.parent, before, environment) for environment in environments]
+        done = warm_python.run(*starts)
         screens = "\n".join(process.stdout + process.stderr for process in done)
         assert done[0].returncode == code, screens
         assert not any(process.returncode for process in done[1:]), screens

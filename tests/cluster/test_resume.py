@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from warm_python import Start, WarmPython
+from warm_python import Start, WarmPython, command_line
 
 from .conftest import NUM_CLIPS, NUM_FRAMES, Run, bits
 from .killed_run import MOMENTS, Moment, draw
@@ -32,7 +32,7 @@ def recorded(output: Path) -> dict[str, int]:
 
 def report(output: Path) -> Start:
     """Fold a run's records."""
-    return Start(["-m", "zsvss.run", "report", str(output)], str(output.parent))
+    return command_line(["report", output], output.parent)
 
 
 def test_numbers_are_those_of_a_loop_over_files(undisturbed: Path, vspw: Path) -> None:
@@ -270,10 +270,9 @@ def test_a_folder_in_use_is_refused(
     output = tmp_path / "run"
     shutil.copytree(undisturbed, output)
     before = bits(output)
-    command = ["-m", "zsvss.run", "test", "--config", str(config), "--output", str(output)]
     with (output / "records" / "test" / lock_name).open("a+") as lock:
         fcntl.lockf(lock, fcntl.LOCK_EX)
-        (done,) = warm_python.run(Start(command, str(tmp_path)))
+        (done,) = warm_python.run(command_line(["test", "--config", config, "--output", output], tmp_path))
     assert done.returncode == 1
     assert f"{output / 'records'} is in use by" in done.stderr
     assert bits(output) == before
