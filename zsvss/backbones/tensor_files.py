@@ -1,0 +1,68 @@
+"""What a safetensors file tells before its tensors are read: whether it is whole, their names and its hash."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+# "lora", as in to_q.lora_A.weight, to_q_lora.down.weight or lora_unet_down_blocks, and PEFT's name for what it wraps.
+_ADAPTER = re.compile(r"(^|[._])lora([._]|$)|\.base_layer\.|hada_w1|lokr_w1", re.IGNORECASE)
+
+
+def tensor_shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of the tensors of a safetensors file, from its header.
+
+    Raises:
+        ValueError: if the file is damaged or of another format.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{path} is damaged or not a safetensors file ({error}). Fetch the weights again.") from error
+
+
+def metadata(path: Path) -> dict[str, str]:
+    """The free text of a safetensors file's header."""
+    from safetensors import safe_open
+
+    with safe_open(path, framework="pt") as file:
+        return dict(file.metadata() or {})
+
+
+def refuse_adapters(names: Iterable[str], place: str) -> None:
+    """Refuse tensors of an adapter (LoRA and its kin) that was not merged into the weights.
+
+    Raises:
+        ValueError: naming one of them.
+    """
+    found = sorted(name for name in names if _ADAPTER.search(name))
+    if found:
+        raise ValueError(
+            f"{place} holds {len(found)} tensors of an adapter that is not merged into the weights, such as "
+            f"{found[0]!r}. Merge it first (in diffusers: fuse_lora(), unload_lora_weights(), save_pretrained())."
+        )
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file's content; the hub's cache names large files by it."""
+    target = path.resolve()
+    if target.parent.name == "blobs" and _SHA256.fullmatch(target.name):
+        return target.name
+    status = target.stat()
+    return _computed_hash(target, status.st_size, status.st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=64)
+def _computed_hash(path: Path, size: int, modified_ns: int) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
