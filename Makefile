@@ -36,6 +36,7 @@ lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy --strict zsvss
+	$(BIN)/lint-imports
 
 wheel: $(STAMP)
 	$(BIN)/python -m build --wheel
