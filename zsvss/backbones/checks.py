@@ -128,7 +128,7 @@ def check_inputs(unet: Config, vae: Config, concatenated: int, place: str) -> No
     for key, what in _EXTRA_INPUTS.items():
         if unet.get(key) is not None:
             raise ValueError(
-                f"{place}/unet/config.json: {key} = {unet[key]!r}: the network takes {what}. This backbone does not "
+                f"{place}/unet: {key} = {unet[key]!r}: the network takes {what}. This backbone does not "
                 f"give it that; {key} must be null."
             )
     latent = vae.get("latent_channels", 4)
@@ -136,18 +136,17 @@ def check_inputs(unet: Config, vae: Config, concatenated: int, place: str) -> No
     if found != given:
         extra = _EXTRA_CHANNELS.get(found - latent)
         raise ValueError(
-            f"{place}/unet/config.json: in_channels = {found} must be {given}"
+            f"{place}/unet: in_channels = {found} must be {given}"
             + (f"; it also takes {extra}." if extra else f", as the autoencoder has {latent} latent channels.")
         )
     if unet.get("out_channels", 4) != latent:
         raise ValueError(
-            f"{place}/unet/config.json: out_channels = {unet['out_channels']} must be {latent}, the autoencoder's "
-            "latent channels."
+            f"{place}/unet: out_channels = {unet['out_channels']} must be {latent}, the autoencoder's latent channels."
         )
     for key in ("shift_factor", "latents_mean"):
         if vae.get(key) is not None:
             raise ValueError(
-                f"{place}/vae/config.json: {key} = {vae[key]!r} must be null: the autoencoder is that of another model."
+                f"{place}/vae: {key} = {vae[key]!r} must be null: the autoencoder is that of another model."
             )
 
 
@@ -165,13 +164,13 @@ def check_text_encoder(encoder: Config, tokenizer: Config, width: int, place: st
     """
     kind = encoder.get("model_type", "clip_text_model")
     if not str(kind).startswith("clip"):
-        raise ValueError(f"{place}/text_encoder/config.json: model_type = {kind!r} must be 'clip_text_model'.")
+        raise ValueError(f"{place}/text_encoder: model_type = {kind!r} must be 'clip_text_model'.")
     text = encoder.get("text_config") or encoder
     _check_width("text_encoder", "hidden_size", text.get("hidden_size", 512), width, place)
     tokens, places = tokenizer.get("model_max_length", 77), text.get("max_position_embeddings", 77)
     if tokens > places:
         raise ValueError(
-            f"{place}/tokenizer/tokenizer_config.json: model_max_length = {tokens} must be at most {places}, the text "
+            f"{place}/tokenizer: model_max_length = {tokens} must be at most {places}, the text "
             "encoder's max_position_embeddings."
         )
 
@@ -184,7 +183,7 @@ def check_image_encoder(encoder: Config, width: int, place: str) -> None:
 def _check_width(part: str, key: str, found: int, width: int, place: str) -> None:
     if found != width:
         raise ValueError(
-            f"{place}/{part}/config.json: {key} = {found} must be {width}, the cross_attention_dim of unet/config.json: "
+            f"{place}/{part}: {key} = {found} must be {width}, the cross_attention_dim of unet: "
             "encoder and network are of different models."
         )
 

@@ -135,12 +135,15 @@ class LatentDiffusion(Backbone):
         unet, vae = self.source.config("unet"), self.source.config("vae")
         check_layout(unet, self.unet_class, f"{place}/unet")
         if vae.get("_class_name") != self.vae_class:
-            raise ValueError(f"{place}/vae is a {vae.get('_class_name')}; {type(self).__name__} needs a {self.vae_class}.")
+            raise ValueError(
+                f"{place}/vae is a {vae.get('_class_name')}; {type(self).__name__} needs a {self.vae_class}."
+            )
         check_inputs(unet, vae, self.concatenated, place)
         attentive = blocks_with_attention(unet["up_block_types"])
         if self.modulation_block not in attentive:
             raise ValueError(
-                f"modulation_block = {self.modulation_block} has no attention in {place}/unet; choose one of {attentive}."
+                f"modulation_block = {self.modulation_block} has no attention in {place}/unet; "
+                f"choose one of {attentive}."
             )
         self.set_schedule()
         self.check_conditioner()
@@ -155,6 +158,7 @@ class LatentDiffusion(Backbone):
         for network in (self.unet, self.vae):
             merge_upsampling(network)
         self.load_conditioner()
+        self.set_schedule()
         self.requires_grad_(requires_grad=False)
         self.eval()
         if self.compile_decoder:

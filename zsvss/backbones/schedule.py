@@ -30,8 +30,8 @@ def check_kind(config: Mapping[str, Any], place: str) -> None:
     if flow or name.startswith("EDM"):
         trained = "flow matching" if flow else "EDM preconditioning"
         raise ValueError(
-            f"{place} is a {name or 'scheduler'} of a network trained by {trained}; this backbone samples networks that "
-            f"predict {' or '.join(_PREDICTION_TYPES)}. Take a checkpoint of Stable Diffusion 1.x or 2.x."
+            f"{place} is a {name or 'scheduler'} of a network trained by {trained}; this backbone needs one that "
+            f"predicts {' or '.join(_PREDICTION_TYPES)}. Take a checkpoint of Stable Diffusion 1.x or 2.x."
         )
 
 

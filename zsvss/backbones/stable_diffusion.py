@@ -219,7 +219,7 @@ class StableDiffusion(UNetBackbone):
     @override
     def set_schedule(self) -> None:
         scheduler = self.source.config("scheduler", required=False)
-        place = f"{self.source.name}/scheduler/scheduler_config.json"
+        place = f"{self.source.name}/scheduler"
         check_kind(scheduler, place)
         self.prediction_type = prediction_type(scheduler, self._chosen_prediction, place)
         sigmas = training_sigmas(scheduler, place)

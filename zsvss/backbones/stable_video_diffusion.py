@@ -102,6 +102,14 @@ class StableVideoDiffusion(UNetBackbone):
         self.reuse_recorded = reuse_recorded
 
     @override
+    def check(self) -> None:
+        super().check()
+        scheduler, place = self.source.config("scheduler", required=False), f"{self.source.name}/scheduler"
+        check_kind(scheduler, place)
+        if scheduler and prediction_type(scheduler, None, place) != "v_prediction":
+            raise ValueError(f"{place}: prediction_type must be 'v_prediction', as in all of Stable Video Diffusion.")
+
+    @override
     def load(self) -> None:
         super().load()
         # The original network, and so its weights, have 1e-5 where diffusers has 1e-6.
@@ -167,17 +175,9 @@ class StableVideoDiffusion(UNetBackbone):
     @override
     def set_schedule(self) -> None:
         scheduler = self.source.config("scheduler", required=False)
-        place = f"{self.source.name}/scheduler/scheduler_config.json"
-        check_kind(scheduler, place)
-        if scheduler and prediction_type(scheduler, None, place) != "v_prediction":
-            raise ValueError(
-                f"{place}: prediction_type {scheduler['prediction_type']!r} must be 'v_prediction', as all of Stable Video "
-                "Diffusion have it."
-            )
+        bounds = (scheduler.get("sigma_min") or _SIGMA_MIN, scheduler.get("sigma_max") or _SIGMA_MAX)
+        low, high = (bound ** (1 / _RHO) for bound in bounds)
         ramp = torch.linspace(0, 1, self.num_steps, dtype=torch.float64)
-        low, high = (
-            (scheduler.get(key) or usual) ** (1 / _RHO) for key, usual in (("sigma_min", _SIGMA_MIN), ("sigma_max", _SIGMA_MAX))
-        )
         self.sigmas = [*((high + ramp * (low - high)) ** _RHO).tolist(), 0.0]
         self.timesteps = [0.25 * math.log(sigma) for sigma in self.sigmas[:-1]]
 

@@ -12,6 +12,9 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 # "lora", as in to_q.lora_A.weight, to_q_lora.down.weight or lora_unet_down_blocks, and PEFT's name for what it wraps.
 _ADAPTER = re.compile(r"(^|[._])lora([._]|$)|\.base_layer\.|hada_w1|lokr_w1", re.IGNORECASE)
 
+# Tensors beside those of a text encoder that have no part in its hidden states.
+_BESIDE_TEXT = ("text_projection", "logit_scale", "vision_model.", "visual_projection", "position_ids")
+
 
 def tensor_shapes(path: Path) -> dict[str, tuple[int, ...]]:
     """Names and shapes of the tensors of a safetensors file, from its header.
@@ -48,6 +51,28 @@ def refuse_adapters(names: Iterable[str], place: str) -> None:
             f"{place} holds {len(found)} tensors of an adapter that is not merged into the weights, such as "
             f"{found[0]!r}. Merge it first (in diffusers: fuse_lora(), unload_lora_weights(), save_pretrained())."
         )
+
+
+def check_tensor_names(place: str, missing: Iterable[str], unexpected: Iterable[str]) -> None:
+    """Refuse weights whose tensors are not those of the network.
+
+    Args:
+        place: of the weights, for the message.
+        missing: names that the network has and the weights have not.
+        unexpected: names that the weights have and the network has not.
+
+    Raises:
+        ValueError: naming one tensor.
+    """
+    missing, unexpected = sorted(missing), sorted(unexpected)
+    refuse_adapters(unexpected, place)
+    unexpected = [name for name in unexpected if not any(known in name for known in _BESIDE_TEXT)]
+    for names, what in ((missing, "missing"), (unexpected, "not part of it")):
+        if names:
+            raise ValueError(
+                f"{place} holds weights of another network than its config.json describes: {len(names)} tensors are "
+                f"{what}, such as {names[0]!r}. Fetch the weights again."
+            )
 
 
 def file_hash(path: Path) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 from torch import Tensor
 
 from zsvss.backbones.places import NotFetchedError, Place, locate
-from zsvss.backbones.tensor_files import file_hash, refuse_adapters, tensor_shapes
+from zsvss.backbones.tensor_files import check_tensor_names, file_hash, refuse_adapters, tensor_shapes
 
 Variant = str | dict[str, str | None] | None
 
@@ -24,8 +24,6 @@ _CONFIG_OF_PART = {
     "tokenizer": "tokenizer_config.json",
 }
 _CONTEXT = "context.safetensors"
-# Tensors beside those of a text encoder that have no part in its hidden states.
-_BESIDE_TEXT = ("text_projection", "logit_scale", "vision_model.", "visual_projection", "position_ids")
 
 _log = logging.getLogger(__name__)
 
@@ -289,28 +287,6 @@ class WeightsSource:
         if path is None:
             raise self.place.absent(name)
         return path
-
-
-def check_tensor_names(place: str, missing: Iterable[str], unexpected: Iterable[str]) -> None:
-    """Refuse weights whose tensors are not those of the network.
-
-    Args:
-        place: of the weights, for the message.
-        missing: names that the network has and the weights have not.
-        unexpected: names that the weights have and the network has not.
-
-    Raises:
-        ValueError: naming one tensor.
-    """
-    missing, unexpected = sorted(missing), sorted(unexpected)
-    refuse_adapters(unexpected, place)
-    unexpected = [name for name in unexpected if not any(known in name for known in _BESIDE_TEXT)]
-    for names, what in ((missing, "missing"), (unexpected, "not part of it")):
-        if names:
-            raise ValueError(
-                f"{place} holds weights of another network than its config.json describes: {len(names)} tensors are "
-                f"{what}, such as {names[0]!r}. Fetch the weights again."
-            )
 
 
 def _is_encoder(part: str) -> bool:

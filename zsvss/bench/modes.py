@@ -204,7 +204,7 @@ def compare(case: Case, device: str, dtype: torch.dtype, wanted: Sequence[str] |
         backbone: StableDiffusion = Embedded(**settings)
         if case.network == "sd21":
             backbone = StableDiffusion(random.name, **settings)
-            backbone.source = random  # type: ignore[assignment]
+            backbone.source = random
         backbone.load()
         return backbone.to(device, dtype)  # buffers are cast too, as by Lightning's precisions
 
