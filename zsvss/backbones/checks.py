@@ -183,7 +183,7 @@ def check_image_encoder(encoder: Config, width: int, place: str) -> None:
 def _check_width(part: str, key: str, found: int, width: int, place: str) -> None:
     if found != width:
         raise ValueError(
-            f"{place}/{part}: {key} = {found} must be {width}, the cross_attention_dim of unet: "
+            f"{place}/{part}: {key} = {found} must be {width}, the U-Net's cross_attention_dim: "
             "encoder and network are of different models."
         )
 

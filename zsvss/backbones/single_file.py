@@ -145,9 +145,9 @@ class SingleFile(WeightsSource):
 
     @override
     def empty_prompt(self) -> Tensor:
-        prompt = self._settings["empty_prompt"]
-        padding = [prompt["pad"]] * (prompt["length"] - 2)
-        return torch.tensor([[prompt["start"], prompt["end"], *padding]])
+        tokens = self.config("tokenizer")
+        padding = [tokens["pad"]] * (tokens["model_max_length"] - 2)
+        return torch.tensor([[tokens["start"], tokens["end"], *padding]])
 
     @override
     def tensors(self, filename: str) -> dict[str, Tensor]:
