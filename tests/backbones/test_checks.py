@@ -189,9 +189,11 @@ def test_signs_of_distillation(name, scheduler, reason):
 def test_distilled_checkpoints_are_named_with_their_guidance(editable_weights, edit_config, caplog):
     edit_config("scheduler/scheduler_config.json", _class_name="LCMScheduler")
     with caplog.at_level(logging.WARNING, "zsvss"):
-        StableDiffusion(str(editable_weights), guidance=1).check()
+        StableDiffusion.from_pretrained(str(editable_weights), guidance=1)
         assert not caplog.messages
-        StableDiffusion(str(editable_weights)).check()
+        backbone = StableDiffusion.from_pretrained(str(editable_weights))
+        backbone.check()
+        backbone.load()
     (message,) = caplog.messages
     assert "its scheduler is a LCMScheduler" in message
     assert "--model.backbone.guidance 1 (it is 5)" in message

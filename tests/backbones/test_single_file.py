@@ -207,8 +207,8 @@ def test_fingerprint(original):
 @pytest.mark.parametrize(
     ("changes", "error", "problem"),
     [
-        ({"without": ["cond_stage_model."]}, FileNotFoundError, r"has no text_encoder \(no tensor cond_stage_model"),
-        ({"without": ["first_stage_model."]}, FileNotFoundError, r"has no vae \(no tensor first_stage_model\."),
+        ({"without": ["cond_stage_model."]}, FileNotFoundError, r"has no text_encoder \(no tensor begins with 'cond_"),
+        ({"without": ["first_stage_model."]}, FileNotFoundError, r"has no vae \(no tensor begins with 'first_"),
         (
             {f"{UNET}input_blocks.0.0.weight": torch.zeros(8, 9, 3, 3)},
             ValueError,
@@ -219,7 +219,7 @@ def test_fingerprint(original):
         (
             {"control_model.out.weight": torch.zeros(2, 2)},
             ValueError,
-            "no part of Stable Diffusion, such as 'contr",
+            "more than Stable Diffusion .*, such as 'contr",
         ),
         (
             {f"{UNET}input_blocks.1.1.time_stack.weight": torch.zeros(2)},
@@ -238,9 +238,9 @@ def test_files_that_do_not_fit(original, changes, error, problem):
 @pytest.mark.parametrize(
     ("changes", "problem"),
     [
-        ({"without": [f"{UNET}middle_block.1."]}, r"unet holds .* \d+ tensors are missing, such as 'mid_block\.attent"),
-        ({"without": [f"{VAE}encoder.mid."]}, r"vae holds .* tensors are missing, such as 'encoder\.mid_block"),
-        ({"without": [f"{CLIP}final"]}, r"text_encoder holds .* 2 tensors are missing, such as 'final_layer_norm"),
+        ({"without": [f"{UNET}middle_block.1."]}, r"unet holds .* missing: \d+ tensors, such as 'mid_block\.attent"),
+        ({"without": [f"{VAE}encoder.mid."]}, r"vae holds .* missing: \d+ tensors, such as 'encoder\.mid_block"),
+        ({"without": [f"{CLIP}final"]}, r"text_encoder holds .* missing: 2 tensors, such as 'final_layer_norm"),
         ({f"{UNET}out.2.bias": torch.zeros(5)}, "unet cannot be read as UNet2DConditionModel: .*size mismatch"),
     ],
 )

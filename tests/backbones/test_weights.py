@@ -155,7 +155,7 @@ def test_weights_of_another_network(editable_weights):
     path = editable_weights / UNET
     tensors = load_file(path)
     save_file({name: tensor for name, tensor in tensors.items() if not name.startswith("mid_block")}, path)
-    with pytest.raises(ValueError, match=r"tensors are missing, such as 'mid_block\."):
+    with pytest.raises(ValueError, match=r"missing: \d+ tensors, such as 'mid_block\."):
         StableDiffusion.from_pretrained(str(editable_weights))
 
 
@@ -171,14 +171,14 @@ def test_weights_of_another_network(editable_weights):
 def test_adapters_that_are_not_merged(editable_weights, name):
     path = editable_weights / UNET
     save_file({**load_file(path), name: torch.zeros(2)}, path)
-    with pytest.raises(ValueError, match=f"tensors of an adapter that is not merged .* '{re.escape(name)}'. Merge"):
+    with pytest.raises(ValueError, match=f"an adapter that is not merged into the weights: '{re.escape(name)}'. Merge"):
         check(editable_weights)
 
 
 def test_tensors_that_the_network_has_not(editable_weights):
     path = editable_weights / UNET
     save_file({**load_file(path), "up_blocks.3.extra.weight": torch.zeros(2)}, path)
-    with pytest.raises(ValueError, match=r"1 tensors are not part of it, such as 'up_blocks\.3\.extra\.weight'"):
+    with pytest.raises(ValueError, match=r"\(unexpected: 'up_blocks\.3\.extra\.weight'"):
         StableDiffusion.from_pretrained(str(editable_weights))
 
 

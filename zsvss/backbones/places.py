@@ -74,7 +74,7 @@ def _what_is_wrong(name: str, path: Path) -> str:
     if "huggingface.co/" in name:
         short = "/".join(name.partition("huggingface.co/")[2].split("/")[:2])
         return f"is not a folder. Of an address on the hub, give the id alone: {short}"
-    return f"is not a folder: {missing_folder(name)}. {wanted}"
+    return f"is not a folder or file: {missing_folder(name)}. {wanted}"
 
 
 def missing_folder(name: str) -> str:

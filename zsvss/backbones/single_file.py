@@ -116,12 +116,12 @@ class SingleFile(WeightsSource):
         for part in parts:
             prefix = _PREFIXES.get(part)
             if prefix is not None and not any(name.startswith(prefix) for name in self._shapes):
-                raise FileNotFoundError(f"{self.name} has no {part} (no tensor {prefix}...). {_WANTED}")
+                raise FileNotFoundError(f"{self.name} has no {part} (no tensor begins with {prefix!r}). {_WANTED}")
         known = (*_PREFIXES.values(), "model_ema.")
         strangers = [n for n, shape in self._shapes.items() if len(shape) > 1 and not n.startswith(known)]
         if strangers:
             raise ValueError(
-                f"{self.name} holds {len(strangers)} tensors that are no part of Stable Diffusion, such as "
+                f"{self.name} holds more than Stable Diffusion ({len(strangers)} of its tensors), such as "
                 f"{sorted(strangers)[0]!r}. {_WANTED}"
             )
 

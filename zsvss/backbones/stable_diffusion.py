@@ -107,6 +107,14 @@ class StableDiffusion(UNetBackbone):
     def check(self) -> None:
         super().check()
         self._check_tiny_decoder()
+
+    @override
+    def load_networks(self) -> None:
+        self._name_distillation()
+        super().load_networks()
+
+    def _name_distillation(self) -> None:
+        """Say that a checkpoint seems to be distilled, and which guidance suits it."""
         names = [self.source.name, str(self.source.config("unet").get("_name_or_path", ""))]
         reason = few_steps(names, self.source.config("scheduler", required=False)) if self.is_guided else None
         if reason is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -48,8 +48,8 @@ def refuse_adapters(names: Iterable[str], place: str) -> None:
     found = sorted(name for name in names if _ADAPTER.search(name))
     if found:
         raise ValueError(
-            f"{place} holds {len(found)} tensors of an adapter that is not merged into the weights, such as "
-            f"{found[0]!r}. Merge it first (in diffusers: fuse_lora(), unload_lora_weights(), save_pretrained())."
+            f"{place} holds an adapter that is not merged into the weights: {_counted(found)}. Merge "
+            "it first (in diffusers: fuse_lora(), unload_lora_weights(), save_pretrained())."
         )
 
 
@@ -67,12 +67,17 @@ def check_tensor_names(place: str, missing: Iterable[str], unexpected: Iterable[
     missing, unexpected = sorted(missing), sorted(unexpected)
     refuse_adapters(unexpected, place)
     unexpected = [name for name in unexpected if not any(known in name for known in _BESIDE_TEXT)]
-    for names, what in ((missing, "missing"), (unexpected, "not part of it")):
+    for names, what in ((missing, "missing"), (unexpected, "unexpected")):
         if names:
             raise ValueError(
-                f"{place} holds weights of another network than its config.json describes: {len(names)} tensors are "
-                f"{what}, such as {names[0]!r}. Fetch the weights again."
+                f"{place} holds weights of another network than its config describes ({what}: {_counted(names)}). "
+                "Fetch the weights again."
             )
+
+
+def _counted(names: Sequence[str]) -> str:
+    """How many tensors, and one of them by name."""
+    return repr(names[0]) if len(names) == 1 else f"{len(names)} tensors, such as {names[0]!r}"
 
 
 def file_hash(path: Path) -> str:

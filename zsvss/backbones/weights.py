@@ -133,6 +133,8 @@ class WeightsSource:
         """
         folder = self._weight_files(part)[0].parent
         self.config(part)
+        if isinstance(self.variant, str) and self._choose(part)[1] is None:
+            _log.info("%s/%s has no %s file: its file without a variant is used.", self.name, part, self.variant)
         options = {"low_cpu_mem_usage": False} if model_class.__module__.startswith("diffusers") else {}
         try:
             model, info = model_class.from_pretrained(
@@ -224,8 +226,6 @@ class WeightsSource:
         """Path of a part's single file or index, and its variant."""
         if part not in self._chosen:
             self._chosen[part] = self._search(part)
-            if isinstance(self.variant, str) and self._chosen[part][1] is None:
-                _log.info("%s/%s has no %s file: its file without a variant is used.", self.name, part, self.variant)
         return self._chosen[part]
 
     def _search(self, part: str) -> tuple[str, str | None]:
