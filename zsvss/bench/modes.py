@@ -219,7 +219,7 @@ def _modes(case: Case, device: str, dtype: torch.dtype) -> dict[str, Callable[[]
         backbone: StableDiffusion = Embedded(**settings)
         if case.network == "sd21":
             backbone = StableDiffusion(random.name, **settings)
-            backbone.source = random  # type: ignore[assignment]
+            backbone.source = random
         backbone.load()
         return backbone.to(device, dtype)  # buffers are cast too, as by Lightning's precisions
 
