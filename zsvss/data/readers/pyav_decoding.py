@@ -61,7 +61,7 @@ class VideoDecoder:
         return next(self._frames, None)
 
     def restart(self) -> None:
-        """Go back to the first frame. The file is opened again, since not every container can be sought to its begin."""
+        """Go back to the first frame. The file is opened again: not every container can be sought to its begin."""
         self.close()
         self._open()
 
@@ -95,7 +95,7 @@ class VideoDecoder:
         self.stream.thread_type = "AUTO"
         for other in self.container.streams:
             if other.index != self.stream.index:
-                other.discard = "all"
+                other.discard = av.stream.Discard.all
         self._frames = self._decode()
 
     def _decode(self) -> Iterator[Any]:
@@ -118,8 +118,8 @@ class VideoDecoder:
 class RgbConverter:
     """Turns decoded frames into upright RGB arrays of one size.
 
-    Frames without a named matrix are BT.709 in high definition and BT.601 below, as players take them. Frames of another
-    size are scaled.
+    Frames without a named matrix are BT.709 in high definition and BT.601 below, as players take them. Frames of
+    another size are scaled.
 
     Args:
         size: (H, W) of the arrays.
@@ -138,7 +138,7 @@ class RgbConverter:
     def convert(self, frame: Any) -> ByteArray:
         """A frame as uint8 RGB (HW3); alpha is dropped."""
         large = frame.width > _LARGEST_SD[0] or frame.height > _LARGEST_SD[1]
-        rgb = self._reformatter.reformat(
+        rgb: Any = self._reformatter.reformat(
             frame,
             width=self._width,
             height=self._height,
@@ -189,7 +189,5 @@ def orientation(frame: Any) -> int:
         return 1
     signs = tuple(0 if abs(value) <= _SLANT * scale else (1 if value > 0 else -1) for value in (a, b, c, d))
     if signs not in _ORIENTATIONS:
-        raise ValueError(
-            f"it is to be shown turned by {frame.rotation} degrees; only multiples of 90 can be read"
-        )
+        raise ValueError(f"it is to be shown turned by {frame.rotation} degrees; only multiples of 90 can be read")
     return _ORIENTATIONS[signs]

@@ -1,8 +1,8 @@
 """How many frames a video file has and when each is shown: by its packets where they can be trusted, else by decoding.
 
-Where every packet is a frame (MP4, MOV, Matroska and WebM with common codecs), reading the packets without decoding them
-gives number and times. Decoding the first frames and the last ones tells whether it is so. Every other file is decoded
-once from end to end.
+Where every packet is a frame (MP4, MOV, Matroska and WebM with common codecs), reading the packets without decoding
+them gives number and times. Decoding the first frames and the last ones tells whether it is so. Every other file is
+decoded once from end to end.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ _log = logging.getLogger(__name__)
 _FORMATS = {"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"}
 _CODECS = {"h264", "hevc", "vp9", "av1", "libdav1d", "mjpeg", "prores"}
 # How many of the first frames are decoded to see whether packets are frames, and at most how many of the last ones.
-_FIRST, _LAST = 64, 300
-# Editing programs leave a few frames in the header's count that are not to be shown.
-_MIN_COMPLETE = 0.9
+_FIRST, _LAST = 128, 128
 _DEFAULT_RATE = Fraction(25)
 _LONG = 100 << 20
+_HEADER_BYTES = 4096
+_SEGMENT = bytes.fromhex("18538067")
 
 
 class _Packet(NamedTuple):
     pts: int
-    dts: int
+    dts: int | None
     duration: int
     is_key: bool
 
@@ -47,7 +47,7 @@ def index_video(path: Path) -> VideoFacts:
     """
     decoder = VideoDecoder(path)
     try:
-        packets = _read_packets(decoder)
+        packets = _read_packets(decoder, path)
         if packets is not None:
             facts = _facts_of_packets(decoder, packets)
             if facts is not None and _is_right(decoder, facts):
@@ -58,10 +58,10 @@ def index_video(path: Path) -> VideoFacts:
         decoder.close()
 
 
-def _read_packets(decoder: VideoDecoder) -> list[_Packet] | None:
+def _read_packets(decoder: VideoDecoder, path: Path) -> list[_Packet] | None:
     """The packets in decoding order; None where they may not be the frames."""
     stream = decoder.stream
-    _check_whole(decoder)
+    _check_whole(decoder, path)
     if decoder.container.format.name not in _FORMATS or stream.codec_context.name not in _CODECS:
         return None
     packets: list[_Packet] = []
@@ -69,12 +69,13 @@ def _read_packets(decoder: VideoDecoder) -> list[_Packet] | None:
         if packet.dts is None and packet.size == 0:
             continue  # the end, for the decoder
         strange = packet.is_discard or packet.is_corrupt or packet.has_sidedata("new_extradata")
-        if strange or packet.pts is None or packet.dts is None:
+        if strange or packet.pts is None:
             return None
         packets.append(_Packet(packet.pts, packet.dts, packet.duration or 0, packet.is_keyframe))
     promised = decoder.stream.frames
     unique = len({packet.pts for packet in packets}) == len(packets)
-    in_order = all(first.dts < second.dts for first, second in pairwise(packets))
+    known = [packet.dts for packet in packets if packet.dts is not None]  # Matroska has them for the later ones
+    in_order = all(first < second for first, second in pairwise(known))
     return packets if unique and in_order and packets and promised in (0, len(packets)) else None
 
 
@@ -90,7 +91,8 @@ def _facts_of_packets(decoder: VideoDecoder, packets: Sequence[_Packet]) -> Vide
     for packet in packets:
         # Nothing that is shown behind a key frame may come before it in the file.
         if packet.is_key and packet.pts > latest:
-            points.append(SeekPoint(numbers[packet.pts], packet.dts))
+            stamp = packet.pts if packet.dts is None else packet.dts
+            points.append(SeekPoint(numbers[packet.pts], stamp))
         latest = max(latest, packet.pts)
     last = max(packets, key=lambda packet: packet.pts)
     return replace(
@@ -145,9 +147,6 @@ def _facts_by_decoding(decoder: VideoDecoder, path: Path) -> VideoFacts:
         duration = frame.duration or 0
     if facts is None:
         raise ValueError("it holds no frame that can be decoded")
-    promised = decoder.stream.frames
-    if decoder.container.format.name not in _FORMATS and len(pts) < _MIN_COMPLETE * promised:
-        raise ValueError(f"it holds {len(pts)} frames where its header says {promised}")
     facts = replace(facts, num_frames=len(pts), last_duration=duration)
     for own, stamps in ((True, pts), (False, dts)):
         if _are_times(stamps):
@@ -159,20 +158,45 @@ def _facts_by_decoding(decoder: VideoDecoder, path: Path) -> VideoFacts:
 
 def _are_times(stamps: Sequence[int | None]) -> bool:
     """Whether all are known and each is above the one before."""
-    return all(
-        first is not None and second is not None and first < second for first, second in pairwise(stamps)
-    ) and stamps[0] is not None
+    return (
+        all(first is not None and second is not None and first < second for first, second in pairwise(stamps))
+        and stamps[0] is not None
+    )
 
 
-def _check_whole(decoder: VideoDecoder) -> None:
-    """Refuse a file of which the end is missing, where the container's index tells.
+def _check_whole(decoder: VideoDecoder, path: Path) -> None:
+    """Refuse a file of which the end is missing, where the container says how long it should be.
 
     Raises:
-        ValueError: If a frame of the index lies behind the end of the file.
+        ValueError: If a frame of the index, or the end that the header promises, lies behind the end of the file.
     """
-    num_bytes = decoder.container.size
-    entries: Any = decoder.stream.index_entries
-    if decoder.container.format.name.startswith("mov") and len(entries):
+    num_bytes, name = path.stat().st_size, decoder.container.format.name
+    if name.startswith("mov"):
+        entries: Any = decoder.stream.index_entries
         missing = sum(entry.pos + entry.size > num_bytes for entry in entries)
         if missing:
             raise ValueError(f"{missing} of its {len(entries)} frames lie behind its end")
+    elif name in ("avi", "matroska,webm"):
+        with path.open("rb") as file:
+            header = file.read(_HEADER_BYTES)
+        promised = _riff_size(header) if name == "avi" else _segment_end(header)
+        if promised is not None and promised > num_bytes:
+            raise ValueError(f"it has {num_bytes} bytes where its header says {promised}")
+
+
+def _riff_size(header: bytes) -> int | None:
+    """Bytes of an AVI file, or of its first gigabytes; None if the program that wrote it was stopped."""
+    size = int.from_bytes(header[4:8], "little")
+    return 8 + size if header[:4] == b"RIFF" and 0 < size < 0xFFFFFFFF else None
+
+
+def _segment_end(header: bytes) -> int | None:
+    """Where the content of a Matroska file ends; None if it was written without knowing its length."""
+    at = header.find(_SEGMENT)
+    if at < 0:
+        return None
+    # A number with as many bytes as its first one has zeros in front, plus one; all ones mean "unknown".
+    first = header[at + 4]
+    num_bytes = 9 - first.bit_length()
+    value = int.from_bytes(header[at + 4 : at + 4 + num_bytes], "big") & ((1 << 7 * num_bytes) - 1)
+    return None if first == 0 or value == (1 << 7 * num_bytes) - 1 else at + 4 + num_bytes + value
