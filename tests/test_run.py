@@ -21,9 +21,9 @@ from lightning.pytorch.strategies import SingleDeviceStrategy
 from PIL import Image
 from warm_python import WarmPython, command_line
 
-from zsvss.callbacks.prediction_writer import BrowserVideo
 from zsvss.commands.lightning import Rehearsal, import_components
 from zsvss.run import main
+from zsvss.viz.browser_video import BrowserVideo
 
 Mistake = Callable[..., str]
 
