@@ -22,7 +22,7 @@ from zsvss.callbacks.clips import ClipCallback
 from zsvss.data.clip import Clip
 from zsvss.data.datamodule import datamodule
 from zsvss.data.facts import VideoFacts
-from zsvss.results.files import write_atomically
+from zsvss.results.files import check_folder, write_atomically
 from zsvss.results.palette import VOID_ID, UInt8, class_colors, palette, write_id_png
 from zsvss.viz.browser_video import BrowserVideo
 from zsvss.viz.overlay import overlay
@@ -73,6 +73,7 @@ class PredictionWriter(ClipCallback):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Choose the folder."""
         self.folder = self.folder or Path(trainer.default_root_dir) / "predictions"
+        check_folder(self.folder, "predictions.folder")
 
     def on_clip_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Mapping[str, Tensor], clip: Clip

@@ -4,19 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import NamedTuple
-
-
-class SeekPoint(NamedTuple):
-    """A key frame at which decoding can begin.
-
-    Attributes:
-        frame: Its number.
-        stamp: Its decoding time stamp, by which the container finds it.
-    """
-
-    frame: int
-    stamp: int
 
 
 @dataclass(frozen=True)
@@ -34,7 +21,7 @@ class VideoFacts:
             frame rate or from the order of decoding.
         sample_aspect_ratio: Width of a pixel by its height, upright.
         orientation: How a decoded frame is turned upright, 1..8 as in EXIF; ``size`` is that of the upright one.
-        seek_points: Key frames at which decoding can begin, in order; empty if it must begin at the first frame.
+        key_frames: Numbers of frames other than the first at which decoding can begin, in order.
     """
 
     num_frames: int
@@ -45,7 +32,7 @@ class VideoFacts:
     own_stamps: bool = False
     sample_aspect_ratio: Fraction = Fraction(1)
     orientation: int = 1
-    seek_points: tuple[SeekPoint, ...] = field(default=(), repr=False)
+    key_frames: tuple[int, ...] = field(default=(), repr=False)
 
     @property
     def times(self) -> tuple[float, ...]:

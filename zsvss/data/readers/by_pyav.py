@@ -6,6 +6,7 @@ T frames, H W pixels; 3 is RGB.
 from __future__ import annotations
 
 import logging
+from bisect import bisect_right
 from collections import deque
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from zsvss.data.facts import SeekPoint, VideoFacts
+from zsvss.data.facts import VideoFacts
 from zsvss.data.readers.base import FrameReader
 from zsvss.data.readers.pyav_decoding import RgbConverter, VideoDecoder
 from zsvss.data.readers.pyav_index import index_video
@@ -50,7 +51,7 @@ class PyAVReader(FrameReader):
         self._kept: deque[tuple[int, Any]] = deque()
         self._num_kept = 1
         self._next = 0
-        self._unsafe: set[SeekPoint] = set()
+        self._unsafe: set[int] = set()
         self._told = False
 
     @property
@@ -80,30 +81,31 @@ class PyAVReader(FrameReader):
         for kept, frame in self._kept:
             if kept == number:
                 return frame
-        point = self._point_before(number)
-        if number < self._next or (point is not None and point.frame - self._next > _WORTH_A_JUMP):
-            self._jump(point)
+        if number != self._next:
+            key_frame = self._key_frame_before(number)
+            if number < self._next or (key_frame is not None and key_frame - self._next > _WORTH_A_JUMP):
+                self._jump(key_frame)
         while self._next <= number:
             frame = self._decoder.next()
             self._check(frame)
             self._keep(frame)
         return self._kept[-1][1]
 
-    def _point_before(self, number: int) -> SeekPoint | None:
-        points = (point for point in reversed(self._facts.seek_points) if point not in self._unsafe)
-        return next((point for point in points if point.frame <= number), None)
+    def _key_frame_before(self, number: int) -> int | None:
+        key_frames = self._facts.key_frames[: bisect_right(self._facts.key_frames, number)]
+        return next((key_frame for key_frame in reversed(key_frames) if key_frame not in self._unsafe), None)
 
-    def _jump(self, point: SeekPoint | None) -> None:
+    def _jump(self, key_frame: int | None) -> None:
         """Go to a key frame, or to the first frame if there is none or what comes is not that key frame."""
         self._kept.clear()
-        if point is not None:
-            stamp = self._facts.stamps[point.frame]
-            frame = self._decoder.seek(point, stamp)
+        if key_frame is not None:
+            stamp = self._facts.stamps[key_frame]
+            frame = self._decoder.seek(stamp)
             if frame is not None and frame.pts == stamp and frame.key_frame:
-                self._next = point.frame
+                self._next = key_frame
                 self._keep(frame)
                 return
-            self._unsafe.add(point)
+            self._unsafe.add(key_frame)
         self._decoder.restart()
         self._next = 0
 

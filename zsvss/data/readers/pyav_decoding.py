@@ -15,7 +15,6 @@ import av
 import numpy as np
 from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
 
-from zsvss.data.facts import SeekPoint
 from zsvss.data.images import ByteArray, turn_upright, upright_size
 
 _UNSPECIFIED = 2  # AVCOL_SPC_UNSPECIFIED; PyAV has no name for it
@@ -65,17 +64,16 @@ class VideoDecoder:
         self.close()
         self._open()
 
-    def seek(self, point: SeekPoint, stamp: int) -> Any | None:
+    def seek(self, stamp: int) -> Any | None:
         """Go to a key frame.
 
         Args:
-            point: The key frame.
             stamp: When it is shown.
 
         Returns:
-            The first frame from there on that is not shown before ``stamp``: the key frame, if it can be decoded first.
+            The first frame from there on that is not shown before: the key frame, if it is found and can be decoded.
         """
-        self.container.seek(point.stamp, stream=self.stream)
+        self.container.seek(stamp, stream=self.stream)
         self._frames = self._decode()
         while (frame := self.next()) is not None:
             if frame.pts is not None and frame.pts >= stamp:

@@ -15,7 +15,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from zsvss.data.facts import SeekPoint, VideoFacts
+from zsvss.data.facts import VideoFacts
 from zsvss.data.images import upright_size
 from zsvss.data.readers.pyav_decoding import VideoDecoder, orientation, pixel_aspect
 
@@ -87,12 +87,11 @@ def _facts_of_packets(decoder: VideoDecoder, packets: Sequence[_Packet]) -> Vide
     if first is None or first.pts != stamps[0]:
         return None
     numbers = {stamp: number for number, stamp in enumerate(stamps)}
-    points, latest = [], stamps[0]
+    key_frames, latest = list[int](), stamps[0]
     for packet in packets:
         # Nothing that is shown behind a key frame may come before it in the file.
         if packet.is_key and packet.pts > latest:
-            stamp = packet.pts if packet.dts is None else packet.dts
-            points.append(SeekPoint(numbers[packet.pts], stamp))
+            key_frames.append(numbers[packet.pts])
         latest = max(latest, packet.pts)
     last = max(packets, key=lambda packet: packet.pts)
     return replace(
@@ -102,7 +101,7 @@ def _facts_of_packets(decoder: VideoDecoder, packets: Sequence[_Packet]) -> Vide
         time_base=Fraction(decoder.stream.time_base),
         last_duration=last.duration,
         own_stamps=True,
-        seek_points=tuple(points),
+        key_frames=tuple(key_frames),
     )
 
 
@@ -125,11 +124,11 @@ def _is_right(decoder: VideoDecoder, facts: VideoFacts) -> bool:
             return False
     if len(facts.stamps) <= _FIRST:
         return decoder.next() is None
-    if not facts.seek_points or len(facts.stamps) - facts.seek_points[-1].frame > _LAST:
+    if not facts.key_frames or len(facts.stamps) - facts.key_frames[-1] > _LAST:
         return True
-    point = facts.seek_points[-1]
-    frame = decoder.seek(point, facts.stamps[point.frame])
-    for stamp in facts.stamps[point.frame :]:
+    end = facts.stamps[facts.key_frames[-1] :]
+    frame = decoder.seek(end[0])
+    for stamp in end:
         if frame is None or frame.pts != stamp:
             return False
         frame = decoder.next()
