@@ -19,6 +19,7 @@ from zsvss.data.facts import VideoFacts
 from zsvss.results.palette import UInt8
 
 _FALLBACK_FPS = 15.0
+_FRAME_DURATION = 1 << 8  # AV_CODEC_FLAG_FRAME_DURATION: the encoder hands on how long a frame is shown
 # What MP4 files count time in where the source counts finer; it divides the usual frame rates.
 _FINEST_TIME_BASE = Fraction(1, 90_000)
 
@@ -88,9 +89,12 @@ class BrowserVideo:
         codec.pix_fmt = "yuv420p"
         codec.time_base = self._time_base
         codec.sample_aspect_ratio = self._aspect
+        codec.flags |= _FRAME_DURATION
         codec.colorspace, codec.color_range = 1, ColorRange.MPEG  # AVCOL_SPC_BT709
         codec.color_primaries, codec.color_trc = ColorPrimaries.BT709, ColorTrc.BT709
-        self._stream.options = {"crf": "18", "preset": "veryfast"}
+        # In MP4 the last frame has a duration of its own only where no frame is stored behind one that it needs.
+        own_times = {"bf": "0"} if self._stamps else {}
+        self._stream.options = {"crf": "18", "preset": "veryfast", **own_times}
 
     def _when(self, number: int) -> int:
         """Time stamp of a frame; frames behind the source's last one follow at its rate."""

@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
-
 from numbered_videos import (
     change_of_size,
     encode,
@@ -18,6 +17,7 @@ from numbered_videos import (
     palette_avi,
     remux,
 )
+
 from zsvss.data.clip import clip_starts
 from zsvss.data.reader import open_frames
 from zsvss.data.readers.by_pyav import PyAVReader
