@@ -105,6 +105,12 @@ def test_large_gif_is_read(tmp_path: Path) -> None:
     assert numbers_of(reader.read(0, 12)) == list(range(12))
 
 
+def test_theora() -> None:
+    """Written with `ffmpeg -c:v libtheora -q:v 4 -g 4` from numbered frames, since PyAV has no encoder."""
+    reader = open_frames(Path(__file__).parent / "files" / "numbered.ogv")
+    assert [numbers_of(reader.read(number, number + 1)) for number in (0, 11, 5, 6)] == [[0], [11], [5], [6]]
+
+
 @pytest.fixture
 def decodes(monkeypatch: pytest.MonkeyPatch) -> list[None]:
     """Grows by one with every frame that is decoded."""
