@@ -17,7 +17,7 @@ import pytest
 import torch
 from warm_python import WarmPython
 
-from zsvss.memory import keep_freed_memory
+from zsvss.commands.allocator import keep_freed_memory
 
 keep_freed_memory()  # as runs on a CPU do
 
@@ -33,7 +33,7 @@ def warm_python() -> Iterator[WarmPython]:
 @pytest.fixture
 def parsing_quietly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     """The command line's parser in this process: every component is known, and nothing lands in the repository."""
-    from zsvss.run import import_components
+    from zsvss.commands.lightning import import_components
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["zsvss"])

@@ -11,10 +11,10 @@ import numpy as np
 import torch
 
 from zsvss.data.taxonomy import Taxonomy
-from zsvss.fingerprint import digest
 from zsvss.metrics import FirstFrameNaming, VideoEvaluator
-from zsvss.records import RecordFolder
-from zsvss.viz.media import MediaWriter, media_folder
+from zsvss.results.fingerprint import digest
+from zsvss.results.media import MediaWriter, media_folder
+from zsvss.results.records import RecordFolder
 
 TAXONOMY = Taxonomy(
     "pond", ("water", "duck", "reed"), ((40, 90, 200), (250, 210, 60), (90, 160, 70)), {0: 0, 1: 1, 2: 2}

@@ -66,3 +66,11 @@ def test_every_config_opens_with_what_it_is(path: Path) -> None:
     first = path.read_text().splitlines()[0]
     assert first.startswith("# ")
     assert len(first) > 20
+
+
+def test_imports_run_one_way() -> None:
+    """The contracts in ``pyproject.toml``."""
+    command = [sys.executable, "-c", "from importlinter.cli import lint_imports_command; lint_imports_command()"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+    assert "0 broken" in done.stdout

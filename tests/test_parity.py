@@ -6,9 +6,9 @@ import pytest
 import torch
 from golden import ABSENT, GOLDEN, GoldenSet, golden_sets
 
-from zsvss.clustering import kmeans
 from zsvss.segmenter import VideoSegmenter, to_grid
 from zsvss.stages import context as context_module
+from zsvss.stages.clustering import kmeans
 from zsvss.stages.context import KNNSceneContext, Memory, name_clusters
 from zsvss.stages.difference import blur, difference_map, quantize
 from zsvss.stages.features import normalize

@@ -22,7 +22,8 @@ from PIL import Image
 from warm_python import WarmPython, command_line
 
 from zsvss.callbacks.prediction_writer import BrowserVideo
-from zsvss.run import Rehearsal, import_components, main
+from zsvss.commands.lightning import Rehearsal, import_components
+from zsvss.run import main
 
 Mistake = Callable[..., str]
 
@@ -135,7 +136,7 @@ def test_freed_memory_is_kept_on_a_cpu_alone(
     parsing_quietly: None, config: Path, monkeypatch: pytest.MonkeyPatch, device: str, times: int
 ) -> None:
     kept: list[None] = []
-    monkeypatch.setattr("zsvss.run.keep_freed_memory", lambda: kept.append(None))
+    monkeypatch.setattr("zsvss.commands.lightning.keep_freed_memory", lambda: kept.append(None))
     monkeypatch.setattr(SingleDeviceStrategy, "root_device", torch.device(device))
     Rehearsal(["test", "--config", str(config)]).build()
     assert len(kept) == times

@@ -4,7 +4,7 @@ import pytest
 import torch
 from toy_backbone import ToyBackbone, striped_video
 
-from zsvss.resizing import resize_frames
+from zsvss.backbones.input_size import resize_frames
 from zsvss.segmenter import VideoSegmenter, to_grid
 from zsvss.stages.context import KNNSceneContext, PerFrameClustering
 from zsvss.stages.modulation import MaskedModulation, NearestUpsampling

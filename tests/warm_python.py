@@ -123,7 +123,7 @@ def serve(*, package: bool) -> None:
         import_module(f"diffusers.models.{name}")
     import_module("lightning.pytorch.cli")
     if package:
-        from zsvss.run import import_components
+        from zsvss.commands.lightning import import_components
 
         import_components()
     context = multiprocessing.get_context("fork")

@@ -16,10 +16,8 @@ from lightning.pytorch import LightningModule
 from torch import Tensor, distributed
 
 from zsvss.backbones.base import Backbone
-from zsvss.callbacks.clips import datamodule
-from zsvss.callbacks.results import percent
 from zsvss.data.clip import Clip
-from zsvss.data.datamodule import VideoDataModule
+from zsvss.data.datamodule import VideoDataModule, datamodule
 from zsvss.gathering import patient_group
 from zsvss.metrics import (
     ClusterNaming,
@@ -33,6 +31,7 @@ from zsvss.metrics import (
     video_table,
 )
 from zsvss.metrics.consistency import ConsistencyWindows
+from zsvss.results.summary import percent
 from zsvss.segmenter import VideoSegmenter
 from zsvss.stages.context import SceneContext
 from zsvss.stages.features import Features

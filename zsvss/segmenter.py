@@ -15,14 +15,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from zsvss.backbones.base import Backbone, ClipNoise, Conditioning, FeatureKey
+from zsvss.backbones.batching import with_smaller_batches
+from zsvss.backbones.input_size import NetworkSize, resize_frames
 from zsvss.backbones.layout import token_grid
-from zsvss.memory import with_smaller_batches
-from zsvss.precision import full_precision
-from zsvss.resizing import NetworkSize, resize_frames
 from zsvss.stages.context import Memory, PerFrameClustering, SceneContext
 from zsvss.stages.features import AttentionFeatures, FeaturePass, Features
 from zsvss.stages.modulation import LabelledClip, Modulation, NearestUpsampling
 from zsvss.stages.padding import margins_on, mirror
+from zsvss.stages.precision import full_precision
 from zsvss.stages.refinement import Refinement
 from zsvss.stages.trace import Trace
 from zsvss.stopwatch import Stopwatch

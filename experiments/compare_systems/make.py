@@ -20,8 +20,8 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
-from zsvss.callbacks.results import percent
-from zsvss.files import fill_in
+from zsvss.results.files import fill_in
+from zsvss.results.summary import percent
 
 HERE = Path(__file__).parent
 NUM_FRAMES, CLIP_LENGTH = 18, 9

@@ -32,11 +32,11 @@ from zsvss.data.clip import Clip
 from zsvss.data.datamodule import VideoDataModule
 from zsvss.data.loader import ClipLoader
 from zsvss.data.procedural import PROCEDURAL, ProceduralVideos
-from zsvss.files import fill_in
 from zsvss.metrics import FirstFrameNaming, HungarianNaming, VideoEvaluator, VideoResult, fold_results
 from zsvss.metrics.confusion import segmentation_scores
 from zsvss.metrics.consistency import mean_consistency
 from zsvss.module import clip_generator
+from zsvss.results.files import fill_in
 from zsvss.segmenter import VideoSegmenter
 from zsvss.stages.context import KNNSceneContext, PerFrameClustering
 from zsvss.stages.features import AttentionFeatures, ColorPositionFeatures, Features

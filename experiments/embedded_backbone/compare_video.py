@@ -19,11 +19,11 @@ from zsvss.backbones.base import Backbone
 from zsvss.backbones.embedded import Embedded
 from zsvss.backbones.embedded.video import EmbeddedVideo
 from zsvss.data.procedural import PROCEDURAL, ProceduralVideos
-from zsvss.files import fill_in
 from zsvss.metrics import FirstFrameNaming, VideoEvaluator
 from zsvss.metrics.confusion import segmentation_scores
 from zsvss.metrics.consistency import mean_consistency
 from zsvss.module import clip_generator
+from zsvss.results.files import fill_in
 from zsvss.segmenter import VideoSegmenter
 from zsvss.stages.context import KNNSceneContext
 from zsvss.stages.refinement import CorrespondenceRefinement

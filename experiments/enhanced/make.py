@@ -34,11 +34,11 @@ from zsvss.data.camvid import CamVid
 from zsvss.data.datamodule import VideoDataModule
 from zsvss.data.procedural import ProceduralVideos
 from zsvss.data.scenes import TEST_SEEDS, Scene
-from zsvss.files import fill_in
 from zsvss.metrics import FirstFrameNaming, VideoEvaluator, VideoResult
 from zsvss.metrics.confusion import segmentation_scores
 from zsvss.metrics.consistency import mean_consistency
 from zsvss.module import clip_generator
+from zsvss.results.files import fill_in
 from zsvss.segmenter import VideoSegmenter
 from zsvss.stages.context import KNNSceneContext
 from zsvss.stages.features import AttentionFeatures, ColorPositionFeatures, Features

@@ -20,13 +20,13 @@ from zsvss.data.folder import VideoFolder
 from zsvss.data.loader import ClipLoader
 from zsvss.data.procedural import PROCEDURAL, ProceduralVideos
 from zsvss.module import clip_generator
+from zsvss.results.media import shared_video
+from zsvss.results.palette import palette
 from zsvss.segmenter import VideoSegmenter
 from zsvss.stages.context import KNNSceneContext
 from zsvss.stages.modulation import MaskedModulation
 from zsvss.stages.refinement import CorrespondenceRefinement
-from zsvss.viz.media import shared_video
 from zsvss.viz.overlay import overlay
-from zsvss.viz.palette import palette
 
 HERE = Path(__file__).parent
 MARGIN, GAP, TITLE_SIZE = 150, 6, 18

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from zsvss.viz.media import VideoMedia, shared_video
+from zsvss.results.media import VideoMedia, shared_video
 from zsvss.viz.overlay import overlay
 
 HERE = Path(__file__).parent

@@ -19,11 +19,11 @@ from typing import Any
 import torch
 
 from zsvss.backbones.embedded import Embedded
+from zsvss.commands.allocator import keep_freed_memory
 from zsvss.data.camvid import CamVid
 from zsvss.data.datamodule import VideoDataModule
 from zsvss.data.loader import ClipLoader
 from zsvss.data.procedural import ProceduralVideos
-from zsvss.memory import keep_freed_memory
 from zsvss.metrics import FirstFrameNaming, VideoEvaluator, fold_results
 from zsvss.module import clip_generator
 from zsvss.segmenter import VideoSegmenter

@@ -21,10 +21,10 @@ import torch
 from torch import Tensor
 
 from zsvss.backbones.embedded import Embedded
+from zsvss.bench.modes import fast_mode
+from zsvss.commands.allocator import keep_freed_memory
 from zsvss.data.scenes import Scene
-from zsvss.memory import keep_freed_memory
 from zsvss.segmenter import VideoSegmenter
-from zsvss.speed import fast_mode
 from zsvss.stages.context import KNNSceneContext
 from zsvss.stages.modulation import MaskedModulation
 from zsvss.stages.refinement import CorrespondenceRefinement

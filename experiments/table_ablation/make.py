@@ -14,8 +14,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from zsvss.sweep import INCOMPLETE
-from zsvss.viz.runs import COMPONENTS, Run, find_runs, read_runs
+from zsvss.commands.sweep import INCOMPLETE
+from zsvss.results.folder import COMPONENTS, Run, find_runs, read_runs
 from zsvss.viz.tables import Cell, ScoreTable, origin
 
 HERE = Path(__file__).parent

@@ -11,9 +11,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from zsvss.cells import missing_videos
+from zsvss.commands.cells import missing_videos
 from zsvss.metrics import headline_scores
-from zsvss.viz.runs import Run, find_runs, plain, read_run
+from zsvss.results.folder import Run, find_runs, plain, read_run
 from zsvss.viz.tables import Cell, ScoreTable, origin
 
 HERE = Path(__file__).parent

@@ -12,7 +12,7 @@ from zsvss.backbones.base import Backbone, FeatureKey
 from zsvss.backbones.layout import NUM_BLOCKS
 from zsvss.backbones.stable_diffusion import StableDiffusion
 from zsvss.backbones.stable_video_diffusion import StableVideoDiffusion
-from zsvss.run import Rehearsal
+from zsvss.commands.lightning import Rehearsal
 from zsvss.stages.features import AttentionFeatures, Features
 
 pytestmark = pytest.mark.usefixtures("parsing_quietly")

@@ -9,8 +9,8 @@ from diffusers import AutoencoderKLTemporalDecoder, EulerDiscreteScheduler, UNet
 from diffusers.pipelines.stable_video_diffusion import pipeline_stable_video_diffusion as published
 
 from zsvss.backbones.base import ClipNoise, FeatureKey
+from zsvss.backbones.batching import with_smaller_batches
 from zsvss.backbones.stable_video_diffusion import StableVideoDiffusion, resize_antialiased
-from zsvss.memory import with_smaller_batches
 
 
 @pytest.fixture

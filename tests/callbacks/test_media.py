@@ -22,9 +22,9 @@ from zsvss.data.procedural import PROCEDURAL, ProceduralVideos
 from zsvss.data.taxonomy import Taxonomy
 from zsvss.metrics import FirstFrameNaming, HungarianNaming, confusion_matrix, total_confusion
 from zsvss.module import VideoSegmentation
+from zsvss.results.media import VideoMedia, read_media
 from zsvss.stages.context import KNNSceneContext
 from zsvss.stages.refinement import CorrespondenceRefinement
-from zsvss.viz.media import VideoMedia, read_media
 
 SETTINGS: dict[str, Any] = {"model": {}, "data": {}}
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import zsvss.records
+import zsvss.results.records
 from zsvss.callbacks.store import ResultStore
 from zsvss.data.loader import _PlannedClips
 from zsvss.module import VideoSegmentation
@@ -97,7 +97,7 @@ def arm(phase: str, count: int, fraction: float) -> None:
     elif phase == "clip":
         VideoSegmenter.forward = around(VideoSegmenter.forward, clock.begin, clock.end)  # type: ignore[method-assign]
     elif phase == "record":
-        zsvss.records.write_atomically = cut_short(clock)
+        zsvss.results.records.write_atomically = cut_short(clock)
     elif phase == "between":
         ResultStore._write = around(ResultStore._write, nothing, clock.begin)  # type: ignore[method-assign]
         VideoSegmenter.forward = around(VideoSegmenter.forward, clock.end, nothing)  # type: ignore[method-assign]
@@ -111,7 +111,7 @@ def arm(phase: str, count: int, fraction: float) -> None:
 
 def cut_short(clock: Clock) -> Callable[[Path, str], None]:
     """Writes files as usual, but of the COUNT-th record only a part, to the byte; or all of it, without the folder."""
-    whole, passes, fsync = zsvss.records.write_atomically, 0, os.fsync
+    whole, passes, fsync = zsvss.results.records.write_atomically, 0, os.fsync
 
     def write(path: Path, text: str) -> None:
         nonlocal passes
@@ -129,7 +129,7 @@ def cut_short(clock: Clock) -> Callable[[Path, str], None]:
                 clock.kill()
             fsync(handle)
 
-        zsvss.records.os.fsync = killed_fsync  # type: ignore[attr-defined]
+        zsvss.results.records.os.fsync = killed_fsync  # type: ignore[attr-defined]
         whole(path, text)
 
     return write

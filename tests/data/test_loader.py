@@ -6,11 +6,11 @@ from dataclasses import dataclass
 import pytest
 import torch
 
+from zsvss.backbones.input_size import NetworkSize, resize_frames
 from zsvss.data.images import read_mask
 from zsvss.data.loader import ClipLoader, PlannedClip, call_with_time_limit
 from zsvss.data.reader import open_frames
 from zsvss.data.video import FileVideo, OpenVideo, UnreadableVideoError, Video
-from zsvss.resizing import NetworkSize, resize_frames
 
 
 @dataclass(frozen=True)

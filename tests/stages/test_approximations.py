@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from zsvss import speed
 from zsvss.backbones.embedded import Embedded
+from zsvss.bench import modes
 from zsvss.data.scenes import Scene
 from zsvss.segmenter import VideoSegmenter, near_identical
 from zsvss.stages.context import KNNSceneContext
@@ -71,7 +71,7 @@ def test_agreement_without_guidance(frames_THW3, exact_THW):
 
 
 def test_agreement_of_the_shipped_overlay(frames_THW3, exact_THW):
-    settings, modulation = speed.fast_mode()
+    settings, modulation = modes.fast_mode()
     assert settings == {"num_steps": 12, "first_step": 11, "guidance": 1}
     assert isinstance(modulation, GuidedUpsampling)
     assert modulation.eps == 0.003
@@ -80,7 +80,7 @@ def test_agreement_of_the_shipped_overlay(frames_THW3, exact_THW):
     labels_THW = segmented(backbone, frames_THW3, modulation)
     assert len(labels_THW.unique()) == 5
     # Measured 0.819, clusters under their best names: another pass's features make others.
-    assert speed.agreement(labels_THW, exact_THW) >= 0.77
+    assert modes.agreement(labels_THW, exact_THW) >= 0.77
 
 
 def test_agreement_where_frames_are_reused(backbone, frames_THW3):

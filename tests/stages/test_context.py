@@ -6,8 +6,8 @@ from collections import Counter
 import pytest
 import torch
 
-from zsvss.clustering import knn_classify
 from zsvss.stages import context as context_module
+from zsvss.stages.clustering import knn_classify
 from zsvss.stages.context import KNNSceneContext, PerFrameClustering, SceneContext, name_clusters
 
 CONTEXTS = [

@@ -5,7 +5,7 @@ import pytest
 import torch
 from toy_backbone import ToyBackbone, striped_video
 
-from zsvss import memory
+from zsvss.backbones import batching
 from zsvss.backbones.base import FeatureKey
 from zsvss.stages.modulation import LabelledClip, MaskedModulation, NearestUpsampling, blend_latents
 from zsvss.stages.trace import Trace
@@ -160,7 +160,7 @@ def test_out_of_memory_halves_the_rows_and_changes_nothing(fits):
 def test_a_batch_that_fills_memory_doubles_while_twice_the_largest_pass_fits(monkeypatch, holds, rows):
     plain, growing = ToyBackbone(max_rows=2), ToyBackbone(max_rows=2)
     growing.fills_memory = True
-    monkeypatch.setattr(memory, "memory_of_passes", lambda _: memory.PassMemory(holds, max(map(len, growing.rows))))
+    monkeypatch.setattr(batching, "memory_of_passes", lambda _: batching.PassMemory(holds, max(map(len, growing.rows))))
     assert torch.equal(*(MaskedModulation()(backbone, labelled_clip(backbone)) for backbone in (plain, growing)))
     assert max(map(len, plain.rows)) == 2
     assert max(map(len, growing.rows)) == rows
@@ -169,14 +169,14 @@ def test_a_batch_that_fills_memory_doubles_while_twice_the_largest_pass_fits(mon
 def test_a_batch_that_was_too_large_grows_no_more(monkeypatch):
     small = SmallMemory(fits=5)
     small.fills_memory = True
-    monkeypatch.setattr(memory, "memory_of_passes", lambda _: memory.PassMemory(10**12, 1))
+    monkeypatch.setattr(batching, "memory_of_passes", lambda _: batching.PassMemory(10**12, 1))
     MaskedModulation()(small, labelled_clip(small))
     assert max(map(len, small.rows)) <= 5
     assert not small.fills_memory
 
 
 def test_the_memory_of_a_cpu_lets_no_batch_grow():
-    assert memory.memory_of_passes(torch.device("cpu")) is None
+    assert batching.memory_of_passes(torch.device("cpu")) is None
 
 
 def test_out_of_memory_with_the_smallest_batch_is_an_error():

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from synthetic_run import HEIGHT, NUM_FRAMES, TAXONOMY, WIDTH, ground_truth, prediction, write_run
 
-from zsvss.viz.media import shared_video
+from zsvss.results.media import shared_video
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 

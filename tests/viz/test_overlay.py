@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
+from zsvss.results.palette import color_labels
 from zsvss.viz.overlay import overlay, segment_boundaries, side_by_side
-from zsvss.viz.palette import color_labels
 
 
 @pytest.fixture

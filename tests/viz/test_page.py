@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 from synthetic_run import NUM_FRAMES, TAXONOMY, VIDEOS, ground_truth, prediction, write_run
 
+from zsvss.results.folder import Run, read_run
+from zsvss.results.media import STAGES, MediaWriter, VideoMedia
 from zsvss.viz.browser import browser_videos
-from zsvss.viz.media import STAGES, MediaWriter, VideoMedia
 from zsvss.viz.page import page_data, render_page
-from zsvss.viz.runs import Run, read_run
 
 
 @pytest.fixture(scope="module")

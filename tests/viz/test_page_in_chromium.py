@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from synthetic_run import NUM_FRAMES, VIDEOS, ground_truth, prediction, write_run
 
+from zsvss.results.folder import read_run
 from zsvss.viz.page import render_page
-from zsvss.viz.runs import read_run
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright (pip install playwright)")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)

@@ -36,11 +36,6 @@ class ClipCallback(Callback, ABC):
     on_predict_batch_end = on_test_batch_end
 
 
-def datamodule(trainer: Trainer) -> Any:
-    """The run's datamodule, which Lightning attaches to the trainer without declaring it."""
-    return trainer.datamodule  # type: ignore[attr-defined]
-
-
 def callbacks(trainer: Trainer) -> list[Callback]:
     """The run's callbacks, which Lightning attaches to the trainer without declaring them."""
     return trainer.callbacks  # type: ignore[attr-defined, no-any-return]

@@ -10,17 +10,18 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from zsvss.callbacks.clips import ClipCallback, datamodule
+from zsvss.callbacks.clips import ClipCallback
 from zsvss.data.clip import Clip
+from zsvss.data.datamodule import datamodule
 from zsvss.data.video import Video
-from zsvss.viz.media import MediaWriter, VideoMedia, chosen_videos, media_folder
+from zsvss.results.media import MediaWriter, VideoMedia, chosen_videos, media_folder
 
 
 class MediaStore(ClipCallback):
     """Keeps frames, ground truth and the labels after each stage of a few videos in ``<run folder>/media``.
 
-    `zsvss.viz.media` documents the files and reads them back. Must come before `ResultStore` in the list of callbacks,
-    so that a record means that the media are on disk as well.
+    `zsvss.results.media` documents the files and reads them back. Must come before `ResultStore` in the list of
+    callbacks, so that a record means that the media are on disk as well.
 
     Args:
         videos: how many, spread evenly over the data set, or which by name; 0 keeps none.

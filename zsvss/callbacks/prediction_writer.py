@@ -21,11 +21,12 @@ import numpy.typing as npt
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
-from zsvss.callbacks.clips import ClipCallback, datamodule
+from zsvss.callbacks.clips import ClipCallback
 from zsvss.data.clip import Clip
-from zsvss.files import write_atomically
+from zsvss.data.datamodule import datamodule
+from zsvss.results.files import write_atomically
+from zsvss.results.palette import VOID_ID, UInt8, class_colors, palette, write_id_png
 from zsvss.viz.overlay import overlay
-from zsvss.viz.palette import VOID_ID, UInt8, class_colors, palette, write_id_png
 
 Labels = npt.NDArray[np.integer[Any]]
 _CLIPS_AHEAD = 2

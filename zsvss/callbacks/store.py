@@ -12,15 +12,16 @@ from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
 from zsvss.backbones.base import Backbone
-from zsvss.callbacks.clips import ClipCallback, callbacks, datamodule
+from zsvss.callbacks.clips import ClipCallback, callbacks
 from zsvss.callbacks.media import media_store
 from zsvss.callbacks.prediction_writer import PredictionWriter, safe_folder
 from zsvss.callbacks.results import run_facts
 from zsvss.data.clip import Clip
+from zsvss.data.datamodule import datamodule
 from zsvss.data.video import Video
-from zsvss.fingerprint import digest, run_fingerprint, video_source
 from zsvss.metrics import VideoResult
-from zsvss.records import RecordFolder
+from zsvss.results.fingerprint import digest, run_fingerprint, video_source
+from zsvss.results.records import RecordFolder
 
 _log = logging.getLogger(__name__)
 

@@ -26,14 +26,14 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 
-from zsvss.callbacks.clips import datamodule
 from zsvss.callbacks.prediction_writer import BrowserVideo, source_fps
 from zsvss.callbacks.results import environment
+from zsvss.data.datamodule import datamodule
 from zsvss.metrics import class_table, video_table
-from zsvss.records import file_stem
-from zsvss.viz.media import STAGES, VideoMedia, read_media
+from zsvss.results.media import STAGES, VideoMedia, read_media
+from zsvss.results.palette import UInt8
+from zsvss.results.records import file_stem
 from zsvss.viz.overlay import overlay
-from zsvss.viz.palette import UInt8
 
 _GAP = 4
 

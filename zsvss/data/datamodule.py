@@ -5,17 +5,19 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Sequence
 from dataclasses import replace
+from typing import Any
 
 import lightning
+from lightning.pytorch import Trainer
 from torch import distributed
 
+from zsvss.backbones.input_size import NetworkSize
 from zsvss.data.clip import Tail, clip_starts
 from zsvss.data.loader import ClipLoader, PlannedClip
 from zsvss.data.reader import Decoder, check_decoder
 from zsvss.data.taxonomy import Taxonomy
 from zsvss.data.video import Video
 from zsvss.gathering import gather, is_distributed
-from zsvss.resizing import NetworkSize
 
 
 def shard_videos(videos: Sequence[Video], num_ranks: int) -> list[list[Video]]:
@@ -197,3 +199,8 @@ class VideoDataModule(lightning.LightningDataModule, ABC):
 
 def _rank_and_world_size() -> tuple[int, int]:
     return (distributed.get_rank(), distributed.get_world_size()) if is_distributed() else (0, 1)
+
+
+def datamodule(trainer: Trainer) -> Any:
+    """The run's datamodule, which Lightning attaches to the trainer without declaring it."""
+    return trainer.datamodule  # type: ignore[attr-defined]

@@ -14,11 +14,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from zsvss.backbones.input_size import NetworkSize, resize_frames
 from zsvss.data.clip import Clip
 from zsvss.data.reader import first_line
 from zsvss.data.slots import Place, Slot
 from zsvss.data.video import OpenVideo, UnreadableVideoError, Video
-from zsvss.resizing import NetworkSize, resize_frames
 
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")

@@ -14,7 +14,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from zsvss.backbones.base import Backbone, FeatureKey
-from zsvss.clustering import KMeans, check_num_clusters, kmeans, knn_classify
+from zsvss.stages.clustering import KMeans, check_num_clusters, kmeans, knn_classify
 from zsvss.stages.features import FeaturePass
 from zsvss.stages.initialization import Initialization, cluster_means
 from zsvss.stages.novelty import Novelty, NoveltyState

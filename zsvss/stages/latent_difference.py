@@ -10,9 +10,9 @@ from torch import Tensor
 from typing_extensions import override
 
 from zsvss.backbones.base import Backbone
-from zsvss.precision import full_precision
 from zsvss.stages.modulation import LabelledClip, MaskedModulation
 from zsvss.stages.padding import crop
+from zsvss.stages.precision import full_precision
 from zsvss.stages.upsampling import GuidedUpsampling
 
 

@@ -16,10 +16,10 @@ from torch.nn import functional
 from typing_extensions import override
 
 from zsvss.backbones.base import Backbone, Recording
-from zsvss.memory import grow_batch, with_smaller_batches
-from zsvss.precision import full_precision
+from zsvss.backbones.batching import grow_batch, with_smaller_batches
 from zsvss.stages.difference import Difference, difference_map, mask_prior, peak_normalized
 from zsvss.stages.padding import crop, mirror
+from zsvss.stages.precision import full_precision
 from zsvss.stages.trace import Trace
 
 

@@ -13,11 +13,11 @@ from torch import Tensor
 from typing_extensions import override
 
 from zsvss.backbones.base import Backbone
-from zsvss.memory import with_smaller_batches
-from zsvss.precision import full_precision
+from zsvss.backbones.batching import with_smaller_batches
 from zsvss.stages.difference import blur
 from zsvss.stages.modulation import LabelledClip, MaskedModulation, decoded_signs
 from zsvss.stages.padding import mirror
+from zsvss.stages.precision import full_precision
 from zsvss.stages.trace import Trace
 
 

@@ -14,9 +14,9 @@ from torch.nn import functional
 from typing_extensions import override
 
 from zsvss.backbones.base import Backbone
-from zsvss.clustering import knn_votes
-from zsvss.precision import full_precision
+from zsvss.stages.clustering import knn_votes
 from zsvss.stages.modulation import LabelledClip, Modulation
+from zsvss.stages.precision import full_precision
 from zsvss.stages.trace import Trace
 
 

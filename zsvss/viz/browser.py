@@ -19,9 +19,9 @@ import torch
 from PIL import Image
 
 from zsvss.metrics.evaluation import resize_labels
-from zsvss.viz.media import STAGES, Labels, VideoMedia
-from zsvss.viz.palette import VOID_ID, UInt8
-from zsvss.viz.runs import Run
+from zsvss.results.folder import Run
+from zsvss.results.media import STAGES, Labels, VideoMedia
+from zsvss.results.palette import VOID_ID, UInt8
 
 
 def browser_videos(runs: Sequence[Run], max_side: int, max_frames: int) -> list[dict[str, Any]]:

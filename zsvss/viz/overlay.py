@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from zsvss.viz.palette import UInt8, color_labels
+from zsvss.results.palette import UInt8, color_labels
 
 
 def overlay(

@@ -17,8 +17,8 @@ import vl_convert
 from markupsafe import Markup
 
 from zsvss.metrics import class_table, total_confusion, video_table
+from zsvss.results.folder import Run, comparability
 from zsvss.viz.browser import browser_videos
-from zsvss.viz.runs import Run, comparability
 from zsvss.viz.tables import ablation_table, common_scores, result_table
 
 _TITLES = {

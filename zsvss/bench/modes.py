@@ -1,0 +1,388 @@
+"""``zsvss.run bench``: the exact and the fast mode beside the published schedule, on the same frames and weights.
+
+All modes run in turn in one process. Frames are generated; the network is the embedded one or Stable Diffusion 2.1's
+architecture with random weights, because speed does not depend on the weights.
+
+Shape legend: T frames of a clip, H W pixels, n tokens, h w token cells, L labels.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import json
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
+
+from zsvss.backbones.embedded import Embedded
+from zsvss.backbones.stable_diffusion import StableDiffusion
+from zsvss.bench.published import PublishedSchedule
+from zsvss.bench.stand_ins import RandomWeights, SparseLabels
+from zsvss.commands.allocator import keep_freed_memory
+from zsvss.commands.config import find_config
+from zsvss.data.scenes import Scene, scene_split
+from zsvss.results.fingerprint import code_version
+from zsvss.segmenter import VideoSegmenter
+from zsvss.stages import upsampling
+from zsvss.stages.context import KNNSceneContext
+from zsvss.stages.modulation import MaskedModulation, Modulation
+from zsvss.stages.refinement import CorrespondenceRefinement
+
+_SD21 = Path(__file__).parent / "sd21"
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+_PRESENT = (1.0, 0.6)
+_MODES = ("published", "published, through disk", "exact", "fast, modulated", "fast")
+
+
+def _attention_flop(*shapes: tuple[int, ...], **_unused: Any) -> int:
+    return int(sdpa_flop_count(*shapes[:3]))
+
+
+# The counter knows attention's kernels on a GPU only.
+_ATTENTION_ON_CPU = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention_flop}
+# Stages as the table has them -> what stopwatches call their parts.
+_STAGES = {
+    "encode": ("encode",),
+    "record": ("record",),
+    "context": ("context", "kmeans", "knn"),
+    "refinement": ("refinement",),
+    "modulation": ("modulation",),
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    """What the modes are compared on.
+
+    Attributes:
+        network: ``embedded`` or ``sd21``.
+        size: height and width of the frames.
+        num_frames: of the one clip.
+        num_labels: clusters, and so labels.
+        present: share of the labels that a frame may show.
+        repeats: timed runs of each mode.
+        published_repeats: those of the published schedule; 0 leaves it out.
+    """
+
+    network: str
+    size: tuple[int, int]
+    num_frames: int
+    num_labels: int
+    present: float
+    repeats: int
+    published_repeats: int
+
+
+@dataclass
+class Row:
+    """What was measured of a mode; seconds are medians over the repeats, by frame and by stage."""
+
+    mode: str
+    seconds: dict[str, float] = field(default_factory=dict)
+    all_seconds: list[float] = field(default_factory=list)
+    processor_seconds: list[float] = field(default_factory=list)  # by frame, what a busy machine does not stretch
+    tflop_per_frame: float = 0.0
+    share_of_matrix_rate: float = 0.0  # on a CPU of processor time
+    peak_mib: float = 0.0  # above what is held before: the weights of all modes
+    agreement: float = 1.0
+    labels_per_frame: float = 0.0
+
+    @property
+    def seconds_per_frame(self) -> float:
+        """Median over the repeats, of all stages together."""
+        return statistics.median(self.all_seconds)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the subcommand; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="zsvss.run bench", description=__doc__)
+    parser.add_argument("--network", choices=("embedded", "sd21"), help="both on a GPU, embedded on a CPU, by default")
+    parser.add_argument("--size", type=int, nargs=2, metavar=("HEIGHT", "WIDTH"), help="of the frames")
+    parser.add_argument("--frames", type=_positive, help="of the clip")
+    parser.add_argument("--labels", type=_positive, nargs="+", help="numbers of labels, a case each")
+    parser.add_argument("--present", type=float, nargs="+", help="shares of the labels in a frame, a case each")
+    parser.add_argument(
+        "--repeats",
+        type=_positive,
+        help="5, with sd21 on a GPU 3 and one of the published schedule, which is left out but for L = 10 or on demand",
+    )
+    parser.add_argument("--dtype", choices=tuple(_DTYPES), help="of the networks: float32 on a CPU, bfloat16 on a GPU")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--modes", nargs="+", choices=_MODES, help="exact is always among them")
+    parser.add_argument("--json", type=Path, help="write the measurements to this file")
+    options = parser.parse_args(arguments)
+    on_gpu = options.device != "cpu"
+    dtype = options.dtype or ("bfloat16" if on_gpu else "float32")
+    if not on_gpu:
+        keep_freed_memory()  # as runs do
+        torch.set_num_threads(1)
+    record: dict[str, Any] = {
+        "device": torch.cuda.get_device_name() if on_gpu else f"CPU, {torch.get_num_threads()} thread",
+        "dtype": dtype,
+        "code": code_version(),
+        "torch": torch.__version__,
+        "cases": [],
+    }
+    print(f"{record['device']}, {dtype}", flush=True)
+    try:
+        for case in _cases(options, on_gpu=on_gpu):
+            rows = compare(case, options.device, _DTYPES[dtype], options.modes)
+            Console(width=200).print(table(case, rows))
+            record["cases"].append(asdict(case) | {"rows": [asdict(row) for row in rows]})
+            if options.json:
+                options.json.write_text(json.dumps(record, indent=2) + "\n")
+    except (ValueError, OSError, torch.cuda.OutOfMemoryError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _positive(text: str) -> int:
+    """An argument that counts something."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} found, a whole number from 1 up wanted")
+    return int(text)
+
+
+def _cases(options: argparse.Namespace, *, on_gpu: bool) -> list[Case]:
+    """What to compare; what was not asked for depends on the device."""
+    networks = [options.network] if options.network else ["embedded", "sd21"] if on_gpu else ["embedded"]
+    cases = []
+    for network in networks:
+        is_small = network == "embedded"
+        size = options.size or ((128, 224) if is_small else (448, 832) if on_gpu else (256, 448))
+        num_frames = options.frames or (14 if on_gpu else 2)
+        for num_labels in options.labels or ([10] if is_small else [5, 10, 20] if on_gpu else [2]):
+            # With random weights every label is everywhere unless some are taken away: one share will do.
+            shares = options.present or (_PRESENT if is_small else [1.0])
+            # So many labels cost the published schedule 3 to 6 PFLOP a clip of Stable Diffusion: once has to do.
+            repeats = options.repeats or (5 if is_small or not on_gpu else 3)
+            is_asked = any(name.startswith("published") for name in options.modes or ())
+            published_repeats = repeats if is_small or not on_gpu else int(is_asked or num_labels == 10)
+            cases += [
+                Case(network, (size[0], size[1]), num_frames, num_labels, share, repeats, published_repeats)
+                for share in shares
+            ]
+    return cases
+
+
+def compare(case: Case, device: str, dtype: torch.dtype, wanted: Sequence[str] | None = None) -> list[Row]:
+    """Run all modes in turn, again and again, after one run of each that counts arithmetic and memory.
+
+    A mode that a GPU's memory is too small for is left out, with a line on standard error.
+
+    Args:
+        case: what to compare on.
+        device: where to run.
+        dtype: of the networks.
+        wanted: modes beside the exact one; ``None`` takes all.
+    """
+    scene = Scene(scene_split("test")[0], num_frames=case.num_frames, height=case.size[0], width=case.size[1])
+    frames_THW3 = torch.from_numpy(np.stack([scene.render(number)[0] for number in range(case.num_frames)]))
+    thin = SparseLabels(CorrespondenceRefinement(), case.num_labels, case.present)
+
+    random = RandomWeights(_SD21)
+
+    def network(**settings: Any) -> StableDiffusion:
+        backbone: StableDiffusion = Embedded(**settings)
+        if case.network == "sd21":
+            backbone = StableDiffusion(random.name, **settings)
+            backbone.source = random  # type: ignore[assignment]
+        backbone.load()
+        return backbone.to(device, dtype)  # buffers are cast too, as by Lightning's precisions
+
+    def segmenter(backbone: StableDiffusion, modulation: Modulation | None) -> VideoSegmenter:
+        return VideoSegmenter(backbone, KNNSceneContext(case.num_labels), thin, modulation)
+
+    fast_settings, fast_modulation = fast_mode()
+    shared = network()
+    exact = segmenter(shared, MaskedModulation())
+    segmenters = {
+        "exact": exact,
+        "fast, modulated": segmenter(shared, MaskedModulation(guided=False, num_steps=1)),
+        "fast": segmenter(network(**fast_settings), fast_modulation),
+    }
+    modes: dict[str, Callable[[], tuple[Tensor, dict[str, float]]]] = {}
+    for name, built in segmenters.items():
+        modes[name] = partial(_segment, built, frames_THW3)
+    if case.published_repeats:
+        plain = network(reuse_recorded=False, max_batch=2 * case.num_frames)
+        generator = torch.Generator().manual_seed(0)
+        noise = plain.sample_noise(case.num_frames, *case.size, generator)
+        exact(frames_THW3)
+        labels_Thw = exact.token_labels["refined"]
+        label_set_L = torch.arange(case.num_labels, device=device)
+
+        def run(folder: Path | None) -> tuple[Tensor, dict[str, float]]:
+            mode = PublishedSchedule(plain, case.num_labels, thin, folder)
+            return mode(frames_THW3, noise, labels_Thw, label_set_L), mode.timings
+
+        def run_through_disk() -> tuple[Tensor, dict[str, float]]:
+            with tempfile.TemporaryDirectory(prefix="zsvss-bench-") as folder:
+                return run(Path(folder))
+
+        modes = {"published": lambda: run(None), "published, through disk": run_through_disk, **modes}
+    else:
+        print(f"the published schedule is left out: too slow for L = {case.num_labels}", file=sys.stderr)
+    if wanted is not None:
+        modes = {name: mode for name, mode in modes.items() if name == "exact" or name in wanted}
+    rows: dict[str, Row] = {}
+    labels: dict[str, Tensor] = {}
+    for name, mode in modes.items():
+        row = Row(name)
+        try:
+            labels[name] = count(mode, row, case.num_frames, device)
+        except torch.cuda.OutOfMemoryError as error:
+            if name == "exact":
+                raise  # what the others are compared with
+            print(f"{name} is left out of {case}: {str(error).splitlines()[0]}", file=sys.stderr)
+            torch.cuda.empty_cache()
+        else:
+            rows[name] = row
+    stages: dict[str, list[dict[str, float]]] = {name: [] for name in rows}
+    rates = []
+    for repeat in range(case.repeats):
+        rates.append(matrix_rate(device, dtype))
+        for name, row in rows.items():
+            if name.startswith("published") and repeat >= case.published_repeats:
+                continue
+            start = time.process_time()
+            timings = modes[name]()[1]
+            row.processor_seconds.append((time.process_time() - start) / case.num_frames)
+            stages[name].append(timings)
+            row.all_seconds.append(sum(timings.values()) / case.num_frames)
+    tokens_Thw = exact.token_labels["refined"]
+    for name, row in rows.items():
+        for stage, parts in _STAGES.items():
+            sums = [sum(timings.get(part, 0.0) for part in parts) for timings in stages[name]]
+            row.seconds[stage] = statistics.median(sums) / case.num_frames
+        seconds = row.seconds_per_frame if device != "cpu" else statistics.median(row.processor_seconds)
+        row.share_of_matrix_rate = row.tflop_per_frame * 1e12 / seconds / statistics.median(rates)
+        row.agreement = agreement(labels[name], labels["exact"])
+        row.labels_per_frame = statistics.mean(len(labels_hw.unique()) for labels_hw in tokens_Thw)
+    return list(rows.values())
+
+
+def _segment(segmenter: VideoSegmenter, frames_THW3: Tensor) -> tuple[Tensor, dict[str, float]]:
+    segmenter.reset()
+    labels_THW: Tensor = segmenter(frames_THW3)
+    return labels_THW, segmenter.timings
+
+
+def count(mode: Callable[[], tuple[Tensor, Any]], row: Row, num_frames: int, device: str) -> Tensor:
+    """Count a run's arithmetic and memory; returns its labels."""
+    held = _start_of_peak(device)
+    with FlopCounterMode(display=False, custom_mapping=_ATTENTION_ON_CPU) as counter:
+        labels_THW, _ = mode()
+    row.tflop_per_frame = counter.get_total_flops() / num_frames / 1e12
+    row.peak_mib = (_memory(device, peak=True) - held) / 2**20
+    return labels_THW
+
+
+def fast_mode() -> tuple[dict[str, Any], Modulation]:
+    """Settings of the backbone and the third stage of ``configs/fast.yaml``."""
+    model = yaml.safe_load(find_config("fast.yaml").read_text())["model"]
+    chosen = model["modulation"]
+    modulation: Modulation = getattr(upsampling, chosen["class_path"])(**chosen["init_args"])
+    return model["backbone"], modulation
+
+
+def agreement(labels_THW: Tensor, reference_THW: Tensor) -> float:
+    """Share of pixels with the same label under the best one-to-one renaming."""
+    size = int(max(labels_THW.max(), reference_THW.max())) + 1
+    pairs = torch.bincount((labels_THW * size + reference_THW).flatten(), minlength=size * size).view(size, size)
+    rows, columns = linear_sum_assignment(pairs.cpu().numpy(), maximize=True)
+    return float(pairs[rows, columns].sum()) / labels_THW.numel()
+
+
+def matrix_rate(device: str, dtype: torch.dtype) -> float:
+    """Floating-point operations per second of a large matrix product, on a CPU of processor time; median of three."""
+    side = 8192 if device != "cpu" else 2048
+    matrix = torch.randn(side, side, device=device, dtype=dtype)
+    seconds = []
+    for _ in range(4):
+        start = _clock(device)
+        matrix @ matrix
+        seconds.append(_clock(device) - start)
+    return 2 * side**3 / statistics.median(seconds[1:])
+
+
+def table(case: Case, rows: Sequence[Row]) -> Table:
+    """The rows as a table."""
+    title = (
+        f"{case.network} at {case.size[0]}x{case.size[1]}, {case.num_frames} frames, L = {case.num_labels}, "
+        f"{rows[0].labels_per_frame:.1f} labels a frame"
+    )
+    result = Table(title=title, title_justify="left", box=box.MARKDOWN)
+    result.add_column("mode")
+    for name in (
+        "s/frame",
+        "CPU s/frame",
+        *_STAGES,
+        "frames/s",
+        f"times {rows[0].mode}",
+        "TFLOP/frame",
+        "of matrix rate",
+        "MiB",
+        "agreement",
+    ):
+        result.add_column(name, justify="right")
+    for row in rows:
+        result.add_row(
+            row.mode,
+            f"{row.seconds_per_frame:.3f}",
+            f"{statistics.median(row.processor_seconds):.3f}",
+            *(f"{row.seconds[stage]:.3f}" for stage in _STAGES),
+            f"{1 / row.seconds_per_frame:.2f}",
+            f"{rows[0].seconds_per_frame / row.seconds_per_frame:.2f}",
+            f"{row.tflop_per_frame:.3f}",
+            f"{row.share_of_matrix_rate:.0%}",
+            f"{row.peak_mib:.0f}",
+            f"{row.agreement:.2%}",
+        )
+    return result
+
+
+def _clock(device: str) -> float:
+    if device == "cpu":
+        return time.process_time()
+    torch.cuda.synchronize(device)
+    return time.perf_counter()
+
+
+def _start_of_peak(device: str) -> int:
+    """Count the peak memory anew, where the system lets a process do so; returns what is held now."""
+    if device != "cpu":
+        torch.cuda.reset_peak_memory_stats(device)
+    elif sys.platform == "linux":
+        ctypes.CDLL(None).malloc_trim(0)
+        Path("/proc/self/clear_refs").write_text("5")
+    return _memory(device, peak=False)
+
+
+def _memory(device: str, *, peak: bool) -> int:
+    """Bytes of the device's allocations, or of the process's memory; 0 if unknown."""
+    if device != "cpu":
+        return torch.cuda.max_memory_allocated(device) if peak else torch.cuda.memory_allocated(device)
+    if sys.platform != "linux":
+        return 0
+    field_name = "VmHWM" if peak else "VmRSS"
+    status = Path("/proc/self/status").read_text()
+    return next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith(field_name))

@@ -1,0 +1,381 @@
+"""Deterministic procedural videos with exact class labels.
+
+A `Scene` is one video of a landscape or street with moving figures, drawn with NumPy and OpenCV from a seed. Any frame
+can be rendered at any time. Half of the scenes used in training and evaluation are `hard`: all their classes draw from
+one shared palette with multi-coloured textures and cast shadows, so that colour alone does not tell classes apart.
+
+Shape suffixes: H W pixels of the frame (or of a canvas, where said), 3 RGB.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from zsvss.data.scenes import ground
+from zsvss.data.scenes.figures import Figure, draw_building, draw_tree, make_figure
+from zsvss.data.scenes.textures import ByteArray, Colours, FloatArray, smooth_noise
+
+CLASSES: tuple[str, ...] = ("sky", "hills", "road", "grass", "water", "building", "tree", "car", "person", "animal")
+PALETTE: tuple[tuple[int, int, int], ...] = (
+    (135, 190, 235),
+    (140, 110, 85),
+    (128, 64, 128),
+    (120, 190, 80),
+    (30, 100, 190),
+    (190, 180, 170),
+    (20, 100, 40),
+    (220, 60, 50),
+    (250, 200, 60),
+    (240, 130, 200),
+)
+TRAIN_SEEDS = range(0, 1_000_000)
+VALIDATION_SEEDS = range(1_000_000, 1_010_000)
+TEST_SEEDS = range(2_000_000, 2_010_000)
+
+_BUILDING, _TREE, _CAR, _PERSON, _ANIMAL = range(5, 10)
+_FIGURE_LABELS = {"car": _CAR, "person": _PERSON, "animal": _ANIMAL}
+# Height of a figure at the front of the scene, in units of the frame's shorter side, and speed in units a frame.
+_FIGURE_HEIGHTS = {"car": (0.20, 0.36), "person": (0.34, 0.62), "animal": (0.22, 0.42)}
+_FIGURE_SPEEDS = {"car": (0.004, 0.035), "person": (0.004, 0.012), "animal": (0.004, 0.018)}
+_FIGURE_SURFACES = {"car": (ground.ROAD,), "person": (ground.ROAD, ground.GRASS), "animal": (ground.GRASS, ground.ROAD)}
+
+
+def scene_split(split: Literal["train", "val", "test"]) -> range:
+    """Seeds of a split; splits never share a seed.
+
+    Raises:
+        ValueError: If `split` is not one of the three names.
+    """
+    splits = {"train": TRAIN_SEEDS, "val": VALIDATION_SEEDS, "test": TEST_SEEDS}
+    if split not in splits:
+        raise ValueError(f"split {split!r} is unknown: choose one of {', '.join(splits)}")
+    return splits[split]
+
+
+@dataclass(frozen=True)
+class _Layer:
+    """A canvas behind the figures; `parallax` is how much of the camera's pan it follows."""
+
+    colours: ByteArray  # HW3
+    labels: ByteArray  # HW, 255 where empty
+    parallax: float
+
+
+@dataclass(frozen=True)
+class _Sprite:
+    """A tree or figure that stands on the ground: feet at (`x`, `y`) of the ground canvas, `height` pixels tall."""
+
+    x: float
+    y: float
+    height: float
+    label: int
+    figure: Figure | None = None
+    picture: tuple[ByteArray, NDArray[np.bool_]] | None = None
+    speed: float = 0.0  # pixels a frame, signed
+    rest: float = 0.0  # fraction of time that it stands still
+
+
+class Scene:
+    """One procedural video.
+
+    Args:
+        seed: Determines everything, together with `hard` and the sizes.
+        num_frames: Length of the video; objects that enter late do so within it.
+        height: Height of the frames in pixels.
+        width: Width of the frames in pixels.
+        hard: Draw all classes from one palette, with patchy textures and cast shadows.
+
+    Raises:
+        ValueError: If a size is too small to hold a scene.
+    """
+
+    def __init__(
+        self, seed: int, *, num_frames: int = 42, height: int = 128, width: int = 224, hard: bool = False
+    ) -> None:
+        if num_frames < 1 or min(height, width) < 32:
+            raise ValueError(
+                f"a scene needs 1 frame or more of 32 pixels or more a side, got {num_frames=} {height=} {width=}"
+            )
+        self.seed, self.num_frames, self.height, self.width, self.hard = seed, num_frames, height, width, hard
+        self._rng = np.random.default_rng([seed, int(hard)])
+        self._unit = float(min(height, width))
+        self._colours = Colours(self._rng, hard)
+        self._plan_camera()
+        self._shape = (height + 2 * self._margin_y, width + 2 * self._margin_x)
+        self._horizon = self._margin_y + height * self._rng.uniform(0.28, 0.52)
+        self._place_land()
+        self._sprites: list[_Sprite] = []
+        self._place_trees()
+        self._place_figures()
+        self._plan_light()
+
+    def render(self, index: int) -> tuple[ByteArray, ByteArray]:
+        """Draw one frame.
+
+        Args:
+            index: Frame number, 0 to `num_frames` - 1.
+
+        Returns:
+            The image, uint8 RGB `HW3`, and the class ids, uint8 `HW`, indices into `CLASSES`.
+
+        Raises:
+            IndexError: If `index` is outside the video.
+        """
+        if not 0 <= index < self.num_frames:
+            raise IndexError(f"frame {index} of a scene of {self.num_frames} frames")
+        image_HW3 = np.zeros((self.height, self.width, 3), np.uint8)
+        labels_HW = np.zeros((self.height, self.width), np.uint8)
+        for layer in self._layers:
+            self._draw_layer(layer, index, image_HW3, labels_HW)
+        self._ripple(index, image_HW3, labels_HW)
+        for sprite in self._sprites:
+            self._draw_sprite(sprite, index, image_HW3, labels_HW)
+        return self._expose(index, image_HW3), labels_HW
+
+    # ---- planning, once a scene
+
+    def _plan_camera(self) -> None:
+        rng, style = self._rng, self._rng.choice(3, p=[0.25, 0.45, 0.30])  # still, pan, sway
+        reach = self._unit * rng.uniform(0.2, 0.6)
+        self._pan = (0.0, reach * rng.choice([-1, 1]), 0.0)[style]
+        self._sway = (0.0, 0.0, reach)[style]
+        self._sway_period = rng.uniform(30, 70)
+        self._sway_phase = rng.uniform(0, 2 * np.pi)
+        self._shake = self._unit * rng.choice([0.0, 0.004, 0.010])
+        self._shake_phases = rng.uniform(0, 2 * np.pi, 2)
+        self._zoom = 1 + rng.choice([0, 1]) * rng.uniform(0.05, 0.35), rng.uniform(40, 110), rng.uniform(0, 2 * np.pi)
+        self._margin_x = int(max(abs(self._pan) / 2, self._sway) + self._unit * 0.05) + 2
+        self._margin_y = int(self._unit * 0.04) + 2
+
+    def _camera(self, index: int) -> tuple[float, float, float]:
+        """Offset x, y in canvas pixels from the middle of the canvas, and zoom (at least 1)."""
+        time = index / max(self.num_frames - 1, 1) - 0.5
+        x = self._pan * time + self._sway * np.sin(2 * np.pi * index / self._sway_period + self._sway_phase)
+        x += self._shake * np.sin(1.3 * index + self._shake_phases[0])
+        y = self._shake * np.sin(1.7 * index + self._shake_phases[1])
+        most, period, phase = self._zoom
+        return float(x), float(y), float(1 + (most - 1) * (0.5 + 0.5 * np.sin(2 * np.pi * index / period + phase)))
+
+    def _place_land(self) -> None:
+        rng, shape, unit, horizon = self._rng, self._shape, self._unit, self._horizon
+        empty = np.uint8(255)
+        self._layers = [_Layer(ground.sky_canvas(rng, self._colours, shape, unit), np.zeros(shape, np.uint8), 0.15)]
+        if rng.random() < 0.6:
+            colour_HW3, mask_HW = ground.hills_canvas(rng, self._colours, shape, horizon, unit)
+            self._layers.append(_Layer(colour_HW3, np.where(mask_HW, np.uint8(ground.HILLS), empty), 0.4))
+        self._has_road, has_water, has_buildings = rng.random() < 0.75, rng.random() < 0.4, rng.random() < 0.65
+        labels_HW, marks_HW = ground.ground_labels(rng, shape, horizon, unit, self._has_road, has_water)
+        colour_HW3 = ground.ground_canvas(rng, self._colours, labels_HW, marks_HW, unit)
+        labels_HW[
+            np.arange(shape[0])[:, None] < horizon + 0.015 * unit * smooth_noise(rng, (1, shape[1]), (1, unit * 0.3))
+        ] = empty
+        if has_buildings:
+            self._place_buildings(colour_HW3, labels_HW)
+        self._layers.append(_Layer(colour_HW3, labels_HW, 1.0))
+
+    def _place_buildings(self, colour_HW3: ByteArray, labels_HW: ByteArray) -> None:
+        rng, unit = self._rng, self._unit
+        x, stop = rng.uniform(-0.2, 0.6) * unit, self._shape[1] * rng.uniform(0.6, 1.05)
+        foot = int(self._horizon + rng.uniform(0.01, 0.10) * unit)
+        gap = rng.choice([0.0, 0.02, 0.3])
+        while x < stop:
+            tall, wide = int(unit * rng.uniform(0.18, 0.62)), int(unit * rng.uniform(0.2, 0.55))
+            picture_hw3, mask_hw = draw_building(rng, self._colours, tall, wide, unit)
+            if self.hard:
+                _cast_shadow(colour_HW3, int(x), foot, wide, int(0.14 * unit))
+            _paste(colour_HW3, labels_HW, picture_hw3, mask_hw, int(x), foot - picture_hw3.shape[0], _BUILDING)
+            x += wide + gap * unit * rng.uniform(0.2, 2)
+
+    def _place_trees(self) -> None:
+        rng, unit = self._rng, self._unit
+        num_trees = int(rng.choice([0, 2, 4, 7], p=[0.2, 0.25, 0.35, 0.2]))
+        labels_HW = self._layers[-1].labels
+        for _ in range(num_trees):
+            depth = float(rng.beta(0.8, 1.6))
+            y, x = (
+                self._horizon + (self._shape[0] - self._horizon) * (0.04 + 0.9 * depth),
+                rng.uniform(0, self._shape[1]),
+            )
+            if labels_HW[min(int(y), self._shape[0] - 1), int(x)] not in (ground.GRASS, ground.ROAD):
+                continue
+            tall = unit * (0.22 + 0.55 * depth) * rng.uniform(0.8, 1.3)
+            picture = draw_tree(rng, self._colours, int(tall), unit)
+            self._sprites.append(_Sprite(x, y, tall, _TREE, picture=picture))
+
+    def _place_figures(self) -> None:
+        rng = self._rng
+        kinds = [kind for kind in _FIGURE_LABELS if rng.random() < (0.62 if kind != "car" or self._has_road else 0.15)]
+        if not kinds:
+            kinds = [str(rng.choice(["person", "animal"]))]
+        for kind in kinds:
+            late = rng.random() < 0.35
+            for _ in range(int(rng.integers(1, 4))):
+                self._place_figure(kind, late)
+        self._sprites.sort(key=lambda sprite: sprite.y)
+
+    def _place_figure(self, kind: str, late: bool) -> None:
+        rng, unit = self._rng, self._unit
+        labels_HW = self._layers[-1].labels
+        for _ in range(12):
+            depth, x = rng.uniform(0.12, 0.92), rng.uniform(0.05, 0.95) * self._shape[1]
+            y = self._horizon + (self._shape[0] - self._horizon) * depth
+            if labels_HW[int(y), int(x)] in _FIGURE_SURFACES[kind]:
+                break
+        tall = unit * rng.uniform(*_FIGURE_HEIGHTS[kind]) * (0.45 + 0.75 * depth)
+        speed = unit * rng.uniform(*_FIGURE_SPEEDS[kind]) * rng.choice([-1, 1])
+        rest = float(rng.choice([0.0, 0.5, 1.0], p=[0.7, 0.15, 0.15]))
+        if late:  # outside the view until it enters
+            entry, rest = int(self.num_frames * rng.uniform(0.3, 0.65)), 0.0
+            speed = max(abs(speed), unit * 0.008) * np.sign(speed)
+            pan, _, zoom = self._camera(entry)
+            edge = self._shape[1] / 2 + pan - np.sign(speed) * (self.width / 2 / zoom + 1.2 * tall)
+            x = edge - speed * entry
+        figure = make_figure(rng, kind, self._colours)
+        self._sprites.append(
+            _Sprite(float(x), y, tall, _FIGURE_LABELS[kind], figure=figure, speed=float(speed), rest=rest)
+        )
+
+    def _plan_light(self) -> None:
+        rng = self._rng
+        self._light = (rng.uniform(0.05, 0.3), rng.uniform(25, 90), rng.uniform(0, 2 * np.pi), rng.uniform(0.85, 1.3))
+        self._tint_3 = rng.uniform(-0.10, 0.10, 3)
+        self._noise = rng.uniform(2, 9)
+        self._noise_bank = np.clip(
+            rng.standard_normal((self.height + 32, self.width + 32, 3), np.float32) * self._noise, -40, 40
+        )
+        self._noise_bank = self._noise_bank.astype(np.int16)
+        self._ripple_HW = (
+            smooth_noise(rng, (self.height, self.width * 2), (2.5 * self._unit / 128, 16 * self._unit / 128)) * 26
+        ).astype(np.int16)
+        cell = self._unit * 0.5
+        self._clouds_HW: FloatArray | None = None
+        if self.hard:
+            cover_HW = smooth_noise(rng, (self.height, self.width * 2), (cell, cell * 1.5))
+            self._clouds_HW = (0.62 + 0.38 * (np.clip(cover_HW * 3 + 0.8, 0, 1))).astype(np.float32)
+
+    # ---- drawing, once a frame
+
+    def _matrix(self, index: int, parallax: float) -> FloatArray:
+        """Affine map from canvas to frame."""
+        x, y, zoom = self._camera(index)
+        shift_x = self.width / 2 - zoom * (self._shape[1] / 2 + parallax * x)
+        shift_y = self.height / 2 - zoom * (self._shape[0] / 2 + y)
+        return np.array([[zoom, 0, shift_x], [0, zoom, shift_y]], np.float32)
+
+    def _draw_layer(self, layer: _Layer, index: int, image_HW3: ByteArray, labels_HW: ByteArray) -> None:
+        matrix, size = self._matrix(index, layer.parallax), (self.width, self.height)
+        border = cv2.BORDER_REPLICATE
+        colour_HW3 = cv2.warpAffine(layer.colours, matrix, size, flags=cv2.INTER_LINEAR, borderMode=border)
+        new_HW = cv2.warpAffine(layer.labels, matrix, size, flags=cv2.INTER_NEAREST, borderMode=border)
+        mask_HW = cv2.compare(new_HW, 255, cv2.CMP_NE)
+        cv2.copyTo(colour_HW3, mask_HW, image_HW3)
+        cv2.copyTo(new_HW, mask_HW, labels_HW)
+
+    def _ripple(self, index: int, image_HW3: ByteArray, labels_HW: ByteArray) -> None:
+        water_HW = labels_HW == ground.WATER
+        if water_HW.any():
+            offset = (3 * index) % self.width
+            waves_HW = self._ripple_HW[:, offset : offset + self.width]
+            image_HW3[water_HW] = np.clip(image_HW3[water_HW] + waves_HW[water_HW][:, None], 0, 255)
+
+    def _position(self, sprite: _Sprite, index: int) -> float:
+        """Canvas x of a sprite's feet; a figure that has left on one side comes back on the other in a long video."""
+        moving = index * sprite.speed * (1 - sprite.rest)
+        if sprite.speed == 0:
+            return sprite.x
+        span = self._shape[1] * 2.4 + abs(sprite.speed) * self.num_frames * 0.7
+        start = self._shape[1] / 2 - span / 2
+        return float((sprite.x + moving - start) % span + start)
+
+    def _draw_sprite(self, sprite: _Sprite, index: int, image_HW3: ByteArray, labels_HW: ByteArray) -> None:
+        matrix = self._matrix(index, 1.0)
+        zoom = float(matrix[0, 0])
+        x = zoom * self._position(sprite, index) + float(matrix[0, 2])
+        y = zoom * sprite.y + float(matrix[1, 2])
+        tall = round(sprite.height * zoom)
+        if x < -1.5 * tall or x > self.width + 1.5 * tall:
+            return
+        if sprite.figure is not None:
+            moves = sprite.rest < 1
+            stride = abs(sprite.speed) * (1 - sprite.rest) / sprite.height
+            phase = index * (2.2 * stride * (3 if sprite.label != _CAR else 4)) if moves else 0.4
+            picture_hw3, parts_hw = sprite.figure.draw(tall, phase, sprite.speed < 0)
+            mask_hw = parts_hw > 0
+        else:
+            assert sprite.picture is not None
+            source_hw3, source_mask_hw = sprite.picture
+            size = (max(1, round(source_hw3.shape[1] * zoom)), max(1, round(source_hw3.shape[0] * zoom)))
+            picture_hw3 = cv2.resize(source_hw3, size, interpolation=cv2.INTER_LINEAR)
+            mask_hw = cv2.resize(source_mask_hw.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST) > 0
+        left, top = round(x - picture_hw3.shape[1] / 2), round(y) - picture_hw3.shape[0]
+        if self.hard:
+            _cast_silhouette(image_HW3, mask_hw, left, round(y))
+        _paste(image_HW3, labels_HW, picture_hw3, mask_hw, left, top, sprite.label)
+
+    def _expose(self, index: int, image_HW3: ByteArray) -> ByteArray:
+        """Drifting light, cloud shadows, lens blur and sensor noise."""
+        depth, period, phase, level = self._light
+        swing = np.sin(2 * np.pi * index / period + phase)
+        gain_3 = level * (1 + depth * swing) * (1 + self._tint_3 * swing)
+        table = np.clip(np.arange(256)[:, None] * gain_3, 0, 255)
+        table = np.where(table > 200, 200 + (table - 200) * 0.6, table).astype(np.uint8)
+        lit_HW3 = cv2.LUT(image_HW3, table.reshape(1, 256, 3))
+        if self._clouds_HW is not None:
+            offset = (2 * index) % self.width
+            cover_HW = self._clouds_HW[:, offset : offset + self.width]
+            lit_HW3 = cv2.multiply(lit_HW3, cv2.merge([cover_HW] * 3), dtype=cv2.CV_8U)
+        soft_HW3 = cv2.GaussianBlur(lit_HW3, (3, 3), 0.55)
+        row, column = np.random.default_rng([self.seed, index, 7]).integers(0, 32, 2)
+        grain_HW3 = self._noise_bank[row : row + self.height, column : column + self.width]
+        return np.asarray(cv2.add(soft_HW3, np.ascontiguousarray(grain_HW3), dtype=cv2.CV_8U))
+
+
+def _paste(
+    image_HW3: ByteArray,
+    labels_HW: ByteArray,
+    picture_hw3: ByteArray,
+    mask_hw: NDArray[np.bool_],
+    left: int,
+    top: int,
+    label: int,
+) -> None:
+    """Draw a picture at (`left`, `top`) where its mask is set, clipped to the image."""
+    height, width = mask_hw.shape
+    y0, x0 = max(top, 0), max(left, 0)
+    y1, x1 = min(top + height, image_HW3.shape[0]), min(left + width, image_HW3.shape[1])
+    if y0 >= y1 or x0 >= x1:
+        return
+    inside = mask_hw[y0 - top : y1 - top, x0 - left : x1 - left]
+    np.copyto(image_HW3[y0:y1, x0:x1], picture_hw3[y0 - top : y1 - top, x0 - left : x1 - left], where=inside[..., None])
+    labels_HW[y0:y1, x0:x1][inside] = label
+
+
+def _cast_silhouette(image_HW3: ByteArray, mask_hw: NDArray[np.bool_], left: int, foot: int) -> None:
+    """Darken the ground under a figure by its flattened, sheared silhouette."""
+    height, width = mask_hw.shape
+    tall = max(2, height // 3)
+    shear = np.array([[1, 0.9, 0], [0, -tall / height, tall]], np.float32)
+    shadow_hw = cv2.warpAffine(mask_hw.astype(np.uint8), shear, (width + height, tall), flags=cv2.INTER_NEAREST)
+    _darken(image_HW3, shadow_hw > 0, left, foot - 1)
+
+
+def _cast_shadow(image_HW3: ByteArray, left: int, top: int, width: int, height: int) -> None:
+    """Darken a sheared rectangle on the ground in front of a building."""
+    columns_W = np.arange(width + height)
+    inside = (columns_W[None] >= np.arange(height)[:, None]) & (columns_W[None] < width + np.arange(height)[:, None])
+    _darken(image_HW3, inside, left, top)
+
+
+def _darken(image_HW3: ByteArray, mask_hw: NDArray[np.bool_], left: int, top: int) -> None:
+    y0, x0 = max(top, 0), max(left, 0)
+    y1, x1 = min(top + mask_hw.shape[0], image_HW3.shape[0]), min(left + mask_hw.shape[1], image_HW3.shape[1])
+    if y0 >= y1 or x0 >= x1:
+        return
+    view_hw3 = image_HW3[y0:y1, x0:x1]
+    inside = mask_hw[y0 - top : y1 - top, x0 - left : x1 - left]
+    np.copyto(view_hw3, (view_hw3 * np.float32(0.55)).astype(np.uint8), where=inside[..., None])

@@ -1,0 +1,93 @@
+"""The tables of a run on the terminal."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from zsvss.metrics import ClassRow, VideoResult, headline_scores, video_table
+from zsvss.results.summary import percent
+
+_log = logging.getLogger(__name__)
+
+
+def show_results(
+    summary: dict[str, Any], results: Sequence[VideoResult], *, per_class: bool = False, per_video: bool = False
+) -> None:
+    """Print the tables."""
+    tables = [class_rows([ClassRow(**row) for row in summary["per_class"]])] if per_class else []
+    tables += [video_rows(video_table(results))] if per_video else []
+    tables += [failure_rows(summary["failures"])] if summary["failures"] else []
+    show(*tables, result_table(summary), provenance(summary))
+
+
+def result_table(summary: dict[str, Any]) -> Table:
+    """The benchmark's numbers in one row, in per cent."""
+    numbers = summary["numbers"]
+    scores = {name.removeprefix("test/"): value for name, value in numbers.items() if not name.startswith("test/num_")}
+    first = headline_scores(scores)
+    table = Table(title=f"{summary['dataset']}: {summary['backbone']}", title_justify="left")
+    columns = first + [name for name in scores if name not in first]
+    for name in columns:
+        table.add_column(name, justify="right")
+    table.add_row(*(percent(scores[name]) for name in columns))
+    return table
+
+
+def provenance(summary: dict[str, Any]) -> str:
+    """What the numbers are over and which protocols they depend on."""
+    numbers, naming = summary["numbers"], summary["naming"]
+    speed, finished, expected = summary["frames_per_second"], numbers["test/num_videos"], summary["num_videos_expected"]
+    videos = f"{finished:.0f} videos" if finished == expected else f"ONLY {finished:.0f} of {expected} videos"
+    return (
+        f"per cent over {videos}, {numbers['test/num_frames']:.0f} frames "
+        f"({numbers['test/num_labelled_frames']:.0f} labelled); - where nothing qualifies\n"
+        f"naming {naming['name']}: {naming['note']}\n"
+        f"classes {summary['taxonomy']}; consistency {summary['consistency']}; "
+        f"{'?' if speed is None else f'{speed:.2f}'} frames/s a process on {summary['run']['device']}"
+    )
+
+
+def class_rows(classes: list[ClassRow]) -> Table:
+    """One row a class that has ground truth or was predicted."""
+    table = Table(title="Classes", title_justify="left")
+    for name in ("id", "class", "IoU", "labelled pixels", "predicted pixels"):
+        table.add_column(name, justify="left" if name == "class" else "right")
+    for row in classes:
+        if row.num_ground_truth or row.num_predicted:
+            cells = (str(row.class_id), row.name, percent(row.iou), f"{row.num_ground_truth:,}")
+            table.add_row(*cells, f"{row.num_predicted:,}")
+    return table
+
+
+def video_rows(videos: list[dict[str, Any]]) -> Table:
+    """One row a video."""
+    table = Table(title="Videos", title_justify="left")
+    scores = headline_scores(videos[0])
+    for name in ("video", "frames", *scores, "seconds"):
+        table.add_column(name, justify="left" if name == "video" else "right")
+    for row in videos:
+        seconds = "-" if row["seconds"] is None else f"{row['seconds']:.1f}"
+        table.add_row(row["video"], str(row["num_frames"]), *(percent(row[name]) for name in scores), seconds)
+    return table
+
+
+def failure_rows(failures: Mapping[str, str]) -> Table:
+    """One row a video that could not be read."""
+    table = Table("video", "why it could not be read", title="Failures", title_justify="left")
+    for name, reason in failures.items():
+        table.add_row(name, reason)
+    return table
+
+
+def show(*parts: Table | str) -> None:
+    """Print on the screen and into the log, there without colours."""
+    Console().print(*parts, sep="\n", highlight=False)
+    plain = Console(width=140, no_color=True, force_terminal=False)
+    with plain.capture() as capture:
+        plain.print(*parts, sep="\n")
+    _log.info("\n%s", capture.get(), extra={"on_screen": True})
