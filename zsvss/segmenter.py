@@ -24,6 +24,7 @@ from zsvss.stages.modulation import LabelledClip, Modulation, NearestUpsampling
 from zsvss.stages.padding import margins_on, mirror
 from zsvss.stages.precision import full_precision
 from zsvss.stages.refinement import Refinement
+from zsvss.stages.shares import LabelShares
 from zsvss.stages.trace import Trace
 from zsvss.stopwatch import Stopwatch
 
@@ -96,6 +97,7 @@ class VideoSegmenter(nn.Module):
         resized_THW3: Tensor | None = ...,
         generator: torch.Generator | None = ...,
         first_labels_HW: Tensor | None = ...,
+        given_THW: Tensor | None = ...,
         noise: ClipNoise | None = ...,
         conditioning: Conditioning | None = ...,
         num_wanted: int | None = ...,
@@ -110,6 +112,7 @@ class VideoSegmenter(nn.Module):
         resized_THW3: Tensor | None = ...,
         generator: torch.Generator | None = ...,
         first_labels_HW: Tensor | None = ...,
+        given_THW: Tensor | None = ...,
         noise: ClipNoise | None = ...,
         conditioning: Conditioning | None = ...,
         num_wanted: int | None = ...,
@@ -124,6 +127,7 @@ class VideoSegmenter(nn.Module):
         resized_THW3: Tensor | None = None,
         generator: torch.Generator | None = None,
         first_labels_HW: Tensor | None = None,
+        given_THW: Tensor | None = None,
         noise: ClipNoise | None = None,
         conditioning: Conditioning | None = None,
         num_wanted: int | None = None,
@@ -137,6 +141,8 @@ class VideoSegmenter(nn.Module):
             generator: CPU generator of the clip's noise and clustering; a fixed seed if ``None``.
             first_labels_HW: classes of the first frame at any size, negative where void: clusters of the video then
                 bear class ids. Read only at the first clip of a video.
+            given_THW: int64 labels given for pixels of any of the frames, negative where there is none: they are the
+                truth of their frames and are propagated to the others, by a context that takes given labels.
             noise: random numbers to use in place of the generator's.
             conditioning: in place of the backbone's own.
             num_wanted: return labels of the first so many frames only, for a clip whose other frames come again in
@@ -181,7 +187,9 @@ class VideoSegmenter(nn.Module):
             seen = FeaturePass(self.backbone, kept.recording, images_T3HW, self.padding)
             kept.features_Tnc, kept.grid = seen.read(self.features)
         with watch.measure("context"), full_precision(images_T3HW.device):
-            kept.coarse_Tn, memory = self._coarse_labels(kept.features_Tnc, kept.grid, generator, first_labels_HW, seen)
+            kept.coarse_Tn, memory = self._coarse_labels(
+                kept.features_Tnc, kept.grid, generator, first_labels_HW, given_THW, seen
+            )
             kept.label_set_L = memory.label_set_L
         with watch.measure("refinement"), full_precision(images_T3HW.device):
             kept.refined_Tn = kept.coarse_Tn
@@ -204,8 +212,12 @@ class VideoSegmenter(nn.Module):
                 kept.recording,
                 kept.features_Tnc[used],
                 margins_on(self.features.grid(kept.recording), self.padding, (height, width)),
+                self._shares(memory, used),
             )
             kept.labels_THW = self.modulation(self.backbone, labelled, kept if trace else None)[:num_wanted]
+            if given_THW is not None:
+                given_THW = given_THW[:num_wanted].to(kept.labels_THW)
+                kept.labels_THW = torch.where(given_THW >= 0, given_THW, kept.labels_THW)
         return (kept.labels_THW, kept) if trace else kept.labels_THW
 
     @property
@@ -265,12 +277,22 @@ class VideoSegmenter(nn.Module):
         grid: tuple[int, int],
         generator: torch.Generator,
         first_labels_HW: Tensor | None,
+        given_THW: Tensor | None,
         seen: FeaturePass,
     ) -> tuple[Tensor, Memory]:
+        if given_THW is not None:
+            return self.context.propagate(features_Tnc, grid, given_THW, self.memory)
         if self.memory is not None:
             return self.context.resume(features_Tnc, self.memory, generator)
         names_n = None if first_labels_HW is None else to_grid(first_labels_HW, grid).flatten()
         return self.context.start(features_Tnc, generator, names_n, grid, seen)
+
+    def _shares(self, memory: Memory, used: slice) -> LabelShares | None:
+        """Propagated shares of the clip's labels, unless refinement has changed the labels since."""
+        if memory.propagated is None or memory.propagated.shares is None or self.refinement is not None:
+            return None
+        shares_TLuv, labels_L = memory.propagated.shares
+        return LabelShares(shares_TLuv[used], labels_L)
 
     def _clock(self) -> float:
         """Seconds; on a GPU, of finished work."""

@@ -27,7 +27,7 @@ def blob_masks(seed, num=1, height=37, width=53):
 
 
 def plain_contour(mask):
-    """Set of (y, x) that differ from the pixel to the right, below or diagonally below; nothing lies past the border."""
+    """Set of (y, x) that differ from the pixel to the right, below or diagonally below, within the frame."""
     height, width = len(mask), len(mask[0])
     found = set()
     for y in range(height):
@@ -75,7 +75,9 @@ def test_j_and_f_are_those_of_a_plain_count(seed):
     assert (counts.region_similarity, counts.contour_accuracy) == pytest.approx(plain_values(pred, truth, void), abs=0)
 
 
-@pytest.mark.parametrize(("pred", "truth", "expected"), [(0, 0, (1, 1)), (0, 1, (0, 0)), (1, 0, (0, 0)), (1, 1, (1, 1))])
+@pytest.mark.parametrize(
+    ("pred", "truth", "expected"), [(0, 0, (1, 1)), (0, 1, (0, 0)), (1, 0, (0, 0)), (1, 1, (1, 1))]
+)
 def test_empty_masks(pred, truth, expected):
     mask = torch.zeros(20, 20, dtype=torch.bool)
     mask[5:9, 5:9] = True
@@ -125,7 +127,10 @@ def test_the_objects_of_a_video_are_those_of_its_first_frame():
     stream = ObjectFrames(range(1, 20))
     stream.update(torch.tensor([[0, 5, 1]]), torch.tensor([[0, -1, 2]]))
     stream.update(torch.tensor([[1, 5, 2]]), torch.tensor([[1, 3, 2]]))
-    assert {number: [c.intersection for c in frames] for number, frames in stream.counts.items()} == {1: [0, 1], 2: [0, 1]}
+    assert {number: [c.intersection for c in frames] for number, frames in stream.counts.items()} == {
+        1: [0, 1],
+        2: [0, 1],
+    }
 
 
 def test_void_pixels_count_for_nothing():

@@ -17,7 +17,7 @@ VIDEO_SUFFIXES = (".mp4", ".mov", ".m4v", ".avi", ".mkv", ".webm", ".mpg", ".mpe
 
 
 class VideoFolder(VideoDataModule):
-    """One video or a folder of videos; masks turn it into a benchmark.
+    """One video or a folder of videos; masks turn it into a benchmark, or are propagated in ``predict``.
 
     Layouts::
 
@@ -26,8 +26,9 @@ class VideoFolder(VideoDataModule):
         swan/00000.jpg ...                            <masks>/00000.png ...  (name of the frame)
         videos/{swan.mp4, bear/00000.jpg ...}         <masks>/{swan,bear}/00000.png ...
 
-    Masks are single-channel or palette PNGs of the frames' size; their values are class numbers. Frames without a mask
-    are not scored.
+    Masks are single-channel or palette PNGs of the frames' size; their values are class numbers. In ``test``, frames
+    without a mask are not scored. In ``predict``, masks are given labels: the truth of their frames, from which the
+    others are labelled.
 
     Args:
         input: A video file, an image, a folder of numbered images, or a folder of videos.
@@ -55,6 +56,8 @@ class VideoFolder(VideoDataModule):
         self.ignore_value = ignore_value
         self.name = name or self.input.stem
         self._taxonomy: Taxonomy | None = None
+        if masks is not None:
+            self.given_frames = "all"
 
     @property
     def taxonomy(self) -> Taxonomy | None:

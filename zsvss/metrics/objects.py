@@ -1,16 +1,16 @@
 """Region similarity J and contour accuracy F of objects in videos, the numbers of DAVIS.
 
-J is the intersection over union of an object's masks in one frame. F is the harmonic mean of the precision and the recall
-of its contour: a contour pixel is matched if the other mask's contour comes within a disk of 0.008 of the image diagonal.
-Where neither mask has a pixel, J and F are 1. Void pixels belong to no mask. Of an object's values over the frames,
-`mean` is their mean, `recall` the share of those above 0.5, and `decay` the mean of their first quarter less that of
-their last one; the benchmark's numbers are the means of these over all objects of all videos.
+J is the intersection over union of an object's masks in one frame. F is the harmonic mean of the precision and the
+recall of its contour: a contour pixel is matched if the other mask's contour comes within a disk of 0.008 of the image
+diagonal. Where neither mask has a pixel, J and F are 1. Void pixels belong to no mask. Of an object's values over the
+frames, `mean` is their mean, `recall` the share of those above 0.5, and `decay` the mean of their first quarter less
+that of their last one; the benchmark's numbers are the means of these over all objects of all videos.
 
 Every value follows from six integers a frame and object, and means are exactly rounded: neither the order of videos nor
 the process that computed them changes a bit.
 
-Source: Perazzi et al., "A Benchmark Dataset and Evaluation Methodology for Video Object Segmentation" (CVPR 2016), in the
-definitions of the published davis2017-evaluation.
+Source: Perazzi et al., "A Benchmark Dataset and Evaluation Methodology for Video Object Segmentation" (CVPR 2016), in
+the definitions of the published davis2017-evaluation.
 
 Shapes: T frames, H W pixels.
 """
@@ -208,6 +208,8 @@ class ObjectFrames:
             pred_HW: predicted class ids.
             class_HW: ground-truth class ids, negative where void.
         """
+        if not self.candidates:
+            return
         if self._num_frames == 0:
             largest = int(class_HW.max())
             self.counts = {candidate: [] for candidate in self.candidates if candidate <= largest}

@@ -43,11 +43,12 @@ def provenance(summary: dict[str, Any]) -> str:
     numbers, naming = summary["numbers"], summary["naming"]
     speed, finished, expected = summary["frames_per_second"], numbers["test/num_videos"], summary["num_videos_expected"]
     videos = f"{finished:.0f} videos" if finished == expected else f"ONLY {finished:.0f} of {expected} videos"
+    objects = f"J and F {summary['objects']}; " if summary["objects"] else ""
     return (
         f"per cent over {videos}, {numbers['test/num_frames']:.0f} frames "
         f"({numbers['test/num_labelled_frames']:.0f} labelled); - where nothing qualifies\n"
         f"naming {naming['name']}: {naming['note']}\n"
-        f"classes {summary['taxonomy']}; consistency {summary['consistency']}; "
+        f"classes {summary['taxonomy']}; consistency {summary['consistency']}; {objects}"
         f"{'?' if speed is None else f'{speed:.2f}'} frames/s a process on {summary['run']['device']}"
     )
 

@@ -1,7 +1,7 @@
 """Nearest neighbours of tokens in other frames, within a window around their own place.
 
-Shape legend: F frames that are searched, h w token grid, n = h w tokens of a frame, y x a tile of queries, v u the window
-around it, c channels, k neighbours.
+Shape legend: F frames that are searched, h w token grid, n = h w tokens of a frame, y x a tile of queries, v u the
+window around it, m queries of a tile, p points around it, c channels, k neighbours.
 """
 
 from __future__ import annotations

@@ -20,6 +20,7 @@ from zsvss.backbones.batching import grow_batch, with_smaller_batches
 from zsvss.stages.difference import Difference, difference_map, mask_prior, peak_normalized
 from zsvss.stages.padding import crop, mirror
 from zsvss.stages.precision import full_precision
+from zsvss.stages.shares import LabelShares
 from zsvss.stages.trace import Trace
 
 
@@ -33,6 +34,7 @@ class LabelledClip(NamedTuple):
         recording: of the feature pass, over T frames or more.
         features_Tnc: what was clustered; ``None`` where nobody asks.
         margins: mirrored token cells on either side, in y and in x, that the recording has around these.
+        shares: what is known of labels within the tokens' cells, for those who can use it.
     """
 
     labels_Thw: Tensor
@@ -41,6 +43,7 @@ class LabelledClip(NamedTuple):
     recording: Recording
     features_Tnc: Tensor | None = None
     margins: tuple[int, int] = (0, 0)
+    shares: LabelShares | None = None
 
 
 class _ModulatedPass(NamedTuple):
