@@ -169,6 +169,7 @@ class VideoSegmenter(nn.Module):
                 self.backbone,
                 lambda: self.backbone.record(noised_Tcuv, condition, keys, for_denoising=for_denoising),
             )
+            kept.recording.encoded_Tchw = kept.latents_Tcuv
             seen = FeaturePass(self.backbone, kept.recording, images_T3HW, self.padding)
             kept.features_Tnc, kept.grid = seen.read(self.features)
         with watch.measure("context"), full_precision(images_T3HW.device):

@@ -1,10 +1,13 @@
 """Region similarity and contour accuracy against a plain oracle, their protocols, and exactness over processes."""
 
+import json
 import math
 
 import pytest
 import torch
 
+from zsvss.data.taxonomy import Taxonomy
+from zsvss.metrics import GivenFirstFrameNaming, VideoEvaluator, VideoResult, fold_results, video_table
 from zsvss.metrics.objects import (
     ContourAccuracy,
     FrameCounts,
@@ -158,6 +161,28 @@ def test_metrics_give_the_benchmark_s_numbers_whatever_the_order():
             for pred, truth in order:
                 metric.update(pred, truth)
             assert metric.compute() == (expected[name], expected[f"{name}_recall"], expected[f"{name}_decay"])
+
+
+def test_a_result_carries_its_objects_through_a_record_into_the_benchmark_s_numbers():
+    taxonomy = Taxonomy("pond", ("water", "duck", "swan"), ((0, 0, 0),) * 3, {0: 0, 1: 1, 2: 2}, objects=(1, 2))
+    results, objects = [], []
+    for seed in range(2):
+        pred, truth = (blob_masks(7 + 3 * seed + k, num=6).long() for k in range(2))
+        truth[:, 0] = 255
+        evaluator = VideoEvaluator(f"pond-{seed}", taxonomy, GivenFirstFrameNaming(), windows=(2,))
+        for part in (slice(0, 4), slice(4, 6)):
+            evaluator.update(pred[part], truth[part], torch.ones(len(pred[part]), dtype=torch.bool))
+        result = evaluator.finish()
+        results.append(VideoResult.from_dict(json.loads(json.dumps(result.to_dict()))))
+        assert results[-1].objects == result.objects
+        assert list(result.objects) == [1]  # no swan in the first frame
+        void = truth == 255
+        objects.append([frame_counts(p == 1, t == 1, v) for p, t, v in zip(pred, truth, void, strict=True)])
+        assert result.objects[1] == objects[-1]
+    expected = object_scores(objects, "semi_supervised")
+    numbers = fold_results(results)
+    assert {name: numbers[f"test/{name}"] for name in expected} == expected
+    assert [row["J"] for row in video_table(results)] == [object_scores([o], "semi_supervised")["J"] for o in objects]
 
 
 def test_an_unknown_protocol_is_refused():
