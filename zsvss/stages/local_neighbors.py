@@ -32,7 +32,7 @@ def local_neighbors(
     Example:
         >>> queries, points = torch.tensor([[0.0], [0.9], [5.0]]), torch.tensor([[[5.0], [1.0], [0.0]]])
         >>> squared, places = local_neighbors(queries, points, (1, 3), num_neighbors=1, radius=1)
-        >>> places.flatten().tolist(), squared.flatten().round(decimals=2).tolist()
+        >>> places.flatten().tolist(), [round(distance, 2) for distance in squared.flatten().tolist()]
         ([1, 1, 1], [1.0, 0.01, 16.0])
     """
     num_frames, num_tokens, num_channels = points_Fnc.shape
