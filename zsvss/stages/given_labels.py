@@ -47,7 +47,7 @@ class GivenLabels(SceneContext):
         self,
         num_neighbors: int = 10,
         reach: float = 0.1,
-        num_frames: int = 14,
+        num_frames: int = 20,
         num_given: int = 4,
         temperature: float = 0.05,
         subcells: int = 2,
