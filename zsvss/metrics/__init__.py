@@ -33,9 +33,10 @@ from zsvss.metrics.naming import (
     PosthocMajorityNaming,
     PosthocVideoNaming,
 )
-from zsvss.metrics.objects import ContourAccuracy, ObjectProtocol, RegionSimilarity
+from zsvss.metrics.objects import OBJECT_SCORES, ContourAccuracy, ObjectProtocol, RegionSimilarity
 
 __all__ = [
+    "OBJECT_SCORES",
     "ClassRow",
     "ClusterNaming",
     "ConsistencyProtocol",

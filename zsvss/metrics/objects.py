@@ -34,6 +34,8 @@ ObjectProtocol = Literal["semi_supervised", "all_frames"]
 - ``semi_supervised``: all but the first, which is given to the method, and the last, as in the published task.
 - ``all_frames``: all of them.
 """
+OBJECT_SCORES = ("J&F", "J", "J_recall", "J_decay", "F", "F_recall", "F_decay")
+"""Names of the scores of `object_scores`, in their order."""
 CONTOUR_TOLERANCE = 0.008
 """Reach of a contour match, as a share of the image diagonal; rounded up to whole pixels."""
 
@@ -173,7 +175,7 @@ def object_scores(objects: Iterable[Sequence[FrameCounts]], protocol: ObjectProt
         protocol: which of them count.
 
     Returns:
-        ``J&F`` (mean of the two means), ``J``, ``J_recall``, ``J_decay``, ``F``, ``F_recall`` and ``F_decay``.
+        `OBJECT_SCORES`; ``J&F`` is the mean of the two means.
     """
     counted = [counted_frames(counts, protocol) for counts in objects]
     regions = mean_statistics(object_statistics([c.region_similarity for c in counts]) for counts in counted)

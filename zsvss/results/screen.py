@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
-from zsvss.metrics import ClassRow, VideoResult, headline_scores, video_table
+from zsvss.metrics import OBJECT_SCORES, ClassRow, VideoResult, headline_scores, video_table
 from zsvss.results.summary import percent
 
 _log = logging.getLogger(__name__)
@@ -22,20 +22,23 @@ def show_results(
     tables = [class_rows([ClassRow(**row) for row in summary["per_class"]])] if per_class else []
     tables += [video_rows(video_table(results))] if per_video else []
     tables += [failure_rows(summary["failures"])] if summary["failures"] else []
-    show(*tables, result_table(summary), provenance(summary))
+    show(*tables, *result_tables(summary), provenance(summary))
 
 
-def result_table(summary: dict[str, Any]) -> Table:
-    """The benchmark's numbers in one row, in per cent."""
+def result_tables(summary: dict[str, Any]) -> list[Table]:
+    """The benchmark's numbers in one row, in per cent; those of objects, where there are any, in a table before it."""
     numbers = summary["numbers"]
     scores = {name.removeprefix("test/"): value for name, value in numbers.items() if not name.startswith("test/num_")}
     first = headline_scores(scores)
-    table = Table(title=f"{summary['dataset']}: {summary['backbone']}", title_justify="left")
     columns = first + [name for name in scores if name not in first]
-    for name in columns:
-        table.add_column(name, justify="right")
-    table.add_row(*(percent(scores[name]) for name in columns))
-    return table
+    groups = [[name for name in columns if (name in OBJECT_SCORES) == of_objects] for of_objects in (True, False)]
+    tables: list[Table] = []
+    for group in filter(None, groups):
+        title = None if tables else f"{summary['dataset']}: {summary['backbone']}"
+        table = Table(*(Column(name, justify="right") for name in group), title=title, title_justify="left")
+        table.add_row(*(percent(scores[name]) for name in group))
+        tables.append(table)
+    return tables
 
 
 def provenance(summary: dict[str, Any]) -> str:
