@@ -111,6 +111,20 @@ def test_predict_propagates_the_masks_of_some_frames(video, tmp_path, caplog):
     assert ((labels == bands * 40 + 7)[1:].float().mean((1, 2)) > 0.7).all()
 
 
+@pytest.mark.parametrize("ignored", [255, None])
+def test_an_object_of_the_value_that_leaves_pixels_open_is_told(video, tmp_path, ignored):
+    """Masks of 0 and 255, as DAVIS 2016 has them: by default 255 is no label, and nothing would come out."""
+    (tmp_path / "some").mkdir()
+    (video[0] / "masks/bands/00000.png").rename(tmp_path / "some/00000.png")
+    data = VideoFolder(video[0] / "frames/bands", tmp_path / "some", ignore_value=ignored, num_workers=0)
+    if ignored is None:
+        outputs = quiet_trainer(tmp_path).predict(module(), datamodule=data)
+        assert set(torch.cat([output["labels"] for output in outputs]).unique().tolist()) == {0, 255}
+    else:
+        with pytest.raises(ValueError, match=r"no label but 0 \(data.ignore_value, 255.*--data.ignore_value null"):
+            quiet_trainer(tmp_path).predict(module(), datamodule=data)
+
+
 def test_masks_of_no_frame_are_refused(video, tmp_path):
     (tmp_path / "some").mkdir()
     Image.new("L", (96, 64)).save(tmp_path / "some/00099.png")

@@ -138,12 +138,12 @@ class Run:
                 first = {"given_THW": truth_THW}
         start = time.process_time()
         generator = clip_generator(0, "davis-2016", clip.video, clip.index)
-        labels_THW = self.segmenter(
+        segmented = self.segmenter(
             clip.frames_THW3, resized_THW3=clip.resized_THW3, generator=generator, num_wanted=clip.num_final, **first
         )
         self.seconds += time.process_time() - start
         final = slice(clip.num_final)
-        self.evaluator.update(labels_THW, clip.labels_THW[final], clip.labelled_T[final])
+        self.evaluator.update(segmented.labels_THW, clip.labels_THW[final], clip.labelled_T[final])
 
     def finish(self) -> VideoResult:
         """The video's result."""

@@ -191,7 +191,7 @@ def test_the_segmenter_returns_given_labels_as_they_are_and_follows_the_bands():
             ToyBackbone(), GivenLabels(), modulation=modulation, features=ColorPositionFeatures()
         )
         first = segmenter(frames[:4], given_THW=given[:4])
-        labels = torch.cat([first, segmenter(frames[4:])])
+        labels = torch.cat([first.labels_THW, segmenter(frames[4:]).labels_THW])
         assert torch.equal(labels[0], given[0])
         # A border lies anywhere in the tokens of 16 pixels: less than half of one is wrong on either side.
         assert ((labels == bands + 10).float().mean((1, 2)) > 1 - 3 * 8 / 64).all()
@@ -203,9 +203,8 @@ def test_shares_give_way_to_refined_labels():
     segmenter = VideoSegmenter(
         ToyBackbone(), GivenLabels(), CorrespondenceRefinement(), SoftUpsampling(num_neighbors=1)
     )
-    labels = segmenter(frames, given_THW=given)
-    refined = segmenter.token_labels["refined"]
-    assert set(labels[1].unique().tolist()) == set(refined[1].unique().tolist())
+    labels_THW, _, refined_Thw, _ = segmenter(frames, given_THW=given)
+    assert set(labels_THW[1].unique().tolist()) == set(refined_Thw[1].unique().tolist())
 
 
 def test_a_context_that_clusters_refuses_given_labels():

@@ -165,7 +165,7 @@ class Davis(VideoDataModule):
         frames = list_images(frame_folder)
         if not frames:
             raise ValueError(f"{frame_folder} holds no frames; unpack the release again")
-        size, _, _ = check_images(frames)
+        size = check_images(frames).size
         labels: list[Path | None] = []
         for number, frame in enumerate(frames):
             mask = mask_folder / f"{frame.stem}.png"

@@ -44,6 +44,15 @@ class LabelledClip(NamedTuple):
     margins: tuple[int, int] = (0, 0)
     shares: LabelShares | None = None
 
+    def part(self, frames: slice) -> LabelledClip:
+        """The same with some of the first frames; the recording stays whole."""
+        return self._replace(
+            labels_Thw=self.labels_Thw[frames],
+            frames_THW3=self.frames_THW3[frames],
+            features_Tnc=None if self.features_Tnc is None else self.features_Tnc[frames],
+            shares=None if self.shares is None else self.shares.part(frames),
+        )
+
 
 class _ModulatedPass(NamedTuple):
     """Pairs (frame, label index), their final latents, those after each step (before blending), difference maps."""

@@ -23,6 +23,10 @@ class LabelShares(NamedTuple):
     shares_TLuv: Tensor
     labels_L: Tensor
 
+    def part(self, frames: slice) -> LabelShares:
+        """The same of some of the frames."""
+        return LabelShares(self.shares_TLuv[frames], self.labels_L)
+
 
 class Bank(NamedTuple):
     """Labelled frames that the next frame is compared with.
