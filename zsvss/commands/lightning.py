@@ -1,6 +1,6 @@
 """The commands ``test`` and ``predict``: Lightning's command line, filled with this package's parts.
 
-``python -m zsvss.run test|predict --config X.yaml [--config overlay.yaml] [--key value] ...``.
+``zsvss test|predict --config X.yaml [--config overlay.yaml] [--key value] ...``; `zsvss.commands.front` comes before it.
 
 A component is chosen by its class, switched off by ``null`` and set by its constructor's arguments:
 ``--model.refinement null``, ``--data CamVid --data.root data/camvid``, ``--model.modulation.strength 10``.
@@ -24,18 +24,25 @@ import yaml
 from lightning.pytorch import Callback
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, Logger
+from lightning.pytorch.utilities import rank_zero_only
 
 import zsvss
 from zsvss.callbacks.media import MediaStore
 from zsvss.callbacks.prediction_writer import PredictionWriter
 from zsvss.callbacks.progress import FrameProgressBar
 from zsvss.callbacks.results import ResultWriter
+from zsvss.callbacks.run_folder import RunFolder
 from zsvss.callbacks.store import ResultStore
 from zsvss.callbacks.timing import StageTiming
 from zsvss.callbacks.tracking import WandbRecord
 from zsvss.commands.allocator import keep_freed_memory
-from zsvss.commands.config import explain, refusal, resolve_configs
+from zsvss.commands.config import config_paths
+from zsvss.commands.default_config import with_config
+from zsvss.commands.interruption import EXIT_CODE, Interrupted, ending_in_order, tell
 from zsvss.commands.logs import log_to_file, quiet_console
+from zsvss.commands.options import COMPONENTS, DEFAULT_CLASSES
+from zsvss.commands.parser_messages import explain, refusal
+from zsvss.commands.refusals import fail
 from zsvss.commands.wandb_mode import prepare_wandb
 from zsvss.data.datamodule import VideoDataModule
 from zsvss.module import VideoSegmentation
@@ -44,18 +51,9 @@ from zsvss.results.screen import failure_rows, show
 
 _log = logging.getLogger(__name__)
 
-_DESCRIPTION = "Zero-shot video semantic segmentation. Further commands, each with its --help: report, bench, sweep."
-
 # Exit code of a run that ended although some videos could not be read.
 FAILURES = 3
 
-_COMPONENTS = ("backbones", "data", "metrics", "stages")
-_DEFAULT_STAGES = {
-    "model.context": "KNNSceneContext",
-    "model.refinement": "CorrespondenceRefinement",
-    "model.modulation": "MaskedModulation",
-    "model.naming": "FirstFrameNaming",
-}
 _TRAINER_DEFAULTS: dict[str, Any] = {
     "use_distributed_sampler": False,  # the datamodule gives whole videos to each process
     "enable_checkpointing": False,
@@ -79,6 +77,9 @@ class _Parser(LightningArgumentParser):
 class CommandLine(LightningCLI):
     """LightningCLI with `VideoSegmentation` as its model and any `VideoDataModule` as its data."""
 
+    folder: RunFolder | None = None
+    """The run's; known when the settings are."""
+
     def __init__(self, arguments: Sequence[str]) -> None:
         self.config_names = [Path(path).stem for path in config_paths(arguments)]
         super().__init__(
@@ -88,7 +89,7 @@ class CommandLine(LightningCLI):
             args=list(arguments),
             trainer_defaults=_TRAINER_DEFAULTS,
             parser_class=_Parser,
-            parser_kwargs={"parser_mode": "omegaconf", "description": _DESCRIPTION},
+            parser_kwargs={"parser_mode": "omegaconf"},
             save_config_kwargs={"overwrite": True},
             seed_everything_default=False,
             auto_configure_optimizers=False,
@@ -109,7 +110,7 @@ class CommandLine(LightningCLI):
         parser.add_lightning_class_args(ResultWriter, "results")
         parser.add_lightning_class_args(PredictionWriter, "predictions")
         parser.add_lightning_class_args(MediaStore, "media")
-        parser.set_defaults({slot: {"class_path": name} for slot, name in _DEFAULT_STAGES.items()})
+        parser.set_defaults({slot: {"class_path": name} for slot, name in DEFAULT_CLASSES.items()})
 
     def before_instantiate_classes(self) -> None:
         """Choose the run folder and, where the choice is left open, a device that can compute in float64."""
@@ -121,6 +122,7 @@ class CommandLine(LightningCLI):
         if accelerator == "auto" and torch.backends.mps.is_available():
             config.trainer.accelerator = "cpu"
         config.trainer.default_root_dir = config.output
+        type(self).folder = RunFolder(Path(config.output), str(self.subcommand))
         prepare_wandb(config.trainer.get("logger"), config.output, self.config_names)
 
     def instantiate_trainer(self, **kwargs: Any) -> Any:
@@ -132,7 +134,8 @@ class CommandLine(LightningCLI):
         callbacks = [*(trainer.callbacks or []), StageTiming(output)]
         if trainer.enable_progress_bar is not False:
             callbacks.append(FrameProgressBar())
-        callbacks += [ResultStore(self._settings()), WandbRecord(self._settings())]
+        assert self.folder is not None
+        callbacks += [self.folder, ResultStore(self._settings()), WandbRecord(self._settings())]
         built: Any = super().instantiate_trainer(
             logger=[CSVLogger(output, name="", version=""), *loggers], callbacks=callbacks, **kwargs
         )
@@ -198,16 +201,38 @@ class Rehearsal(CommandLine):
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run ``test`` or ``predict``; returns the exit code."""
+    """Run ``test`` or ``predict``; returns the exit code.
+
+    Args:
+        arguments: the command's name, and its options with configs as paths.
+    """
     quiet_console()
-    import_components()
+    CommandLine.folder = None
     try:
-        return CommandLine(resolve_configs(arguments)).exit_code
+        with ending_in_order(_kept):
+            import_components()
+            return CommandLine(with_config(arguments)).exit_code
+    except Interrupted:
+        _withdraw()
+        tell(_kept())
+        return EXIT_CODE
     except (ValueError, OSError, torch.cuda.OutOfMemoryError) as error:
         _log.debug("the run stopped", exc_info=True)
         if os.environ.get("ZSVSS_TRACEBACK"):
             raise
+        _withdraw()
         fail(_full(error) or refusal(str(error)), 1)
+
+
+def _kept() -> str:
+    """What a run that is stopped now leaves."""
+    folder = CommandLine.folder
+    return "stopped before the run began: nothing was written; start the same command again" if folder is None else folder.kept()
+
+
+def _withdraw() -> None:
+    if CommandLine.folder is not None and rank_zero_only.rank == 0:
+        CommandLine.folder.withdraw()
 
 
 def _full(error: Exception) -> str | None:
@@ -233,23 +258,10 @@ def _place(callback: Callback) -> int:
 
 def import_components() -> None:
     """Import every module of the component packages, so that their classes are known by bare name."""
-    for name in _COMPONENTS:
+    for name in COMPONENTS:
         package = importlib.import_module(f"{zsvss.__name__}.{name}")
         for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
             importlib.import_module(module.name)
-
-
-def config_paths(arguments: Sequence[str]) -> list[str]:
-    """Values of ``--config``."""
-    pairs = zip(arguments, [*arguments, ""][1:], strict=True)
-    given = [(name, value) for name, value in pairs if name in ("--config", "-c") or name.startswith("--config=")]
-    return [value if "=" not in name else name.partition("=")[2] for name, value in given]
-
-
-def fail(message: str, code: int) -> NoReturn:
-    """Print one clear error and leave."""
-    print(f"error: {message}", file=sys.stderr)
-    raise SystemExit(code)
 
 
 def slots() -> dict[str, type]:

@@ -6,16 +6,17 @@ and LaTeX.
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from zsvss.commands.refusals import OneLineParser
 from zsvss.results.files import write_atomically
-from zsvss.results.folder import Run, find_runs, read_runs
-from zsvss.results.screen import show_results
-from zsvss.results.summary import write_results
-from zsvss.viz.tables import ablation_table, result_table
+
+# What needs PyTorch is imported where it is used: help and mistakes are told at once.
+if TYPE_CHECKING:
+    from zsvss.results.folder import Run
 
 INCOMPLETE = 3
 """Exit code if the numbers are not over all videos."""
