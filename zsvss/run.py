@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from importlib import import_module
 from typing import NamedTuple
 
-from zsvss.commands.interruption import EXIT_CODE, Interrupted, answer_from_now_on, leaving, tell
-from zsvss.commands.refusals import did_you_mean, fail
+from zsvss.commands.interruption import EXIT_CODE, Interrupted, answer_from_now_on, leaving
+from zsvss.commands.refusals import did_you_mean, fail, tell
 from zsvss.commands.usage import program
 
 
@@ -47,14 +47,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     if name not in COMMANDS:
         what = "option" if name.startswith("-") else "command"
-        hint = " The command comes first: zsvss test --config NAME" if what == "option" else did_you_mean(name, COMMANDS)
+        hint = (
+            " The command comes first: zsvss test --config NAME" if what == "option" else did_you_mean(name, COMMANDS)
+        )
         fail(f"unknown {what} {name}.{hint}", 2)
     command = COMMANDS[name]
     with leaving(lambda: "stopped; start the same command again"):
         try:
             code: int = getattr(import_module(command.module), command.function)(rest)
         except Interrupted:
-            tell("stopped; start the same command again")
+            tell("\nstopped; start the same command again")
             code = EXIT_CODE
     return code
 

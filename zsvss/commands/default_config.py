@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from zsvss.backbones.base import Backbone
 from zsvss.backbones.stable_diffusion import StableDiffusion
 from zsvss.commands.config import config_paths, find_config
+from zsvss.commands.refusals import tell
 
-_log = logging.getLogger(__name__)
 _FULL, _SMALL = "predict.yaml", "predict_embedded.yaml"
 
 
@@ -32,18 +31,16 @@ def _chosen(arguments: Sequence[str]) -> str:
     backbone = StableDiffusion()
     name = backbone.weights_names[0]
     if is_on_this_machine(backbone):
-        _log.warning(
-            "no config is given: Stable Diffusion, whose weights (%s) are on this machine, as in --config %s; the small "
-            "model that ships with the package: --config %s",
-            name, _FULL, _SMALL,
-        )  # fmt: skip
+        tell(
+            f"no config given: taking {_FULL}, as the weights of Stable Diffusion ({name}) are on this machine. For "
+            f"the small model that ships with the package, add --config {_SMALL}"
+        )
         return _FULL
-    _log.warning(
-        "no config is given: the small model that ships with the package, which has only seen generated scenes, as in "
-        "--config %s, since the weights of Stable Diffusion (%s) are not on this machine; to fetch and use them (5 GB): "
-        "--config %s",
-        _SMALL, name, _FULL,
-    )  # fmt: skip
+    tell(
+        f"no config given: taking {_SMALL}, the small model that ships with the package (it has only seen generated "
+        f"scenes), as the weights of Stable Diffusion ({name}) are not on this machine. To fetch and use them (5 GB), "
+        f"add --config {_FULL}"
+    )
     return _SMALL
 
 

@@ -103,7 +103,7 @@ def look(command: str, words: CommandLineWords, assumed: Sequence[str] = ()) -> 
     for setting in settings:
         if problem := _problem(setting, classes):
             fail(f"{setting.place}: {problem}" if setting.place else problem, 2)
-    _check_input(command, settings, classes)
+    _check_input(command, settings, classes, required=not words.values("--print_config"))
 
 
 def _of_config(name: str) -> Iterator[Setting]:
@@ -209,7 +209,9 @@ def _unknown(setting: Setting, classes: Mapping[str, tuple[str, ...]]) -> str:
     return f"unknown option --{key}." + (did_you_mean(key, known, prefix="--") or " `--help all` lists all options")
 
 
-def _check_input(command: str, settings: Sequence[Setting], classes: Mapping[str, tuple[str, ...]]) -> None:
+def _check_input(
+    command: str, settings: Sequence[Setting], classes: Mapping[str, tuple[str, ...]], *, required: bool
+) -> None:
     inputs = [setting for setting in settings if setting.key == _INPUT]
     typed = [str(setting.value) for setting in inputs if not setting.place]
     if len(typed) > 1:
@@ -220,8 +222,12 @@ def _check_input(command: str, settings: Sequence[Setting], classes: Mapping[str
         )
     if classes.get("data", ("",))[-1] != "VideoFolder":
         return
-    if not inputs and not prints_config:
-        fail(f"data.input is missing: name a video file or a folder, such as `zsvss {command} --data.input video.mp4`", 2)
+    if not inputs and not required:
+        return
+    if not inputs:
+        fail(
+            f"data.input is missing: name a video file or a folder, such as `zsvss {command} --data.input video.mp4`", 2
+        )
     path = str(inputs[-1].value)
     if "${" not in path and not Path(path).expanduser().exists():
         fail(f"{path} not found; data.input must be a video file, a folder of numbered images or a folder of these", 1)

@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from zsvss.commands.refusals import tell
+
 EXIT_CODE = 130
 """What shells expect of a program that was stopped by Ctrl-C."""
 
@@ -54,15 +56,9 @@ def answer_from_now_on(say: Callable[[], str]) -> None:
         signal.signal(signal.SIGINT, lambda *_: leave(say()))
 
 
-def tell(message: str) -> None:
-    """Print on the terminal, once for all processes of a run."""
-    if os.environ.get("LOCAL_RANK", "0") == "0":
-        print(f"\n{message}", file=sys.stderr, flush=True)
-
-
 def leave(message: str) -> None:
     """End the process at once, whatever it is doing."""
-    tell(message)
+    tell(f"\n{message}")
     sys.stdout.flush()
     os._exit(EXIT_CODE)
 

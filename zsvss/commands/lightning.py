@@ -1,6 +1,6 @@
 """The commands ``test`` and ``predict``: Lightning's command line, filled with this package's parts.
 
-``zsvss test|predict --config X.yaml [--config overlay.yaml] [--key value] ...``; `zsvss.commands.front` comes before it.
+``zsvss test|predict --config X.yaml [--config overlay.yaml] [--key value] ...``, behind `zsvss.commands.front`.
 
 A component is chosen by its class, switched off by ``null`` and set by its constructor's arguments:
 ``--model.refinement null``, ``--data CamVid --data.root data/camvid``, ``--model.modulation.strength 10``.
@@ -14,7 +14,6 @@ import importlib
 import logging
 import os
 import pkgutil
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn, get_args, get_type_hints
@@ -25,6 +24,7 @@ from lightning.pytorch import Callback
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, Logger
 from lightning.pytorch.utilities import rank_zero_only
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 import zsvss
 from zsvss.callbacks.media import MediaStore
@@ -38,11 +38,11 @@ from zsvss.callbacks.tracking import WandbRecord
 from zsvss.commands.allocator import keep_freed_memory
 from zsvss.commands.config import config_paths
 from zsvss.commands.default_config import with_config
-from zsvss.commands.interruption import EXIT_CODE, Interrupted, ending_in_order, tell
+from zsvss.commands.interruption import EXIT_CODE, Interrupted, ending_in_order
 from zsvss.commands.logs import log_to_file, quiet_console
 from zsvss.commands.options import COMPONENTS, DEFAULT_CLASSES
 from zsvss.commands.parser_messages import explain, refusal
-from zsvss.commands.refusals import fail
+from zsvss.commands.refusals import fail, tell
 from zsvss.commands.wandb_mode import prepare_wandb
 from zsvss.data.datamodule import VideoDataModule
 from zsvss.module import VideoSegmentation
@@ -136,9 +136,11 @@ class CommandLine(LightningCLI):
             callbacks.append(FrameProgressBar())
         assert self.folder is not None
         callbacks += [self.folder, ResultStore(self._settings()), WandbRecord(self._settings())]
-        built: Any = super().instantiate_trainer(
-            logger=[CSVLogger(output, name="", version=""), *loggers], callbacks=callbacks, **kwargs
-        )
+        loggers = [CSVLogger(output, name="", version=""), *loggers]
+        try:
+            built: Any = super().instantiate_trainer(logger=loggers, callbacks=callbacks, **kwargs)
+        except (TypeError, MisconfigurationException) as error:  # of values that only the machine can judge
+            raise ValueError(f"trainer: {' '.join(str(error).split())}") from error
         if built.strategy.root_device.type == "cpu":
             keep_freed_memory()
         built.callbacks.sort(key=_place)
@@ -213,8 +215,9 @@ def main(arguments: Sequence[str]) -> int:
             import_components()
             return CommandLine(with_config(arguments)).exit_code
     except Interrupted:
+        kept = _kept()
         _withdraw()
-        tell(_kept())
+        tell(f"\n{kept}")
         return EXIT_CODE
     except (ValueError, OSError, torch.cuda.OutOfMemoryError) as error:
         _log.debug("the run stopped", exc_info=True)
@@ -227,7 +230,11 @@ def main(arguments: Sequence[str]) -> int:
 def _kept() -> str:
     """What a run that is stopped now leaves."""
     folder = CommandLine.folder
-    return "stopped before the run began: nothing was written; start the same command again" if folder is None else folder.kept()
+    return (
+        "stopped before the run began: nothing was written; start the same command again"
+        if folder is None
+        else folder.kept()
+    )
 
 
 def _withdraw() -> None:

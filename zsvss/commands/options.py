@@ -90,7 +90,9 @@ def groups() -> Mapping[str, Mapping[str, Parameter]]:
     assert lightning is not None
     assert lightning.origin is not None
     trainer = Path(lightning.origin).parent / "pytorch" / "trainer" / "trainer.py", "Trainer"
-    return {key: dict(_read(path))[name].parameters or {} for key, (path, name) in {"trainer": trainer, **_GROUPS}.items()}
+    return {
+        key: dict(_read(path))[name].parameters or {} for key, (path, name) in {"trainer": trainer, **_GROUPS}.items()
+    }
 
 
 @functools.cache
@@ -108,7 +110,9 @@ def base_class(parameter: Parameter) -> str | None:
 def subclasses(base: str) -> list[str]:
     """Names of the concrete classes that derive from a component's base class, itself included."""
     return sorted(
-        name for name, source in component_classes().items() if not source.is_abstract and name[0] != "_" and base in _line(name)
+        name
+        for name, source in component_classes().items()
+        if not source.is_abstract and name[0] != "_" and base in _line(name)
     )
 
 
@@ -124,14 +128,16 @@ def parameters(name: str) -> Mapping[str, Parameter]:
 
 def fixed_options() -> dict[str, Parameter]:
     """The options that are there whatever components are chosen, by dotted key."""
-    found = {key: Parameter("", (), text) for key, text in _SINGLE.items()} | {"data": Parameter(None, (_DATA,), "data set, by class")}
+    found = {key: Parameter("", (), text) for key, text in _SINGLE.items()} | {
+        "data": Parameter(None, (_DATA,), "data set, by class")
+    }
     for group, members in groups().items():
         found |= {f"{group}.{name}": parameter for name, parameter in members.items()}
     return found
 
 
 def component_options(chosen: Mapping[str, tuple[str, ...]]) -> dict[str, Parameter]:
-    """The options of components, by dotted key.
+    """The options of components, by dotted key; without a default where it depends on the component.
 
     Args:
         chosen: for each of `slots` the classes that it may hold; every class where it is left out.
@@ -140,7 +146,10 @@ def component_options(chosen: Mapping[str, tuple[str, ...]]) -> dict[str, Parame
     for slot, base in slots().items():
         for name in chosen.get(slot) or subclasses(base):
             if name in component_classes():
-                found |= {f"{slot}.{key}": parameter for key, parameter in parameters(name).items()}
+                for key, parameter in parameters(name).items():
+                    known = found.get(f"{slot}.{key}", parameter)
+                    alike = known.default == parameter.default
+                    found[f"{slot}.{key}"] = parameter if alike else parameter._replace(default=None)
     return found
 
 
@@ -182,7 +191,9 @@ def _class_source(node: ast.ClassDef) -> ClassSource:
     pairs = [*zip(given, defaults, strict=True), *zip(init.args.kwonlyargs, init.args.kw_defaults, strict=True)]
     taken = {
         argument.arg: Parameter(
-            None if default is None else ast.unparse(default), tuple(_names(argument.annotation)), documented.get(argument.arg, "")
+            None if default is None else ast.unparse(default),
+            tuple(_names(argument.annotation)),
+            documented.get(argument.arg, ""),
         )
         for argument, default in pairs
     }
@@ -192,14 +203,18 @@ def _class_source(node: ast.ClassDef) -> ClassSource:
 def _names(node: ast.AST | None) -> list[str]:
     """Names that an expression mentions; of a dotted one the last."""
     nodes = [] if node is None else ast.walk(node)
-    return [node.id if isinstance(node, ast.Name) else node.attr for node in nodes if isinstance(node, ast.Name | ast.Attribute)]
+    return [
+        node.id if isinstance(node, ast.Name) else node.attr
+        for node in nodes
+        if isinstance(node, ast.Name | ast.Attribute)
+    ]
 
 
 def _documented(docstring: str | None) -> dict[str, str]:
-    """Arguments of a Google docstring and what it says of them.
+    r"""Arguments of a Google docstring and what it says of them.
 
-    >>> _documented("Do.\\n\\nArgs:\\n    size: of it,\\n        in pixels.\\n    name: its name.\\n\\nReturns:\\n    this: that")
-    {'size': 'of it, in pixels.', 'name': 'its name.'}
+    >>> _documented("Do.\n\nArgs:\n    size: of it,\n        in pixels.\n    name: its.\n\nReturns:\n    a: b")
+    {'size': 'of it, in pixels.', 'name': 'its.'}
     """
     _, _, section = inspect.cleandoc(docstring or "").partition("Args:\n")
     found: dict[str, str] = {}

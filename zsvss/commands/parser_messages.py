@@ -33,14 +33,6 @@ def explain(message: str, options: Iterable[str], slots: Mapping[str, type]) -> 
         return f"{where}{class_path} needs {required}; give it by " + " ".join(
             f"--{key}.{name} VALUE" for name in (required or "").split(", ")
         )
-    value = re.search(
-        r"Problem with given class_path '[^']+':\s+Parser key \"([^\"]+)\":\s+Expected an? (.+?)\. Got value: (.+)",
-        message,
-    )
-    if value:
-        option, wanted, found = value.groups()
-        allowed = re.sub(r"<class '(\w+)'>", r"\1", wanted.replace("typing.Literal", "one of "))
-        return f"{where.removesuffix(': ')}.{option} is {found.strip()!r}; allowed: {allowed}"
     if option := _found(r"does not accept option '([^']+)'", message) or _found(r"Key '([^']+)' is not exp", message):
         return f"unknown config key {option!r}.{did_you_mean(option, options)}"
     if option := _found(r"unrecognized arguments: (.+)", message):
@@ -49,7 +41,36 @@ def explain(message: str, options: Iterable[str], slots: Mapping[str, type]) -> 
     if required:
         keys = re.sub(r"\b(test|predict)\.", "", required)
         return f"missing: {keys}; give it in a config (--config FILE) or by --{keys.split(', ')[0]} VALUE"
-    return message
+    return _wrong_value(message) or message
+
+
+def _wrong_value(message: str) -> str | None:
+    """A value of another kind than its key takes; the innermost key and value of what may be a nest of messages."""
+    keys = re.findall(r'Parser key "([^"]+)"', message)
+    innermost = message[message.rfind("Parser key") :]
+    value = re.search(r"G(?:iven|ot) value: (.+)", innermost)
+    wanted = re.search(r"Subtypes: \[(.+)\]|Expected an? (.+?)\. Got value", innermost)
+    if not keys or value is None or wanted is None:
+        return None
+    found, types = value.group(1).strip(), wanted.group(1) or wanted.group(2)
+    numbers = re.fullmatch(r"[(\[]?(\d+)[,x* ]+(\d+)[)\]]?", found)
+    write = f"; write [{numbers.group(1)},{numbers.group(2)}]" if numbers and "tuple" in types else ""
+    return f"{'.'.join(keys)} is {found!r}; allowed: {_in_words(types)}{write}"
+
+
+def _in_words(types: str) -> str:
+    """Types as a config has them.
+
+    >>> _in_words("tuple[int, int], <class 'NoneType'>"), _in_words("typing.Literal['a', 'b']")
+    ('[int, int] or null', "'a' or 'b'")
+    >>> _in_words("<class 'collections.abc.Sequence'>")
+    'list'
+    """
+    words = re.sub(r"<class '(?:\w+\.)*(\w+)'>", r"\1", types)
+    words = re.sub(r"typing\.Literal\[(.+?)\]", r"\1", words).replace("tuple[", "[")
+    for name, plain in (("NoneType", "null"), ("Sequence", "list"), ("bool", "true or false")):
+        words = re.sub(rf"\b{name}\b", plain, words)
+    return re.sub(r", (\S+)$", r" or \1", words)
 
 
 def refusal(message: str) -> str:

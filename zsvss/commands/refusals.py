@@ -4,15 +4,26 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import os
+import re
 import sys
 from collections.abc import Iterable
 from typing import NoReturn
+
+_SUFFIXES = (".yaml", ".yml")
+_MOST_LISTED = 100
 
 
 def fail(message: str, code: int) -> NoReturn:
     """Print one clear error and leave."""
     print(f"error: {message}", file=sys.stderr)
     raise SystemExit(code)
+
+
+def tell(message: str) -> None:
+    """Print a line on the terminal, once for all processes of a run."""
+    if os.environ.get("LOCAL_RANK", "0") == "0":
+        print(message, file=sys.stderr, flush=True)
 
 
 def did_you_mean(wrong: str, known: Iterable[str], *, prefix: str = "") -> str:
@@ -41,20 +52,23 @@ def did_you_mean(wrong: str, known: Iterable[str], *, prefix: str = "") -> str:
     return f" Known: {', '.join(prefix + name for name in known)}." if 0 < len(known) <= _MOST_LISTED else ""
 
 
-_MOST_LISTED = 100
-
-
 def _likeness(wrong: str, name: str) -> float:
     """How likely the one was meant for the other, 0..2."""
     wrong, name = wrong.lower(), name.lower()
-    ratio = difflib.SequenceMatcher(None, wrong, name).ratio()
-    last, last_wrong = name.rpartition(".")[2], wrong.rpartition(".")[2]
-    if "." in name and not name.endswith((".yaml", ".yml")):
-        if last == last_wrong:
+    ratio = _ratio(wrong, name)
+    if name.endswith(_SUFFIXES):
+        last, last_wrong = (re.sub(r"\.ya?ml$", "", path.rpartition("/")[2]) for path in (name, wrong))
+    else:
+        last, last_wrong = name.rpartition(".")[2], wrong.rpartition(".")[2]
+        if last == last_wrong and last != name:
             return 1 + ratio
-        ratio = max(ratio, difflib.SequenceMatcher(None, last_wrong, last).ratio() - 0.05)
+    ratio = max(ratio, _ratio(last_wrong, last) - 0.05)
     # A name is often cut short rather than mistyped.
     return max(ratio, 0.6) if len(wrong) > 3 and wrong in name else ratio
+
+
+def _ratio(wrong: str, name: str) -> float:
+    return difflib.SequenceMatcher(None, wrong, name).ratio()
 
 
 class OneLineParser(argparse.ArgumentParser):
@@ -69,5 +83,9 @@ class OneLineParser(argparse.ArgumentParser):
         near = ""
         if message.startswith("unrecognized arguments: ") and wrong.startswith("-"):
             message = f"unknown option {wrong}."
-            near = did_you_mean(wrong.lstrip("-"), [name.lstrip("-") for name in self._option_string_actions if name[:2] == "--"], prefix="--")
+            near = did_you_mean(
+                wrong.lstrip("-"),
+                [name.lstrip("-") for name in self._option_string_actions if name[:2] == "--"],
+                prefix="--",
+            )
         fail(f"{self.prog}: {message}{near} `{self.prog} --help` tells all options", 2)

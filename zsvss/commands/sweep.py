@@ -1,4 +1,4 @@
-"""``zsvss.run sweep``: a grid of settings, each cell a test run in a folder of its own; the file is a W&B sweep too.
+"""``zsvss sweep``: a grid of settings, each cell a test run in a folder of its own; the file is a W&B sweep too.
 
 ::
 
@@ -32,9 +32,8 @@ from rich.table import Table
 from zsvss.commands.cells import Cell, failure, is_finished, last_error, mark_failed, metrics, work
 from zsvss.commands.config import find_config, resolve_configs
 from zsvss.commands.logs import quiet_console
-from zsvss.metrics import headline_scores
+from zsvss.commands.refusals import OneLineParser
 from zsvss.results.files import write_atomically
-from zsvss.results.summary import percent
 
 INCOMPLETE = 3
 """Exit code if a cell failed or lacks videos."""
@@ -46,12 +45,12 @@ _LONGEST_NAME = 150  # file systems allow 255 bytes; the hash tells apart what i
 
 def main(arguments: Sequence[str]) -> int:
     """Run the subcommand; returns the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="zsvss.run sweep",
-        description=__doc__,
+    parser = OneLineParser(
+        prog="zsvss sweep",
+        description="Run each cell of a grid of settings as a test run in a folder of its own, and print the table.\n"
+        "The sweep file is a W&B sweep too. Started again, it goes on with the cells that are not finished.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="Other options are given to every cell, such as --data.root FOLDER.",
-        allow_abbrev=False,
     )
     parser.add_argument("--config", action="append", required=True, help="config, and overlays, of every cell")
     parser.add_argument("--sweep", required=True, help="sweep file, such as sweeps/components.yaml")
@@ -280,6 +279,9 @@ def describe(cell: Cell) -> str:
 
 def scores(found: Mapping[str, Any]) -> dict[str, str]:
     """The scores in per cent; JSON's null is NaN."""
+    from zsvss.metrics import headline_scores
+    from zsvss.results.summary import percent
+
     known = {name.removeprefix("test/"): value for name, value in found["numbers"].items()}
     return {name: "-" if known[name] is None else percent(known[name]) for name in headline_scores(known)}
 

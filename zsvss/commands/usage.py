@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import textwrap
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -30,7 +31,7 @@ class Usage(NamedTuple):
 
 _METHOD = (
     ("config", "NAME", "a config by name or path; given again, an overlay such as fast.yaml or ablations/ward.yaml"),
-    ("model.backbone", "CLASS", "the frozen diffusion model: Embedded (ships with the package), StableDiffusion, ..."),
+    ("model.backbone", "CLASS", "the frozen diffusion model; Embedded ships with the package"),
     ("model.backbone.weights", "FOLDER", "a diffusers folder or a hub id"),
     ("model.context.num_clusters", "K", "how many segments; fewer are larger"),
     ("model.input_size", "[H,W]", "size at which the network sees the frames; larger is finer and slower"),
@@ -46,8 +47,8 @@ USAGES: Mapping[str, Usage] = {
     "predict": Usage(
         "usage: zsvss predict VIDEO [--config NAME ...] [--key value ...]\n\n"
         "Segment a video file, a folder of numbered images, or a folder of either; no labels are needed.\n"
-        "Writes masks, an overlay video and the list of segments into predictions/ of the run folder. Without a config\n"
-        "it takes Stable Diffusion where its weights are on this machine, else the small model of the package.",
+        "Writes masks, an overlay video and the list of segments into predictions/ of the run folder. Without a\n"
+        "config it takes Stable Diffusion where its weights are on this machine, else the small model of the package.",
         (
             ("zsvss predict video.mp4", "the whole method with its defaults"),
             ("zsvss predict frames/ --output masks", "a folder of images; results below masks/"),
@@ -65,7 +66,7 @@ USAGES: Mapping[str, Usage] = {
     "test": Usage(
         "usage: zsvss test --config NAME [--config OVERLAY ...] [--key value ...]\n\n"
         "Segment the videos of a benchmark and score them. Prints the table and writes metrics.json, videos.csv and a\n"
-        "record of each finished video into the run folder; started again, it goes on with the videos that are missing.",
+        "record of each finished video into the run folder. Started again, it goes on with the others.",
         (
             ("zsvss test --config demo.yaml", "two generated videos; nothing to download"),
             ("zsvss test --config camvid_sd.yaml --data.root data/camvid", "a benchmark"),
@@ -73,7 +74,7 @@ USAGES: Mapping[str, Usage] = {
             ("zsvss test --config predict.yaml --data.input frames --data.masks truth", "your own video and masks"),
         ),
         (
-            ("data", "CLASS", "the data set: CamVid, Cityscapes, VSPW, VideoFolder, ProceduralVideos"),
+            ("data", "CLASS", "the data set; VideoFolder is your own video"),
             ("data.root", "FOLDER", "where the benchmark lies"),
             ("data.input", "PATH", "of VideoFolder: a video, or a folder of images or videos"),
             ("data.masks", "FOLDER", "of VideoFolder: its ground truth"),
@@ -122,12 +123,13 @@ def command(name: str, topic: str = "") -> str:
     lines += [f"  {line:<{width}}{says}" for line, says in usage.examples]
     lines += ["", "options that matter first:"]
     for key, value, says in usage.options:
-        lines += _row(f"--{key} {value}", says + _default(key, known[key]))
+        classes = f": {', '.join(options.subclasses(options.slots()[key]))}" if key in options.slots() else ""
+        lines += _row(f"--{key} {value}", says + classes + _default(key, known[key]))
     return "\n".join(
         [
             *lines,
             "",
-            f"All options: zsvss {name} --help all. Those of a part: --help data, --help model.backbone, --help trainer.",
+            f"All options: zsvss {name} --help all; of a part: --help data, --help model.backbone, --help trainer.",
         ]
     )
 
@@ -143,8 +145,17 @@ def _listed(topic: str) -> str:
     for key in sorted(chosen):
         classes = options.classes_with(key)
         of = f"of {', '.join(classes)}: " if classes else ""
-        lines += _row(f"--{key}", of + known[key].help + _default(key, known[key]))
+        lines += _row(f"--{key}", of + _plain(known[key].help) + _default(key, known[key]))
     return "\n".join(lines)
+
+
+def _plain(text: str) -> str:
+    """A docstring's text without its markup.
+
+    >>> _plain("See :paramref:`~lightning.Trainer.devices`; ``None`` takes `all`.")
+    'See devices; None takes all.'
+    """
+    return re.sub(r"`+", "", re.sub(r":\w+:`~?(?:\w+\.)*(\w+)`", r"\1", text))
 
 
 def _default(key: str, parameter: options.Parameter) -> str:
