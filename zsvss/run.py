@@ -1,7 +1,7 @@
 """The command line: ``zsvss COMMAND ...`` or ``python -m zsvss.run COMMAND ...``; this module only finds the command.
 
 Each command is imported when it is asked for, so that help and mistakes are told at once, and none pays for another's
-libraries.
+libraries. What `main` itself needs is imported where Ctrl-C is answered.
 """
 
 from __future__ import annotations
@@ -11,9 +11,7 @@ from collections.abc import Sequence
 from importlib import import_module
 from typing import NamedTuple
 
-from zsvss.commands.interruption import EXIT_CODE, Interrupted, answer_from_now_on, leaving
-from zsvss.commands.refusals import did_you_mean, fail, tell
-from zsvss.commands.usage import program
+from zsvss.commands.interruption import EXIT_CODE, Interrupted, answer_from_now_on, end_process, leaving, tell
 
 
 class Command(NamedTuple):
@@ -38,32 +36,42 @@ COMMANDS = {
     "bench": Command("zsvss.bench.command", "main", "measure speed and memory of the method on this machine"),
 }
 
+_STOPPED = "stopped; start the same command again"
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
-    name, *rest = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    with leaving(lambda: _STOPPED):
+        try:
+            return _run(list(sys.argv[1:] if arguments is None else arguments) or ["--help"])
+        except Interrupted as stopped:
+            tell(str(stopped))
+            return EXIT_CODE
+
+
+def _run(arguments: Sequence[str]) -> int:
+    from zsvss.commands.refusals import did_you_mean, fail
+    from zsvss.commands.usage import program
+
+    name, *rest = arguments
     if name in ("-h", "--help", "help"):
         print(program({command: described.says for command, described in COMMANDS.items()}))
         return 0
+    if name.startswith("-"):
+        fail(f"{name}: the command comes first, such as zsvss test {name} ... Known: {', '.join(COMMANDS)}", 2)
     if name not in COMMANDS:
-        what = "option" if name.startswith("-") else "command"
-        hint = (
-            " The command comes first: zsvss test --config NAME" if what == "option" else did_you_mean(name, COMMANDS)
-        )
-        fail(f"unknown {what} {name}.{hint}", 2)
+        fail(f"unknown command {name}.{did_you_mean(name, COMMANDS)}", 2)
     command = COMMANDS[name]
-    with leaving(lambda: "stopped; start the same command again"):
-        try:
-            code: int = getattr(import_module(command.module), command.function)(rest)
-        except Interrupted:
-            tell("\nstopped; start the same command again")
-            code = EXIT_CODE
+    code: int = getattr(import_module(command.module), command.function)(rest)
     return code
 
 
 def console() -> int:
     """`main` for a process of its own, whose last moments are covered too."""
+    answer_from_now_on(lambda: _STOPPED)
     code = main()
+    if code == EXIT_CODE:
+        end_process(code)
     answer_from_now_on(lambda: "the command had ended: all that it writes is written")
     return code
 

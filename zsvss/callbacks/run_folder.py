@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_only
 
 
 class RunFolder(Callback):
@@ -34,9 +35,9 @@ class RunFolder(Callback):
 
     def withdraw(self) -> None:
         """Remove what the run has made of its folder, if it began no video and recorded nothing."""
-        if self.begun or self.path not in self._made or any(self.path.glob("records/*/videos/*.json")):
-            return
-        if any(self.path.glob("records/*/failures.json")):
+        recorded = any(any(self.path.glob(f"records/*/{name}")) for name in ("videos/*.json", "failures.json"))
+        is_first_process = getattr(rank_zero_only, "rank", 0) == 0
+        if self.begun or recorded or self.path not in self._made or not is_first_process:
             return
         shutil.rmtree(self.path, ignore_errors=True)
         for folder in self._made[1:]:
@@ -51,14 +52,13 @@ class RunFolder(Callback):
             return "stopped before the first video: nothing was computed; start the same command again"
         if not finished:
             return (
-                f"stopped before the first video was finished: what lies in {self.path} is partial; the same command "
-                "computes that video anew"
+                f"stopped before the first video was finished: {self.path} holds a part of it; the same command "
+                "computes it anew"
             )
         of = ""
         with contextlib.suppress(OSError, ValueError, KeyError):
             facts = json.loads((records / "run.json").read_text(encoding="utf-8"))["facts"]
             of = f" of {len(facts['videos'])}"
         return (
-            f"stopped: {finished}{of} videos are finished and kept in {self.path}; the same command goes on with the "
-            "others"
+            f"stopped: {finished}{of} videos finished and kept in {self.path}; the same command goes on with the others"
         )

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from zsvss.backbones.base import Backbone
 from zsvss.backbones.stable_diffusion import StableDiffusion
 from zsvss.commands.config import config_paths, find_config
-from zsvss.commands.refusals import tell
+from zsvss.commands.interruption import tell
 
 _FULL, _SMALL = "predict.yaml", "predict_embedded.yaml"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import sys
@@ -9,15 +10,17 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
-
-from zsvss.commands.refusals import tell
+from typing import NoReturn
 
 EXIT_CODE = 130
 """What shells expect of a program that was stopped by Ctrl-C."""
 
 
 class Interrupted(BaseException):
-    """Ctrl-C where there is something to end in order; Lightning would make words and a code of its own of others."""
+    """Ctrl-C where there is something to end in order, with what is kept and how to go on.
+
+    Lightning would make words and an exit code of its own of a `KeyboardInterrupt`.
+    """
 
 
 @contextmanager
@@ -44,19 +47,34 @@ def ending_in_order(say: Callable[[], str]) -> Iterator[None]:
         if asked:
             leave(say())
         asked = True
-        raise Interrupted
+        tell("\nstopping; Ctrl-C once more ends at once")
+        raise Interrupted(say())
 
     with _answered(answer):
         yield
 
 
 def answer_from_now_on(say: Callable[[], str]) -> None:
-    """The same as `leaving` for what is left of the process."""
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    """The same as `leaving`, for what is left of the process."""
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
         signal.signal(signal.SIGINT, lambda *_: leave(say()))
 
 
-def leave(message: str) -> None:
+def end_process(code: int) -> NoReturn:
+    """End a process that was interrupted: a thread that just then was being started would be waited for in vain."""
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def tell(message: str) -> None:
+    """Print a line on the terminal, once for all processes of a run."""
+    if os.environ.get("LOCAL_RANK", "0") == "0":
+        print(message, file=sys.stderr, flush=True)
+
+
+def leave(message: str) -> NoReturn:
     """End the process at once, whatever it is doing."""
     tell(f"\n{message}")
     sys.stdout.flush()

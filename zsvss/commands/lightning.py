@@ -20,11 +20,10 @@ from typing import Any, NoReturn, get_args, get_type_hints
 
 import torch
 import yaml
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, Logger
-from lightning.pytorch.utilities import rank_zero_only
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 import zsvss
 from zsvss.callbacks.media import MediaStore
@@ -38,11 +37,11 @@ from zsvss.callbacks.tracking import WandbRecord
 from zsvss.commands.allocator import keep_freed_memory
 from zsvss.commands.config import config_paths
 from zsvss.commands.default_config import with_config
-from zsvss.commands.interruption import EXIT_CODE, Interrupted, ending_in_order
+from zsvss.commands.interruption import Interrupted, ending_in_order
 from zsvss.commands.logs import log_to_file, quiet_console
 from zsvss.commands.options import COMPONENTS, DEFAULT_CLASSES
 from zsvss.commands.parser_messages import explain, refusal
-from zsvss.commands.refusals import fail, tell
+from zsvss.commands.refusals import fail
 from zsvss.commands.wandb_mode import prepare_wandb
 from zsvss.data.datamodule import VideoDataModule
 from zsvss.module import VideoSegmentation
@@ -193,6 +192,12 @@ class Rehearsal(CommandLine):
     def instantiate_classes(self) -> None:
         """Left to `build`, so that the run's settings and digest are known even if a part cannot be built."""
 
+    @property
+    def data_settings(self) -> dict[str, Any]:
+        """The settings of the data, as plain values."""
+        settings: dict[str, Any] = self._settings()["data"]
+        return settings
+
     def build(self) -> Rehearsal:
         """Build the parts and return this; raises what their constructors raise."""
         super().instantiate_classes()
@@ -215,10 +220,8 @@ def main(arguments: Sequence[str]) -> int:
             import_components()
             return CommandLine(with_config(arguments)).exit_code
     except Interrupted:
-        kept = _kept()
         _withdraw()
-        tell(f"\n{kept}")
-        return EXIT_CODE
+        raise
     except (ValueError, OSError, torch.cuda.OutOfMemoryError) as error:
         _log.debug("the run stopped", exc_info=True)
         if os.environ.get("ZSVSS_TRACEBACK"):
@@ -238,7 +241,7 @@ def _kept() -> str:
 
 
 def _withdraw() -> None:
-    if CommandLine.folder is not None and rank_zero_only.rank == 0:
+    if CommandLine.folder is not None:
         CommandLine.folder.withdraw()
 
 

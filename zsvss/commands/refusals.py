@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import difflib
-import os
 import re
 import sys
 from collections.abc import Iterable
@@ -18,12 +17,6 @@ def fail(message: str, code: int) -> NoReturn:
     """Print one clear error and leave."""
     print(f"error: {message}", file=sys.stderr)
     raise SystemExit(code)
-
-
-def tell(message: str) -> None:
-    """Print a line on the terminal, once for all processes of a run."""
-    if os.environ.get("LOCAL_RANK", "0") == "0":
-        print(message, file=sys.stderr, flush=True)
 
 
 def did_you_mean(wrong: str, known: Iterable[str], *, prefix: str = "") -> str:

@@ -23,7 +23,7 @@ import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 from rich.console import Console
@@ -31,9 +31,14 @@ from rich.table import Table
 
 from zsvss.commands.cells import Cell, failure, is_finished, last_error, mark_failed, metrics, work
 from zsvss.commands.config import find_config, resolve_configs
+from zsvss.commands.interruption import ending_in_order
 from zsvss.commands.logs import quiet_console
 from zsvss.commands.refusals import OneLineParser
 from zsvss.results.files import write_atomically
+
+# What needs PyTorch is imported where it is used: help and mistakes are told at once.
+if TYPE_CHECKING:
+    from zsvss.commands.lightning import Rehearsal
 
 INCOMPLETE = 3
 """Exit code if a cell failed or lacks videos."""
@@ -88,6 +93,7 @@ def sweep(options: argparse.Namespace, rest: Sequence[str]) -> int:
     name = str(settings.get("name", path.stem))
     folder: Path = options.output or Path("runs") / f"{Path(configs[0]).stem}-{name}"
     cells, hopeless = rehearsed(settings["parameters"], base, folder)
+    refuse_if_none_can_run(path, cells, hopeless)
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(folder / "sweep.json", json.dumps({"name": name, "cells": listed(cells, folder)}, indent=2) + "\n")
     os.environ.setdefault("WANDB_RUN_GROUP", folder.name)
@@ -96,20 +102,42 @@ def sweep(options: argparse.Namespace, rest: Sequence[str]) -> int:
     for cell in cells:
         if reason := hopeless.get(cell.name):
             mark_failed(cell, start, reason)
+    for reason in dict.fromkeys(hopeless.values()):
+        names = [name for name, why in hopeless.items() if why == reason]
+        print(f"{len(names)} of {len(cells)} cells cannot run ({', '.join(names)}): {reason}", flush=True)
     for number, cell in enumerate(cells, 1):
-        if cell.name in hopeless or is_finished(cell):
+        if is_finished(cell):
             print(f"[{number}/{len(cells)}] {describe(cell)}", flush=True)
     todo = [cell for cell in cells if cell.name not in hopeless and not is_finished(cell)]
-    if todo and options.launcher is None:
-        work(todo, start, lambda cell: print(f"[{cells.index(cell) + 1}/{len(cells)}] {describe(cell)}", flush=True))
-    elif todo:
-        launch(todo, start, folder / "jobs", options.launcher, options.workers, slurm_settings(options.slurm))
+    with ending_in_order(lambda: stopped(cells, folder)):
+        if todo and options.launcher is None:
+            work(
+                todo, start, lambda cell: print(f"[{cells.index(cell) + 1}/{len(cells)}] {describe(cell)}", flush=True)
+            )
+        elif todo:
+            launch(todo, start, folder / "jobs", options.launcher, options.workers, slurm_settings(options.slurm))
     Console().print(result_table(name, cells))
-    for line in problems(cells):
+    for line in problems([cell for cell in cells if cell.name not in hopeless]):
         print(line)
     write_atomically(folder / "table.md", markdown_table(cells))
     print(f"table and run folders in {folder}")
     return 0 if all(is_finished(cell) for cell in cells) else INCOMPLETE
+
+
+def refuse_if_none_can_run(path: Path, cells: Sequence[Cell], hopeless: Mapping[str, str]) -> None:
+    """Say a reason that stops every cell once, before anything is written."""
+    reasons = set(hopeless.values())
+    if len(reasons) == 1 and all(cell.name in hopeless for cell in cells):
+        raise ValueError(f"no cell of {path} can run: {reasons.pop()}")
+
+
+def stopped(cells: Sequence[Cell], folder: Path) -> str:
+    """What a sweep that is stopped now leaves, and how to go on, in one sentence."""
+    finished = sum(is_finished(cell) for cell in cells)
+    return (
+        f"stopped: {finished} of {len(cells)} cells finished and kept in {folder}, with every finished video of the "
+        "others; the same command goes on with the rest"
+    )
 
 
 # The file
@@ -176,6 +204,7 @@ def rehearsed(parameters: Mapping[str, Any], base: Sequence[str], folder: Path) 
     quiet_console()
     import_components()
     cells, hopeless = [], {}
+    problems_of_data: dict[str, str] = {}
     for name, own in grid(parameters):
         arguments, said = [*base, *own], io.StringIO()
         short = re.sub(r"[^A-Za-z0-9_.=+-]", "_", name)[:_LONGEST_NAME]
@@ -185,7 +214,7 @@ def rehearsed(parameters: Mapping[str, Any], base: Sequence[str], folder: Path) 
                 rehearsal = Rehearsal(resolve_configs(["test", *arguments]))
                 cell = cell._replace(folder=folder / f"{short}-{rehearsal.digest}")
                 if not is_finished(cell):
-                    rehearsal.build()
+                    refuse_missing_data(rehearsal.build(), problems_of_data)
         except (Exception, SystemExit) as error:  # whatever is wrong with a cell does not stop the others
             hopeless[name] = last_error(said.getvalue()) if isinstance(error, SystemExit) else str(error)
         cells.append(cell)
@@ -193,6 +222,27 @@ def rehearsed(parameters: Mapping[str, Any], base: Sequence[str], folder: Path) 
     if twice:
         raise ValueError(f"the sweep has more than one cell named {', '.join(sorted(twice))}; list each value once")
     return cells, hopeless
+
+
+def refuse_missing_data(rehearsal: Rehearsal, known: dict[str, str]) -> None:
+    """Look for a cell's data, once for all cells that have the same.
+
+    Args:
+        rehearsal: of the cell.
+        known: what is wrong with the data of other cells, "" where nothing is, by their settings.
+
+    Raises:
+        ValueError: they are missing or cannot be used.
+    """
+    settings = json.dumps(rehearsal.data_settings, sort_keys=True, default=str)
+    if settings not in known:
+        try:
+            rehearsal.datamodule.prepare_data()
+            known[settings] = ""
+        except (ValueError, OSError) as error:
+            known[settings] = str(error)
+    if known[settings]:
+        raise ValueError(known[settings])
 
 
 def listed(cells: Sequence[Cell], folder: Path) -> list[dict[str, Any]]:
