@@ -216,7 +216,7 @@ def mistake(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--model.refinemnt", "null"], "unknown option '--model.refinemnt null'. Did you mean model.refinement?"),
+        (["--model.refinemnt", "null"], "error: unknown option --model.refinemnt. Did you mean --model.refinement?"),
         (["--model.refinement", "CorespondenceRefinement"], "Did you mean CorrespondenceRefinement?"),
         (["--model.backbone", "StableDifusion"], "there is no class StableDifusion. Did you mean StableDiffusion?"),
         (["--model.context.num_cluster", 5], "KNNSceneContext has no option 'num_cluster'. Did you mean num_clusters?"),
@@ -226,12 +226,18 @@ def mistake(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
         (["--data", "Nothing"], "data: there is no class Nothing. Known: CamVid, "),
         (["--data", "CamVid"], "needs root; give it by --data.root VALUE"),
         (["--trainer.logger", "WandLogger"], "there is no class WandLogger. Did you mean WandbLogger?"),
-        (["--model.seed", "many"], "Parser key \"model.seed\":\n  Expected a <class 'int'>. Got value: many"),
-        (["--model.consistency", "oficial"], "oficial"),
+        (["--model.seed", "many"], "error: model.seed is 'many'; allowed: int"),
+        (["--model.consistency", "oficial"], "model.consistency is 'oficial'; allowed: 'official', "),
+        (
+            ["--model.input_size", "128,224"],
+            "model.input_size is '128,224'; allowed: [int, int], 'frames' or null; write ",
+        ),
+        (["--data.limit_videos", "few"], "data.limit_videos is 'few'; allowed: int or null"),
+        (["--trainer.devices", "x.y"], "error: trainer: `devices` selected with"),
         (["--predictions.alpha", 3], "alpha is 3.0"),
         (
             ["--data.difficulty", "easy"],
-            "error: data.difficulty is 'easy'; allowed: one of ['mixed', 'normal', 'hard']",
+            "error: data.difficulty is 'easy'; allowed: 'mixed', 'normal' or 'hard'",
         ),
         (["--data.clip_length", "long"], "error: data.clip_length is 'long'; allowed: int"),
         (["--data.clip_length", 0], "error: data.clip_length is 0; it must be at least 1"),
@@ -246,13 +252,16 @@ def test_mistakes_in_options(mistake: Mistake, config: Path, arguments: list[obj
 @pytest.mark.parametrize(
     ("overlay", "message"),
     [
-        ("modell: {seed: 1}", "unknown config key 'modell.seed'. Did you mean model.seed?"),
-        ("model: {sed: 1}", "unknown config key 'model.sed'. Did you mean model.seed?"),
-        ("trainer: {acelerator: cpu}", "unknown config key 'trainer.acelerator'. Did you mean trainer.accelerator?"),
+        ("modell: {seed: 1}", "unknown key 'modell.seed'. Did you mean model.seed?"),
+        ("model: {sed: 1}", "unknown key 'model.sed'. Did you mean model.seed?"),
+        ("trainer: {acelerator: cpu}", "unknown key 'trainer.acelerator'. Did you mean trainer.accelerator?"),
         ("model: {refinement: {skip_first: true}}", "has no option 'skip_first'. Did you mean skip_first_hop?"),
         ("model: {backbone: {class_path: Embeded}}", "there is no class Embeded. Did you mean Embedded?"),
         ("data: {init_args: {num_vides: 1}}", "ProceduralVideos has no option 'num_vides'. Did you mean num_videos?"),
-        ("model: {refinement: [}", "Problems parsing config"),
+        (
+            "model: {refinement: [}",
+            "overlay.yaml, line 1, column 22 is not YAML: expected the node content, but found '}'",
+        ),
     ],
 )
 def test_mistakes_in_overlays(mistake: Mistake, config: Path, tmp_path: Path, overlay: str, message: str) -> None:
@@ -305,12 +314,13 @@ def test_unknown_config_lists_near_names(mistake: Mistake) -> None:
 
 
 def test_unknown_subcommand(mistake: Mistake) -> None:
-    said = mistake("evaluate")
-    assert "invalid choice: 'evaluate' (choose from" in said
+    assert "unknown command evaluate. Known: bench, predict, report, sweep, test." in mistake("evaluate")
 
 
 def test_no_config(mistake: Mistake) -> None:
-    assert "missing: model.backbone, data" in mistake("test")
+    assert "test needs a config that names the backbone and the data: --config NAME. Known: camvid_emb" in mistake(
+        "test"
+    )
 
 
 def test_data_is_checked_before_weights(mistake: Mistake, config: Path) -> None:
@@ -373,6 +383,32 @@ def test_a_gpu_that_is_too_small(mistake: Mistake, config: Path, monkeypatch: py
     assert "even for the smallest batch (CUDA out of memory): give a smaller model.input_size" in said
 
 
-def test_traceback_is_in_the_log(mistake: Mistake, config: Path, tmp_path: Path) -> None:
-    mistake("test", "--config", config, "--output", "out", "--model.backbone.weights", "./nowhere")
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        ["--model.backbone.weights", "./nowhere"],
+        ["--data", "CamVid", "--data.root", "missing"],
+        ["--data.num_workers", -1],
+    ],
+    ids=["weights", "data", "value"],
+)
+def test_a_run_that_fails_before_its_first_video_leaves_no_folder(
+    mistake: Mistake, config: Path, tmp_path: Path, wrong: list[object]
+) -> None:
+    mistake("test", "--config", config, *wrong)
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").touch()
+    mistake("test", "--config", config, "--output", "mine", *wrong)
+    assert (tmp_path / "mine" / "notes.txt").exists(), "a folder that was there stays"
+
+
+def test_traceback_is_in_the_log(
+    mistake: Mistake, config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def record(*_: object, **__: object) -> None:
+        raise ValueError("the first video is too much")
+
+    monkeypatch.setattr("zsvss.backbones.unet.UNetBackbone.record", record)
+    mistake("test", "--config", config, "--output", "out")
     assert "Traceback" in (tmp_path / "out" / "log.txt").read_text()

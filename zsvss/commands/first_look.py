@@ -115,7 +115,9 @@ def _of_config(name: str) -> Iterator[Setting]:
     except (OSError, UnicodeDecodeError) as error:
         fail(f"config {name} cannot be read: {error}", 1)
     except yaml.YAMLError as error:
-        fail(f"config {path} is not YAML: {' '.join(str(error).split())}", 1)
+        mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
+        where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        fail(f"config {path}{where} is not YAML: {problem or error}", 1)
     if content is not None and not isinstance(content, dict):
         fail(f"config {path} holds {type(content).__name__} {str(content)[:40]!r}; allowed are keys such as model:", 1)
     for key, value in _flat(content or {}):
