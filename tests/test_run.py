@@ -22,10 +22,10 @@ from lightning.pytorch.strategies import SingleDeviceStrategy
 from PIL import Image
 from warm_python import WarmPython, command_line
 
-from zsvss.callbacks.prediction_writer import BrowserVideo
 from zsvss.commands.default_config import with_config
 from zsvss.commands.lightning import Rehearsal, import_components
 from zsvss.run import main
+from zsvss.viz.browser_video import BrowserVideo
 
 Mistake = Callable[..., str]
 
@@ -146,8 +146,8 @@ def test_freed_memory_is_kept_on_a_cpu_alone(
 
 @pytest.fixture(scope="module")
 def movie(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An MP4 of 7 frames, portrait and narrower than the backbone's step."""
-    path = tmp_path_factory.mktemp("movie") / "swan.mp4"
+    """An MP4 of 7 frames, portrait and narrower than the backbone's step, whose name looks like a protocol."""
+    path = tmp_path_factory.mktemp("movie") / "take:1.mp4"
     ramp = np.linspace(0, 255, 66 * 130).reshape(130, 66, 1)
     with BrowserVideo(path, 10) as video:
         for number in range(7):
@@ -159,9 +159,9 @@ def test_predict_from_a_movie(config: Path, movie: Path, warm_python: WarmPython
     overlay = tmp_path / "overlay.yaml"
     overlay.write_text("model: {refinement: null}\n")
     options = ["--config", config, "--config", overlay, "--data", "VideoFolder", "--data.input", movie]
-    (done,) = warm_python.run(command_line(["predict", *options, "--output", "out"], tmp_path))
-    assert "out/predictions" in done.stdout
-    folder = tmp_path / "out" / "predictions" / "swan"
+    (done,) = warm_python.run(command_line(["predict", *options, "--output", "out:1"], tmp_path))
+    assert "out:1/predictions" in done.stdout
+    folder = tmp_path / "out:1" / "predictions" / "take:1"
     masks = sorted((folder / "masks").iterdir())
     assert len(masks) == 7
     with Image.open(masks[0]) as image:
@@ -173,7 +173,7 @@ def test_predict_from_a_movie(config: Path, movie: Path, warm_python: WarmPython
     with av.open(str(folder / "overlay.mp4")) as container:
         assert float(container.streams.video[0].average_rate) == 10
         assert sum(1 for _ in container.decode(video=0)) == 7
-    resolved = yaml.safe_load((tmp_path / "out" / "config.yaml").read_text())
+    resolved = yaml.safe_load((tmp_path / "out:1" / "config.yaml").read_text())
     assert resolved["model"]["refinement"] is None
     assert resolved["model"]["modulation"]["class_path"].endswith("MaskedModulation")
     assert resolved["data"]["class_path"].endswith("VideoFolder")
@@ -195,13 +195,13 @@ def test_predict_as_it_stands(movie: Path, warm_python: WarmPython, tmp_path: Pa
     )
     (output,) = (tmp_path / "runs").iterdir()
     assert output.name.startswith("predict_embedded-")
-    assert json.loads((output / "predictions" / "swan" / "segments.json").read_text())["complete"] is True
+    assert json.loads((output / "predictions" / "take:1" / "segments.json").read_text())["complete"] is True
     again, images = warm_python.run(
         command_line(["predict", movie, *small, "--predictions.alpha", 0.9], tmp_path),
         command_line(["predict", "frames", *small, "--output", "images"], tmp_path),
     )
     assert (
-        "predictions.alpha is 0.9, but the overlay of swan, finished by an earlier start, was drawn with 0.5 and"
+        "predictions.alpha is 0.9, but the overlay of take:1, finished by an earlier start, was drawn with 0.5 and"
         in (again.stderr)
     )
     assert images.returncode == 0, images.stderr
@@ -280,6 +280,14 @@ def mistake(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
     yield told
     logging.captureWarnings(capture=False)
     logging.getLogger("zsvss").handlers[:] = handlers
+
+
+@pytest.mark.parametrize("place", ["notes.txt", "notes.txt/run"])
+def test_a_run_folder_that_is_a_file(mistake: Mistake, config: Path, tmp_path: Path, place: str) -> None:
+    (tmp_path / "notes.txt").write_text("notes")
+    assert f"output is {place}, but notes.txt is a file; give a folder" in mistake(
+        "test", "--config", config, "--output", place
+    )
 
 
 @pytest.mark.parametrize(
