@@ -10,7 +10,7 @@ import logging
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from lightning.pytorch import LightningModule
@@ -57,7 +57,8 @@ class VideoSegmentation(LightningModule):
         refinement: correspondence-based refinement (stage 2); ``None`` leaves the coarse labels as they are.
         modulation: masked modulation (stage 3); ``None`` enlarges the refined labels to the frames' size.
         features: what is clustered; ``None`` takes the paper's.
-        input_size: height and width at which the backbone sees the frames; ``None`` takes the frames' own.
+        input_size: height and width at which the backbone sees the frames; ``frames`` is the frames' own, and so is
+            ``None`` unless they are larger than what the backbone is made for.
         padding: pixels by which the backbone's input is mirrored beyond each border.
         naming: naming protocol, how clusters get their class names in ``test``; ``predict`` needs none.
         seed: all randomness is drawn from (seed, dataset, video, clip).
@@ -73,7 +74,7 @@ class VideoSegmentation(LightningModule):
         refinement: Refinement | None,
         modulation: Modulation | None,
         features: Features | None = None,
-        input_size: tuple[int, int] | None = None,
+        input_size: tuple[int, int] | Literal["frames"] | None = None,
         padding: int = 0,
         naming: ClusterNaming | None = None,
         seed: int = 0,
@@ -129,8 +130,15 @@ class VideoSegmentation(LightningModule):
                     raise ValueError(self._first_frame_missing(video.name))
         self._check_given_labels(stage)
         self.backbone.check()
-        if self.segmenter.input_size is not None:
-            self.segmenter.check(self.segmenter.input_size, self.data.clip_length)
+        wanted = self.segmenter.network_size.wanted
+        if wanted is not None:
+            self.segmenter.check(wanted, self.data.clip_length)
+        if self.segmenter.network_size.native is not None:
+            _log.info(
+                "%s sees larger frames at about %d x %d pixels; model.input_size sets another size, or frames (own)",
+                type(self.backbone).__name__,
+                *self.segmenter.network_size.native,
+            )
         self.backbone.load()
         self._patient_group = patient_group()
         self.data.network_size = self.segmenter.network_size

@@ -8,7 +8,7 @@ Shape legend: T frames of a clip, H W pixels, u v latent cells, h w token grid o
 from __future__ import annotations
 
 import time
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -52,8 +52,9 @@ class VideoSegmenter(nn.Module):
         refinement: correspondence-based refinement; ``None`` keeps the coarse labels.
         modulation: masked modulation; ``None`` enlarges the token cells (:class:`NearestUpsampling`).
         features: what is clustered.
-        input_size: height and width at which the backbone sees the frames, rounded down to its multiple; ``None``
-            takes the frames' own. Labels always come back at the frames' own size.
+        input_size: height and width at which the backbone sees the frames, rounded down to its multiple; ``frames`` is
+            the frames' own, and so is ``None`` unless they are larger than what the backbone is made for (its
+            ``native_size``). Labels always come back at the frames' own size.
         padding: pixels by which the backbone's input is mirrored beyond each border, a multiple of a feature cell's
             (16 or 32); the zero padding of convolutions otherwise leaves clusters of its own along the border.
 
@@ -72,7 +73,7 @@ class VideoSegmenter(nn.Module):
         modulation: Modulation | None = None,
         *,
         features: Features | None = None,
-        input_size: tuple[int, int] | None = None,
+        input_size: tuple[int, int] | Literal["frames"] | None = None,
         padding: int = 0,
     ) -> None:
         super().__init__()
@@ -246,7 +247,9 @@ class VideoSegmenter(nn.Module):
     @property
     def network_size(self) -> NetworkSize:
         """At which size the backbone sees frames; known when the backbone is loaded."""
-        return NetworkSize(self.input_size, self.backbone.size_multiple, self.padding)
+        wanted = None if self.input_size == "frames" else self.input_size
+        native = self.backbone.native_size if self.input_size is None else None
+        return NetworkSize(wanted, self.backbone.size_multiple, self.padding, native)
 
     def to_images(self, frames_THW3: Tensor, resized_THW3: Tensor | None = None) -> Tensor:
         """Resize frames to the backbone's input (PIL bicubic, if the size differs) and scale them to [-1, 1].

@@ -100,6 +100,7 @@ class Backbone(nn.Module, ABC):
 
     Attributes:
         couples_frames: whether the frames of a clip influence each other, so that a batch must hold whole clips.
+        native_size: height and width of what it was trained on, if it can do little with larger frames.
         steps: sampling steps that are run, first to last; the first one is the modulated step.
         blended_steps: steps after which masked modulation blends the latents.
         pairs: how many pairs of a frame and a label masked modulation takes at once; each is two rows of
@@ -107,6 +108,7 @@ class Backbone(nn.Module, ABC):
     """
 
     couples_frames: bool = False
+    native_size: tuple[int, int] | None = None
     steps: Sequence[int]
     blended_steps: Sequence[int]
     pairs: BatchLimit
