@@ -124,7 +124,7 @@ class GoldenSet:
             return StableVideoDiffusion.from_pretrained(str(self.weights), **settings)
         from zsvss.backbones.stable_diffusion import StableDiffusion
 
-        return StableDiffusion.from_pretrained(str(self.weights), **settings)
+        return StableDiffusion.from_pretrained(str(self.weights), **{"prediction_type": "epsilon", **settings})
 
     def _read(self, name: str) -> Arrays:
         path = self.folder / name
