@@ -100,6 +100,7 @@ class VideoSegmenter(nn.Module):
         resized_THW3: Tensor | None = None,
         generator: torch.Generator | None = None,
         first_labels_HW: Tensor | None = None,
+        given_THW: Tensor | None = None,
         noise: ClipNoise | None = None,
         conditioning: Conditioning | None = None,
         num_wanted: int | None = None,
@@ -113,6 +114,8 @@ class VideoSegmenter(nn.Module):
             generator: CPU generator of the clip's noise and clustering; a fixed seed if ``None``.
             first_labels_HW: classes of the first frame at any size, negative where void: clusters of the video then
                 bear class ids. Read only at the first clip of a video.
+            given_THW: int64 labels given for pixels of any of the frames, negative where there is none: they are the
+                truth of their frames and are propagated to the others, by a context that takes given labels.
             noise: random numbers to use in place of the generator's.
             conditioning: in place of the backbone's own.
             num_wanted: return labels of the first so many frames only, for a clip whose other frames come again in
@@ -120,10 +123,11 @@ class VideoSegmenter(nn.Module):
             trace: a new one is filled with every intermediate.
 
         Returns:
-            labels of T (or ``num_wanted``) frames: cluster ids, or class ids with ``first_labels_HW``.
+            labels of T (or ``num_wanted``) frames: cluster ids, class ids with ``first_labels_HW``, or given labels.
 
         Raises:
-            ValueError: if the frames are not uint8 [T, H, W, 3] or too small for the backbone.
+            ValueError: if the frames are not uint8 [T, H, W, 3] or too small for the backbone, or labels are given that
+                the context does not take.
         """
         generator = generator or torch.Generator().manual_seed(0)
         kept = Trace() if trace is None else trace
@@ -133,12 +137,19 @@ class VideoSegmenter(nn.Module):
             kept.recording = self._record(kept.latents_Tcuv, images_T3HW, kept.noise, conditioning, trace)
             seen = FeaturePass(self.backbone, kept.recording, images_T3HW, self.padding)
             kept.features_Tnc, kept.grid = self._read(seen)
-            kept.coarse_Tn, memory = self._cluster(kept.features_Tnc, kept.grid, seen, generator, first_labels_HW)
+            kept.coarse_Tn, memory = self._cluster(
+                kept.features_Tnc, kept.grid, seen, generator, first_labels_HW, given_THW
+            )
             kept.refined_Tn = self._refine(kept.coarse_Tn, kept.grid, seen, kept)
             self.memory = self._remember(kept.features_Tnc, kept.refined_Tn, memory)
             refined_Thw = kept.refined_Tn.unflatten(1, kept.grid)
             labelled = LabelledClip(refined_Thw, memory.label_set_L, frames_THW3, kept.recording, kept.features_Tnc)
+            if memory.propagated is not None and self.refinement is None:
+                labelled = labelled._replace(shares=memory.propagated.shares)
             kept.labels_THW = self._modulate(labelled, images_T3HW, num_wanted, trace)
+            if given_THW is not None:
+                given_THW = given_THW[:num_wanted].to(kept.labels_THW)
+                kept.labels_THW = torch.where(given_THW >= 0, given_THW, kept.labels_THW)
         kept.label_set_L = memory.label_set_L
         coarse_Thw = kept.coarse_Tn.unflatten(1, kept.grid)
         return SegmentedClip(kept.labels_THW, coarse_Thw[:num_wanted], refined_Thw[:num_wanted], watch.seconds)
@@ -179,7 +190,9 @@ class VideoSegmenter(nn.Module):
             keys = keys + self.refinement.features.keys(self.backbone)
         noised_Tcuv = self.backbone.add_noise(latents_Tcuv, noise)
         for_denoising = self.modulation.denoises or trace is not None
-        return self.backbone.record(noised_Tcuv, conditioning, keys, for_denoising=for_denoising)
+        recording = self.backbone.record(noised_Tcuv, conditioning, keys, for_denoising=for_denoising)
+        recording.encoded_Tchw = latents_Tcuv
+        return recording
 
     @measured("record")
     def _read(self, seen: FeaturePass) -> tuple[Tensor, tuple[int, int]]:
@@ -194,9 +207,12 @@ class VideoSegmenter(nn.Module):
         seen: FeaturePass,
         generator: torch.Generator,
         first_labels_HW: Tensor | None,
+        given_THW: Tensor | None,
     ) -> tuple[Tensor, Memory]:
         """Features -> coarse labels [T, n], and the memory that they come from."""
         with full_precision(features_Tnc.device):
+            if given_THW is not None:
+                return self.context.propagate(features_Tnc, grid, given_THW, self.memory)
             if self.memory is not None:
                 return self.context.resume(features_Tnc, self.memory, generator)
             names_n = None if first_labels_HW is None else to_grid(first_labels_HW, grid).flatten()

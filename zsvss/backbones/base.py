@@ -79,6 +79,7 @@ class Recording:
         tensors: key -> recorded tensor [G, T, n, c] in the network's precision; G = 1, the conditional half,
             where the network is run without guidance.
         grids: block -> (height, width) of its token grid.
+        encoded_Tchw: the latents of the frames themselves, without noise, where the caller has put them here.
         resume: state of the network behind the modulated block at the modulated step; the backbone's own affair.
     """
 
@@ -87,6 +88,7 @@ class Recording:
     latents: dict[int, Tensor] = field(default_factory=dict)
     tensors: dict[FeatureKey, Tensor] = field(default_factory=dict)
     grids: dict[int, tuple[int, int]] = field(default_factory=dict)
+    encoded_Tchw: Tensor | None = None
     resume: object = None
 
 

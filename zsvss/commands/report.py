@@ -138,9 +138,10 @@ def _note(run: Run) -> str:
     """What belongs beside a run's numbers, in one line."""
     summary, made = run.summary, run.summary["run"]
     numbers, naming = summary["numbers"], summary["naming"]
+    objects = f"; J and F {summary['objects']}" if summary["objects"] else ""
     return (
         f"{summary['dataset']} ({summary['taxonomy']}), {numbers['test/num_videos']} of "
         f"{summary['num_videos_expected']} videos, {numbers['test/num_frames']} frames; {summary['backbone']}; naming "
-        f"{naming['name']}: {naming['note']}; consistency {summary['consistency']}; {made['device']}, commit "
+        f"{naming['name']}: {naming['note']}; consistency {summary['consistency']}{objects}; {made['device']}, commit "
         f"{made['commit'] or 'unknown'}, {made['date'][:10]}"
     )

@@ -20,6 +20,7 @@ from zsvss.progress import part
 from zsvss.stages.difference import Difference, difference_map, mask_prior, peak_normalized
 from zsvss.stages.padding import crop, mirror
 from zsvss.stages.precision import full_precision
+from zsvss.stages.shares import LabelShares
 from zsvss.stages.trace import Trace
 
 
@@ -33,6 +34,7 @@ class LabelledClip(NamedTuple):
         recording: of the feature pass, over T frames or more.
         features_Tnc: what was clustered; ``None`` where nobody asks.
         margins: mirrored token cells on either side, in y and in x, that the recording has around these.
+        shares: what is known of labels within the tokens' cells, for those who can use it.
     """
 
     labels_Thw: Tensor
@@ -41,12 +43,15 @@ class LabelledClip(NamedTuple):
     recording: Recording
     features_Tnc: Tensor | None = None
     margins: tuple[int, int] = (0, 0)
+    shares: LabelShares | None = None
 
     def part(self, frames: slice) -> LabelledClip:
         """The same with some of the first frames; the recording stays whole."""
-        features_Tnc = None if self.features_Tnc is None else self.features_Tnc[frames]
         return self._replace(
-            labels_Thw=self.labels_Thw[frames], frames_THW3=self.frames_THW3[frames], features_Tnc=features_Tnc
+            labels_Thw=self.labels_Thw[frames],
+            frames_THW3=self.frames_THW3[frames],
+            features_Tnc=None if self.features_Tnc is None else self.features_Tnc[frames],
+            shares=None if self.shares is None else self.shares.part(frames),
         )
 
 
