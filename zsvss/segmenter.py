@@ -12,7 +12,6 @@ from typing import Literal, overload
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from zsvss.backbones.base import Backbone, ClipNoise, Conditioning, FeatureKey
 from zsvss.backbones.batching import with_smaller_batches
@@ -21,6 +20,7 @@ from zsvss.backbones.layout import token_grid
 from zsvss.stages.context import Memory, PerFrameClustering, SceneContext
 from zsvss.stages.features import AttentionFeatures, FeaturePass, Features
 from zsvss.stages.modulation import LabelledClip, Modulation, NearestUpsampling
+from zsvss.stages.nearest import nearest
 from zsvss.stages.padding import margins_on, mirror
 from zsvss.stages.precision import full_precision
 from zsvss.stages.refinement import Refinement
@@ -308,5 +308,5 @@ def check_grids(correspondence: tuple[int, int], features: tuple[int, int]) -> N
 
 
 def to_grid(labels_HW: Tensor, grid: tuple[int, int]) -> Tensor:
-    """Resize a label map to the token grid by nearest neighbour; int64."""
-    return functional.interpolate(labels_HW[None, None].double(), grid, mode="nearest")[0, 0].long()
+    """Sample a label map at the centre of each cell of the token grid, as the released code does; int64."""
+    return nearest(labels_HW, grid).long()

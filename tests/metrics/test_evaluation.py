@@ -7,10 +7,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
 
 from zsvss.data.taxonomy import Taxonomy
-from zsvss.metrics.evaluation import VideoEvaluator, VideoResult, resize_labels
+from zsvss.metrics.evaluation import VideoEvaluator, VideoResult
 from zsvss.metrics.naming import (
     FirstFrameNaming,
     HungarianNaming,
@@ -179,12 +178,6 @@ def test_no_ground_truth_at_all():
 
 
 def test_scored_at_the_ground_truths_own_size():
-    small = torch.arange(6).reshape(2, 3)
-    np.testing.assert_array_equal(
-        resize_labels(small, 6, 8),
-        np.asarray(Image.fromarray(small.numpy().astype(np.uint8)).resize((8, 6), Image.Resampling.NEAREST)),
-    )
-    assert resize_labels(small.repeat_interleave(4, 0).repeat_interleave(2, 1), 2, 3).equal(small)
     raw = np.array([[[1, 1, 2, 2], [1, 1, 2, 2]]], dtype=np.uint8)
     assert evaluate(np.array([[[0, 1]]]), raw, FirstFrameNaming()).confusion.diagonal().tolist() == [4, 4, 0, 0]
     assert evaluate(np.array([[[5, 3]]]), raw, HungarianNaming()).names == {3: 1, 5: 0}

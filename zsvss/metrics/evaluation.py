@@ -21,6 +21,7 @@ from zsvss.data.taxonomy import Taxonomy
 from zsvss.metrics.confusion import confusion_matrix
 from zsvss.metrics.consistency import DEFAULT_WINDOWS, ConsistencyProtocol, ConsistencyWindows, WindowPair
 from zsvss.metrics.naming import ClusterNaming, add_votes, cluster_votes, rename_clusters
+from zsvss.stages.nearest import nearest
 
 
 @dataclass(frozen=True, eq=False)
@@ -202,7 +203,9 @@ class VideoEvaluator:
         self._kept.append((_Packed.of(pred_HW), None if raw_HW is None else _Packed.of(raw_HW)))
         if raw_HW is not None:
             class_HW = self.taxonomy.class_ids(raw_HW)
-            votes_KC = cluster_votes(resize_labels(pred_HW, *raw_HW.shape), class_HW, self.taxonomy.num_classes)
+            votes_KC = cluster_votes(
+                nearest(pred_HW, (raw_HW.shape[0], raw_HW.shape[1])), class_HW, self.taxonomy.num_classes
+            )
             self._votes_KC = add_votes(self._votes_KC, votes_KC)
             if not self.naming.needs_whole_video:
                 self._settle()
@@ -223,7 +226,7 @@ class VideoEvaluator:
         if self.protocol == "self":
             self._stream.update(pred_HW)
         if raw_HW is not None:
-            pred_HW = resize_labels(pred_HW, *raw_HW.shape)
+            pred_HW = nearest(pred_HW, (raw_HW.shape[0], raw_HW.shape[1]))
             class_HW = self.taxonomy.class_ids(raw_HW)
             self._confusion += confusion_matrix(pred_HW, class_HW, num_classes)
         if self.protocol != "self":
@@ -231,21 +234,6 @@ class VideoEvaluator:
                 self._stream.gap()
             else:
                 self._stream.update(pred_HW, raw_HW, class_HW)
-
-
-def resize_labels(label_HW: Tensor, height: int, width: int) -> Tensor:
-    """Nearest-neighbour resize about pixel centres, in integer arithmetic.
-
-    >>> resize_labels(torch.tensor([[1, 2], [3, 4]]), 3, 4)
-    tensor([[1, 1, 2, 2],
-            [3, 3, 4, 4],
-            [3, 3, 4, 4]])
-    """
-    if label_HW.shape == (height, width):
-        return label_HW
-    rows = (2 * torch.arange(height, device=label_HW.device) + 1) * label_HW.shape[0] // (2 * height)
-    columns = (2 * torch.arange(width, device=label_HW.device) + 1) * label_HW.shape[1] // (2 * width)
-    return label_HW[rows[:, None], columns]
 
 
 @dataclass(frozen=True)

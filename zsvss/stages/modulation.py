@@ -18,6 +18,7 @@ from typing_extensions import override
 from zsvss.backbones.base import Backbone, Recording
 from zsvss.backbones.batching import grow_batch, with_smaller_batches
 from zsvss.stages.difference import Difference, difference_map, mask_prior, peak_normalized
+from zsvss.stages.nearest import nearest
 from zsvss.stages.padding import crop, mirror
 from zsvss.stages.precision import full_precision
 from zsvss.stages.trace import Trace
@@ -72,11 +73,7 @@ class NearestUpsampling(Modulation):
 
     @override
     def __call__(self, backbone: Backbone, clip: LabelledClip, trace: Trace | None = None) -> Tensor:
-        cells = [
-            (2 * torch.arange(side, device=clip.labels_Thw.device) + 1) * num_cells // (2 * side)
-            for side, num_cells in zip(clip.frames_THW3.shape[1:3], clip.labels_Thw.shape[1:], strict=True)
-        ]
-        return clip.labels_Thw[:, cells[0][:, None], cells[1]]
+        return nearest(clip.labels_Thw, (clip.frames_THW3.shape[1], clip.frames_THW3.shape[2]))
 
 
 class MaskedModulation(Modulation):
@@ -193,9 +190,9 @@ class MaskedModulation(Modulation):
         """Final latents [S, B, c, u, v] for the signs + and -, and those after each step, before blending."""
         frames_R = frames_B.repeat(2)  # rows of both signs
         modulated_grid = recording.grids.get(backbone.modulation_block, (masks_Bhw.shape[1], masks_Bhw.shape[2]))
-        offset_Bn = self.strength * functional.interpolate(masks_Bhw[:, None], modulated_grid).flatten(1)
+        offset_Bn = self.strength * nearest(masks_Bhw, modulated_grid).flatten(1)
         x_Rcuv = recording.noised_Tchw[frames_R]
-        blend_masks_R1uv = functional.interpolate(masks_Bhw[:, None], x_Rcuv.shape[-2:]).repeat(2, 1, 1, 1)
+        blend_masks_R1uv = nearest(masks_Bhw[:, None], (x_Rcuv.shape[-2], x_Rcuv.shape[-1])).repeat(2, 1, 1, 1)
         steps = {}
         for step in backbone.steps[: self.num_steps]:
             offset = torch.cat([offset_Bn, -offset_Bn]) if step == backbone.steps[0] else None
