@@ -30,7 +30,7 @@ from zsvss.metrics import (
     headline_scores,
     video_table,
 )
-from zsvss.metrics.consistency import ConsistencyWindows
+from zsvss.metrics.consistency import ConsistencyWindows, ground_truth
 from zsvss.results.summary import percent
 from zsvss.segmenter import VideoSegmenter
 from zsvss.stages.context import SceneContext
@@ -39,6 +39,11 @@ from zsvss.stages.modulation import Modulation
 from zsvss.stages.refinement import Refinement
 
 _log = logging.getLogger(__name__)
+
+_FIRST_FRAME_VOID = (
+    "its first frame is void wherever it is sampled, so that no cluster has a class: every pixel is wrong in mIoU, and "
+    "the clusters stay apart in video consistency"
+)
 
 
 class VideoSegmentation(LightningModule):
@@ -120,6 +125,8 @@ class VideoSegmentation(LightningModule):
             for video in self.data.videos():
                 if not video.begins_labelled:
                     raise ValueError(self._first_frame_missing(video.name))
+        if stage == "test" and self.consistency == "cffm":
+            self._tell_scored_zero()
         self.backbone.check()
         if self.segmenter.input_size is not None:
             self.segmenter.check(self.segmenter.input_size, self.data.clip_length)
@@ -148,6 +155,8 @@ class VideoSegmentation(LightningModule):
         final = slice(clip.num_final)
         raw_THW = None if clip.labels_THW is None else clip.labels_THW[final]
         self._evaluator.update(labels_THW, raw_THW, clip.labelled_T[final].cpu())
+        if clip.is_first and self.naming.ground_truth_in_method and bool((labels_THW < 0).all()):
+            self._evaluator.note(_FIRST_FRAME_VOID)
         if clip.is_last:
             self._finish_video(self._evaluator.finish(time.perf_counter() - self._video_start))
         return {"labels": labels_THW, **self._token_labels(clip)}
@@ -209,7 +218,19 @@ class VideoSegmentation(LightningModule):
             raise ValueError(self._first_frame_missing(clip.video))
         taxonomy = self.data.taxonomy
         assert taxonomy is not None
-        return self.naming.first_labels(taxonomy.class_ids(clip.labels_THW[0]), taxonomy.num_classes)
+        raw_HW = ground_truth(clip.labels_THW[0], self.consistency)
+        return self.naming.first_labels(taxonomy.class_ids(raw_HW), taxonomy.num_classes)
+
+    def _tell_scored_zero(self) -> None:
+        """Protocol ``cffm`` is made for VSPW, where raw 0 is void."""
+        taxonomy = self.data.taxonomy
+        if taxonomy is not None and 0 in taxonomy.class_of_raw:
+            name = taxonomy.classes[taxonomy.class_of_raw[0]]
+            _log.warning(
+                "consistency protocol cffm makes raw value 0 void, which is class %r of %s; it is not scored",
+                name,
+                taxonomy.name,
+            )
 
     def _first_frame_missing(self, video: str) -> str:
         return (
@@ -223,6 +244,8 @@ class VideoSegmentation(LightningModule):
         (row,) = video_table([result])
         scores = ", ".join(f"{name} {percent(row[name])}" for name in headline_scores(row))
         _log.info("%s: %d frames in %.1f s, %s", result.name, result.num_frames, result.seconds or 0.0, scores)
+        for note in result.notes:
+            _log.warning("%s: %s", result.name, note)
 
 
 def clip_generator(seed: int, dataset: str, video: str, clip: int) -> torch.Generator:

@@ -3,6 +3,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from zsvss.data.camvid import _COLOURS_32, CAMVID_32, CamVid, read_colour_mask
@@ -90,7 +91,8 @@ def test_foreign_colours_are_void_if_few_and_an_error_if_many(tmp_path):
     mask[0, 0] = (1, 2, 3)
     Image.fromarray(mask).save(tmp_path / "a_L.png")
     values = read_colour_mask(tmp_path / "a_L.png")
-    assert (values[0, 0], values[1, 1]) == (list(_COLOURS_32).index("Void"), list(_COLOURS_32).index("Road"))
+    assert (values[0, 0], values[1, 1]) == (255, list(_COLOURS_32).index("Road"))
+    assert CAMVID_32.class_ids(torch.tensor([255])).tolist() == [-1]
     mask[:, :10] += 1
     Image.fromarray(mask).save(tmp_path / "a_L.png")
     with pytest.raises(ValueError, match=r"a_L\.png: 50\.0% of the pixels.*Use the original PNGs"):

@@ -104,6 +104,11 @@ class VideoDataModule(lightning.LightningDataModule, ABC):
     def taxonomy(self) -> Taxonomy | None:
         """What the raw ground-truth values mean; None without ground truth."""
 
+    @property
+    def consistency_caveat(self) -> str | None:
+        """What to know before video consistency on these videos is quoted, to be told beside it; None if nothing."""
+        return None
+
     @abstractmethod
     def find_videos(self) -> list[Video]:
         """List all videos and check the folder, cheaply.

@@ -9,9 +9,10 @@ from typing import Any
 from zsvss.data.datamodule import VideoDataModule
 from zsvss.data.images import check_images, is_image, list_images, mask_size, read_mask
 from zsvss.data.loader import call_with_time_limit
+from zsvss.data.own_masks import read_taxonomy
 from zsvss.data.reader import Decoder, first_line, open_frames
-from zsvss.data.taxonomy import Taxonomy, bit_palette
-from zsvss.data.video import UNLABELLED, FileVideo, Video
+from zsvss.data.taxonomy import Taxonomy
+from zsvss.data.video import FileVideo, Video
 
 VIDEO_SUFFIXES = (".mp4", ".mov", ".m4v", ".avi", ".mkv", ".webm", ".mpg", ".mpeg")
 
@@ -26,14 +27,14 @@ class VideoFolder(VideoDataModule):
         swan/00000.jpg ...                            <masks>/00000.png ...  (name of the frame)
         videos/{swan.mp4, bear/00000.jpg ...}         <masks>/{swan,bear}/00000.png ...
 
-    Masks are single-channel or palette PNGs of the frames' size; their values are class numbers. Frames without a mask
-    are not scored.
+    Masks are single-channel or palette PNGs of the frames' size; their values are class numbers. Masks that hold
+    exactly 0 and 255 are background and object. Frames without a mask are not scored.
 
     Args:
         input: A video file, an image, a folder of numbered images, or a folder of videos.
         masks: Folder of masks.
         class_names: Names of the mask values 0, 1, ...; numbered names up to the largest value if left out.
-        ignore_value: Mask value that is not scored.
+        ignore_value: Mask value that is not scored; if left out, 255, unless the masks hold exactly 0 and 255.
         name: Name of the data set in results and random seeds; that of the input if left out.
     """
 
@@ -42,7 +43,7 @@ class VideoFolder(VideoDataModule):
         input: str | Path,
         masks: str | Path | None = None,
         class_names: Sequence[str] | None = None,
-        ignore_value: int = UNLABELLED,
+        ignore_value: int | None = None,
         name: str | None = None,
         **kwargs: Any,
     ) -> None:
@@ -60,7 +61,7 @@ class VideoFolder(VideoDataModule):
     def taxonomy(self) -> Taxonomy | None:
         """The mask values and their names; None without masks."""
         if self.masks is not None and self._taxonomy is None:
-            self._taxonomy = self._read_taxonomy(self.masks)
+            self._taxonomy = read_taxonomy(self.masks, self.name, self.class_names, self.ignore_value)
         return self._taxonomy
 
     def find_videos(self) -> list[Video]:
@@ -68,16 +69,16 @@ class VideoFolder(VideoDataModule):
         sources = find_sources(self.input)
         videos: list[Video] = []
         for source in sources:
+            folder = self.masks / source.stem if self.masks is not None and len(sources) > 1 else self.masks
             try:
                 frames, num_frames, size = self._frames(source)
+                numbers = {} if isinstance(frames, Path) else {path.stem: number for number, path in enumerate(frames)}
+                labels = None if folder is None else _match_masks(folder, numbers, num_frames, size)
             except ValueError as error:
                 if len(sources) == 1:
                     raise
                 self.unreadable[source.stem] = str(error)
                 continue
-            folder = self.masks / source.stem if self.masks is not None and len(sources) > 1 else self.masks
-            numbers = {} if isinstance(frames, Path) else {path.stem: number for number, path in enumerate(frames)}
-            labels = None if folder is None else _match_masks(folder, numbers, num_frames, size)
             videos.append(FileVideo(source.stem, num_frames, frames, labels, read_mask, self.decoder))
         if not videos:
             raise ValueError(f"{self.input}: no video can be read: {'; '.join(self.unreadable.values())}")
@@ -101,23 +102,6 @@ class VideoFolder(VideoDataModule):
                 f"{self.time_limit:g} s): is the file damaged? Copy it again or convert it with ffmpeg"
             ) from error
         return source, num_frames, size
-
-    def _read_taxonomy(self, folder: Path) -> Taxonomy:
-        largest, path_of_largest = -1, folder
-        for path in sorted(folder.rglob("*")):
-            if is_image(path):
-                values_HW = read_mask(path)
-                values = values_HW[values_HW != self.ignore_value]
-                if values.size and values.max() > largest:
-                    largest, path_of_largest = int(values.max()), path
-        names = self.class_names or tuple(f"class {value}" for value in range(largest + 1))
-        if largest >= len(names):
-            raise ValueError(
-                f"{path_of_largest} has the value {largest} but data.class_names has {len(names)} names (values 0.."
-                f"{len(names) - 1}); name all values, or set data.ignore_value to the one that is not a class"
-            )
-        class_of_raw = {value: value for value in range(len(names)) if value != self.ignore_value}
-        return Taxonomy(f"{self.name}-masks", names, bit_palette(len(names)), class_of_raw)
 
 
 def find_sources(path: Path) -> list[Path]:
