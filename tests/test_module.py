@@ -131,3 +131,26 @@ def test_random_numbers_of_a_clip_are_its_own() -> None:
     assert len(set(seeds)) == len(seeds)
     # The numbers are part of what is published: they must not change between versions.
     assert clip_generator(0, "vspw", "bear", 0).initial_seed() == 4946648920292847415
+
+
+class _VoidAtFirst(ProceduralVideos):
+    """Nothing that the first frame shows is a class."""
+
+    @property
+    def taxonomy(self) -> Taxonomy:
+        names = ("nothing", "else")
+        return Taxonomy("void", names, ((0, 0, 1), (0, 1, 0)), {100: 0, 101: 1}, frozenset(range(100)))
+
+
+def test_a_first_frame_that_is_all_void_keeps_its_clusters_apart_and_is_told(
+    tiny_weights: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Merged into one label they would be perfectly consistent."""
+    data = _VoidAtFirst(num_videos=1, num_frames=5, height=64, width=64, clip_length=3, num_workers=0)
+    module = _module(tiny_weights, naming=FirstFrameNaming())
+    quiet_trainer(tmp_path).test(module, datamodule=data, verbose=False)
+    (result,) = module.results
+    assert any("its first frame is void" in note for note in result.notes)
+    assert "its first frame is void" in caplog.text
+    assert not any("one cluster" in note for note in result.notes)
+    assert 0 < module.numbers["test/VC2"] < 1

@@ -229,3 +229,29 @@ def test_errors_say_what_to_do():
         evaluator.update(torch.tensor(pred), torch.tensor(raw), torch.ones(2, dtype=torch.bool))
     with pytest.raises(ValueError, match="lacks num_frames, num_labelled"):
         VideoResult.from_dict({"name": "a"})
+
+
+def test_values_that_mean_nothing_are_told_with_their_pixels():
+    taxonomy = dataclasses.replace(TAXONOMY, void=frozenset({0}))
+    raw = np.array([[[0, 1, 2, 9]], [[9, 9, 2, 200]]], dtype=np.uint8)
+    evaluator = VideoEvaluator("video", taxonomy, HungarianNaming())
+    evaluator.update(torch.tensor([[[0, 1, 2, 3]]] * 2), torch.tensor(raw), torch.tensor([True, True]))
+    (note,) = evaluator.finish().notes
+    assert "neither a class nor void of test" in note
+    assert note.endswith("9 (3 pixels), 200 (1 pixel)")
+    assert evaluate(np.array([[[0, 1, 2]]]), raw[:1, :, :3], HungarianNaming()).notes == (
+        "its ground truth holds values that are neither a class nor void of test and are not scored: 0 (1 pixel)",
+    )  # by default, void is 255 alone
+
+
+@pytest.mark.parametrize(("pred", "told"), [([[[2, 2]]] * 3, "class 'c'"), ([[[2, 2]], [[2, 1]]], None)])
+def test_a_single_predicted_class_is_told(pred, told):
+    raw = np.array([[[1, 3]]] * len(pred), dtype=np.uint8)
+    result = evaluate(np.array(pred), raw, FirstFrameNaming(), clips=[0, 1, len(pred)])
+    assert [note for note in result.notes if "its consistency over time says nothing" in note] == list(result.notes)
+    assert (told in result.notes[0]) if told else not result.notes
+
+
+def test_a_single_cluster_without_a_class_is_told():
+    result = evaluate(np.full((2, 1, 2), 7), np.zeros((2, 1, 2), np.uint8), HungarianNaming())
+    assert any("one cluster without a class" in note for note in result.notes)
