@@ -35,6 +35,7 @@ from zsvss.results.summary import percent
 from zsvss.segmenter import VideoSegmenter
 from zsvss.stages.context import SceneContext
 from zsvss.stages.features import Features
+from zsvss.stages.finiteness import NotFiniteError
 from zsvss.stages.modulation import Modulation
 from zsvss.stages.refinement import Refinement
 
@@ -139,7 +140,7 @@ class VideoSegmentation(LightningModule):
 
         Returns:
             int64 class ids or cluster ids as the naming protocol has it: ``labels`` [num_final, H, W], and ``coarse``
-            and ``refined`` [num_final, h, w] on the token grid.
+            and ``refined`` [num_final, h, w] on the token grid. Empty if the video failed.
         """
         if clip.is_first or self._evaluator is None:
             self._video_start = time.perf_counter()
@@ -147,7 +148,8 @@ class VideoSegmentation(LightningModule):
             assert taxonomy is not None
             self._evaluator = VideoEvaluator(clip.video, taxonomy, self.naming, self.windows, self.consistency)
         labels_THW = self._segment(clip, self._first_labels(clip))
-
+        if labels_THW is None:
+            return {}
         final = slice(clip.num_final)
         raw_THW = None if clip.labels_THW is None else clip.labels_THW[final]
         self._evaluator.update(labels_THW, raw_THW, clip.labelled_T[final].cpu())
@@ -169,11 +171,11 @@ class VideoSegmentation(LightningModule):
         """Refuse to end as if there were numbers.
 
         Raises:
-            ValueError: no video could be read; callbacks, which come first, have recorded why.
+            ValueError: no video has a result; callbacks, which come first, have recorded why.
         """
         if self.trainer.is_global_zero and self.failures and not self.results:
             raise ValueError(
-                f"no video could be read, so there is nothing to score; the first of {len(self.failures)}: "
+                f"no video has a result, so there is nothing to score; the first of {len(self.failures)}: "
                 f"{next(iter(self.failures.values()))}"
             )
 
@@ -182,26 +184,37 @@ class VideoSegmentation(LightningModule):
 
         Returns:
             int64 cluster ids: ``labels`` [num_final, H, W], and ``coarse`` and ``refined`` [num_final, h, w] on the
-            token grid.
+            token grid. Empty if the video failed.
         """
-        return {"labels": self._segment(clip, None), **self._token_labels(clip)}
+        labels_THW = self._segment(clip, None)
+        return {} if labels_THW is None else {"labels": labels_THW, **self._token_labels(clip)}
 
     def on_predict_epoch_end(self) -> None:
-        """Gather what could not be read from all processes."""
+        """Gather the failures of all processes."""
         self.failures = self.data.gather_failures(self._patient_group)
 
-    def _segment(self, clip: Clip, first_labels_HW: Tensor | None) -> Tensor:
+    def _segment(self, clip: Clip, first_labels_HW: Tensor | None) -> Tensor | None:
+        """Labels of the clip's final frames; ``None`` if the video has failed, now or before."""
+        if clip.video in self.data.failures:  # the loader had read this clip when an earlier one failed
+            return None
         if clip.is_first:
             self.segmenter.reset()
         generator = clip_generator(self.seed, self.data.name, clip.video, clip.index)
-        labels_THW: Tensor = self.segmenter(
-            clip.frames_THW3,
-            resized_THW3=clip.resized_THW3,
-            generator=generator,
-            first_labels_HW=first_labels_HW,
-            num_wanted=clip.num_final,
-        )
-        return labels_THW
+        try:
+            labels_THW: Tensor = self.segmenter(
+                clip.frames_THW3,
+                resized_THW3=clip.resized_THW3,
+                generator=generator,
+                first_labels_HW=first_labels_HW,
+                num_wanted=clip.num_final,
+            )
+        except NotFiniteError as error:
+            reason = f"{error} (clip {clip.index}, trainer.precision {self.trainer.precision})"
+        else:
+            return labels_THW
+        self._evaluator = None
+        self.data.fail(clip.video, reason)
+        return None
 
     def _token_labels(self, clip: Clip) -> dict[str, Tensor]:
         return {stage: labels_Thw[: clip.num_final] for stage, labels_Thw in self.segmenter.token_labels.items()}

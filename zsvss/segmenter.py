@@ -18,6 +18,7 @@ from zsvss.backbones.input_size import NetworkSize, resize_frames
 from zsvss.backbones.layout import token_grid
 from zsvss.stages.context import Memory, PerFrameClustering, SceneContext
 from zsvss.stages.features import AttentionFeatures, FeaturePass, Features
+from zsvss.stages.finiteness import FiniteCheck
 from zsvss.stages.modulation import LabelledClip, Modulation, NearestUpsampling
 from zsvss.stages.nearest import nearest
 from zsvss.stages.padding import margins_on, mirror
@@ -139,9 +140,10 @@ class VideoSegmenter(nn.Module):
 
         Raises:
             ValueError: if the frames are not uint8 [T, H, W, 3] or too small for the backbone.
+            NotFiniteError: if a stage gives infinite values or NaN.
         """
         generator = generator or torch.Generator().manual_seed(0)
-        kept = Trace()
+        kept, check = Trace(), FiniteCheck(self.backbone)
         watch = Stopwatch(self._clock)
         self.timings = watch.seconds
         with watch.measure("encode"):
@@ -152,6 +154,7 @@ class VideoSegmenter(nn.Module):
             kept.noise = noise or self.backbone.sample_noise(num_frames, height, width, generator)
             clip_noise = kept.noise
             kept.latents_Tcuv = self.backbone.encode(images_T3HW, clip_noise)
+            check.add("latents behind the encoder", kept.latents_Tcuv)
         with watch.measure("record"):
             condition = conditioning or self.backbone.condition(images_T3HW, clip_noise)
             noised_Tcuv = self.backbone.add_noise(kept.latents_Tcuv, clip_noise)
@@ -159,6 +162,10 @@ class VideoSegmenter(nn.Module):
             kept.recording = self.backbone.record(noised_Tcuv, condition, keys, for_denoising=for_denoising)
             seen = FeaturePass(self.backbone, kept.recording, images_T3HW, self.padding)
             kept.features_Tnc, kept.grid = seen.read(self.features)
+            for step, x_Tcuv in kept.recording.latents.items():
+                check.add(f"latents behind step {step} of the feature pass", x_Tcuv)
+            check.add("features", kept.features_Tnc)
+            check.ask()
         with watch.measure("context"), full_precision(images_T3HW.device):
             kept.coarse_Tn, memory = self._coarse_labels(kept.features_Tnc, kept.grid, generator, first_labels_HW, seen)
             kept.label_set_L = memory.label_set_L
@@ -167,6 +174,8 @@ class VideoSegmenter(nn.Module):
             if self.refinement is not None:
                 kept.correspondence_Tnc, grid = seen.read(self.refinement.features)
                 check_grids(grid, kept.grid)
+                check.add("features for the refinement", kept.correspondence_Tnc)
+                check.ask()
                 kept.refined_Tn, kept.trajectories_TP = self.refinement(
                     kept.correspondence_Tnc, kept.coarse_Tn, kept.grid
                 )

@@ -46,7 +46,7 @@ _log = logging.getLogger(__name__)
 
 _DESCRIPTION = "Zero-shot video semantic segmentation. Further commands, each with its --help: report, bench, sweep."
 
-# Exit code of a run that ended although some videos could not be read.
+# Exit code of a run that ended although some videos have no result.
 FAILURES = 3
 
 _COMPONENTS = ("backbones", "data", "metrics", "stages")
@@ -166,7 +166,7 @@ class CommandLine(LightningCLI):
 
     @property
     def exit_code(self) -> int:
-        """`FAILURES` if a video could not be read; only the first process tells, when all have ended."""
+        """`FAILURES` if a video has no result; only the first process tells, when all have ended."""
         return FAILURES if self.trainer.is_global_zero and self.model.failures else 0
 
     @property

@@ -23,12 +23,20 @@ UNLABELLED = 255
 class UnreadableVideoError(ValueError):
     """A video that cannot be read; names the video, its file and the reason."""
 
+    what = "cannot be read"
+
     def __init__(self, video: str, path: str, reason: str) -> None:
         super().__init__(video, path, reason)
         self.video, self.path, self.reason = video, path, reason
 
     def __str__(self) -> str:
-        return f"video {self.video!r} ({self.path}) cannot be read: {self.reason}"
+        return f"video {self.video!r} ({self.path}) {self.what}: {self.reason}"
+
+
+class UnsegmentedVideoError(UnreadableVideoError):
+    """A video that could be read but not segmented."""
+
+    what = "cannot be segmented"
 
 
 class OpenVideo(ABC):

@@ -96,8 +96,8 @@ def video_rows(videos: list[dict[str, Any]]) -> Table:
 
 
 def failure_rows(failures: Mapping[str, str]) -> Table:
-    """One row a video that could not be read."""
-    table = Table("video", "why it could not be read", title="Failures", title_justify="left")
+    """One row a video without a result."""
+    table = Table("video", "why it has no result", title="Failures", title_justify="left")
     for name, reason in failures.items():
         table.add_row(name, reason)
     return table

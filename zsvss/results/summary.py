@@ -25,7 +25,7 @@ def summarize(
         results: of the finished videos.
         numbers: of `fold_results` over them.
         facts: of `run_facts`.
-        failures: videos that could not be read, and why.
+        failures: videos without a result, and why.
     """
     finished = {result.name for result in results}
     seconds = math.fsum(result.seconds or 0.0 for result in results)

@@ -17,6 +17,7 @@ from typing_extensions import override
 from zsvss.backbones.base import Backbone, Recording
 from zsvss.backbones.batching import in_batches
 from zsvss.stages.difference import Difference, difference_map, mask_prior, peak_normalized
+from zsvss.stages.finiteness import FiniteCheck
 from zsvss.stages.nearest import nearest
 from zsvss.stages.padding import crop, mirror
 from zsvss.stages.precision import full_precision
@@ -166,7 +167,11 @@ class MaskedModulation(Modulation):
         masks_Bhw = clip.labels_Thw[frames_B] == clip.label_set_L[label_index_B][:, None, None]
         masks_Bhw = mirror(masks_Bhw.float(), clip.margins)
         latents_SBcuv, steps = self._modulated_latents(backbone, clip.recording, frames_B, masks_Bhw)
-        plus_B3HW, minus_B3HW = _decoded_signs(backbone, clip, latents_SBcuv)
+        check = FiniteCheck(backbone)
+        check.add("latents behind the last modulated step", latents_SBcuv)
+        plus_B3HW, minus_B3HW = signs_SB3HW = _decoded_signs(backbone, clip, latents_SBcuv)
+        check.add("decoded images", signs_SB3HW)
+        check.ask()
         with full_precision(plus_B3HW.device):
             maps_BHW = difference_map(plus_B3HW, minus_B3HW, self.difference)
         return _ModulatedPass(frames_B, label_index_B, latents_SBcuv, steps, maps_BHW)

@@ -104,6 +104,6 @@ def _incomplete(runs: Sequence[Run]) -> list[str]:
         if unfinished:
             expected = run.summary["num_videos_expected"]
             said.append(f"{run.name}: {len(unfinished)} of {expected} videos are missing; its numbers leave them out.")
-        said += [f"{run.name}: {video} could not be read: {reason}" for video, reason in failures.items()]
+        said += [f"{run.name}: {video} has no result: {reason}" for video, reason in failures.items()]
         said += [f"{run.name}: {sentence}." for sentence in caveats(run.summary)]
     return said
