@@ -61,6 +61,7 @@ _TRAINER_DEFAULTS: dict[str, Any] = {
     "enable_checkpointing": False,
     "enable_model_summary": False,
 }
+_FLOAT16 = ("16-true", "16-mixed", "16")
 # What changes where and how fast a run is computed, but not its numbers.
 _NOT_IN_RUN_NAME = ("trainer", "output", "results", "predictions", "media", "config")
 
@@ -114,12 +115,8 @@ class CommandLine(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """Choose the run folder and, where the choice is left open, a device that can compute in float64."""
         config = self.config[self.subcommand]
+        choose_device(config.trainer)
         config.output = str(Path(config.output).expanduser() if config.output else Path("runs") / self._run_name())
-        accelerator = config.trainer.accelerator
-        if accelerator == "mps":
-            raise ValueError("trainer.accelerator = mps has no float64, which votes and ties need; use cpu or cuda")
-        if accelerator == "auto" and torch.backends.mps.is_available():
-            config.trainer.accelerator = "cpu"
         config.trainer.default_root_dir = config.output
         prepare_wandb(config.trainer.get("logger"), config.output, self.config_names)
 
@@ -237,6 +234,21 @@ def import_components() -> None:
         package = importlib.import_module(f"{zsvss.__name__}.{name}")
         for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
             importlib.import_module(module.name)
+
+
+def choose_device(trainer: Any) -> None:
+    """A device that can compute in float64, where the choice is left open, and a precision that suits it."""
+    if trainer.accelerator == "mps":
+        raise ValueError("trainer.accelerator = mps has no float64, which votes and ties need; use cpu or cuda")
+    if trainer.accelerator == "auto" and torch.backends.mps.is_available():
+        trainer.accelerator = "cpu"
+    on_cpu = trainer.accelerator == "cpu" or (trainer.accelerator == "auto" and not torch.cuda.is_available())
+    if on_cpu and str(trainer.precision) in _FLOAT16:
+        _log.warning(
+            "trainer.precision %s is many times slower than float32 on a CPU; computing in 32-true",
+            trainer.precision,
+        )
+        trainer.precision = "32-true"
 
 
 def config_paths(arguments: Sequence[str]) -> list[str]:
