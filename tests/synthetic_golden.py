@@ -84,9 +84,10 @@ def _write_clip(
 
     memory, generator = segmenter.memory, torch.Generator().manual_seed(clip)
     with patch.object(context_module, "kmeans", remembered):
-        labels_THW, trace = segmenter(
-            frames_THW3, generator=generator, conditioning=conditioning, first_labels_HW=truth, trace=True
-        )
+        trace = Trace()
+        labels_THW = segmenter(
+            frames_THW3, generator=generator, conditioning=conditioning, first_labels_HW=truth, trace=trace
+        ).labels_THW
     prefix = str(folder / f"batch{clip}")
     recording, grid = trace.recording, trace.grid
     first, last = segmenter.backbone.steps[0], segmenter.backbone.steps[-1]

@@ -141,7 +141,7 @@ class _VoidAtFirst(ProceduralVideos):
     @property
     def taxonomy(self) -> Taxonomy:
         names = ("nothing", "else")
-        return Taxonomy("void", names, ((0, 0, 1), (0, 1, 0)), {100: 0, 101: 1}, frozenset(range(100)))
+        return Taxonomy("void", names, ((0, 0, 1), (0, 1, 0)), {100: 0, 101: 1}, void=frozenset(range(100)))
 
 
 def test_a_first_frame_that_is_all_void_keeps_its_clusters_apart_and_is_told(

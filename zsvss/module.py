@@ -10,6 +10,7 @@ import logging
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, Literal
 
 import torch
 from lightning.pytorch import LightningModule
@@ -18,11 +19,14 @@ from torch import Tensor, distributed
 from zsvss.backbones.base import Backbone
 from zsvss.data.clip import Clip
 from zsvss.data.datamodule import VideoDataModule, datamodule
+from zsvss.data.taxonomy import IGNORE_INDEX
 from zsvss.gathering import patient_group
 from zsvss.metrics import (
     ClusterNaming,
     ConsistencyProtocol,
     FirstFrameNaming,
+    GivenFirstFrameNaming,
+    ObjectProtocol,
     VideoEvaluator,
     VideoResult,
     fold_results,
@@ -31,12 +35,15 @@ from zsvss.metrics import (
     video_table,
 )
 from zsvss.metrics.consistency import ConsistencyWindows, ground_truth
+from zsvss.metrics.objects import check_protocol
 from zsvss.results.summary import percent
-from zsvss.segmenter import VideoSegmenter
+from zsvss.segmenter import SegmentedClip, VideoSegmenter
 from zsvss.stages.context import SceneContext
 from zsvss.stages.features import Features
 from zsvss.stages.finiteness import NotFiniteError
+from zsvss.stages.given_labels import GivenLabels
 from zsvss.stages.modulation import Modulation
+from zsvss.stages.nearest import nearest
 from zsvss.stages.refinement import Refinement
 
 _log = logging.getLogger(__name__)
@@ -56,12 +63,14 @@ class VideoSegmentation(LightningModule):
         refinement: correspondence-based refinement (stage 2); ``None`` leaves the coarse labels as they are.
         modulation: masked modulation (stage 3); ``None`` enlarges the refined labels to the frames' size.
         features: what is clustered; ``None`` takes the paper's.
-        input_size: height and width at which the backbone sees the frames; ``None`` takes the frames' own.
+        input_size: height and width at which the backbone sees the frames; ``frames`` is the frames' own, and so is
+            ``None`` unless they are larger than what the backbone is made for.
         padding: pixels by which the backbone's input is mirrored beyond each border.
         naming: naming protocol, how clusters get their class names in ``test``; ``predict`` needs none.
         seed: all randomness is drawn from (seed, dataset, video, clip).
         windows: lengths C of the windows of video consistency.
         consistency: protocol of video consistency.
+        objects: protocol of region similarity and contour accuracy, where the data set has objects.
     """
 
     def __init__(
@@ -71,12 +80,13 @@ class VideoSegmentation(LightningModule):
         refinement: Refinement | None,
         modulation: Modulation | None,
         features: Features | None = None,
-        input_size: tuple[int, int] | None = None,
+        input_size: tuple[int, int] | Literal["frames"] | None = None,
         padding: int = 0,
         naming: ClusterNaming | None = None,
         seed: int = 0,
         windows: Sequence[int] = (8, 16),
         consistency: ConsistencyProtocol = "official",
+        objects: ObjectProtocol = "semi_supervised",
     ) -> None:
         super().__init__()
         self.backbone = backbone
@@ -94,6 +104,8 @@ class VideoSegmentation(LightningModule):
         ConsistencyWindows(windows, consistency)  # refuses what cannot be counted, before anything is read
         self.windows = tuple(windows)
         self.consistency: ConsistencyProtocol = consistency
+        check_protocol(objects)
+        self.objects: ObjectProtocol = objects
         self.results: list[VideoResult] = []
         self.failures: dict[str, str] = {}
         self.numbers: dict[str, float] = {}
@@ -124,9 +136,17 @@ class VideoSegmentation(LightningModule):
                     raise ValueError(self._first_frame_missing(video.name))
         if stage == "test" and self.consistency == "cffm":
             self._tell_scored_zero()
+        self._check_given_labels(stage)
         self.backbone.check()
-        if self.segmenter.input_size is not None:
-            self.segmenter.check(self.segmenter.input_size, self.data.clip_length)
+        wanted = self.segmenter.network_size.wanted
+        if wanted is not None:
+            self.segmenter.check(wanted, self.data.clip_length)
+        if self.segmenter.network_size.native is not None:
+            _log.info(
+                "%s sees larger frames at about %d x %d pixels; model.input_size sets another size, or frames (own)",
+                type(self.backbone).__name__,
+                *self.segmenter.network_size.native,
+            )
         self.backbone.load()
         self._patient_group = patient_group()
         self.data.network_size = self.segmenter.network_size
@@ -135,29 +155,31 @@ class VideoSegmentation(LightningModule):
         """Forget an earlier run."""
         self.results, self.numbers, self._evaluator = [], {}, None
 
-    def test_step(self, clip: Clip, batch_idx: int) -> dict[str, Tensor]:
+    def test_step(self, clip: Clip, batch_idx: int) -> dict[str, Any]:
         """Segment a clip and score its final frames.
 
         Returns:
-            int64 class ids or cluster ids as the naming protocol has it: ``labels`` [num_final, H, W], and ``coarse``
-            and ``refined`` [num_final, h, w] on the token grid. Empty if the video failed.
+            what :meth:`predict_step` returns; labels are class ids or cluster ids as the naming protocol has it.
         """
         if clip.is_first or self._evaluator is None:
             self._video_start = time.perf_counter()
             taxonomy = self.data.taxonomy
             assert taxonomy is not None
-            self._evaluator = VideoEvaluator(clip.video, taxonomy, self.naming, self.windows, self.consistency)
-        labels_THW = self._segment(clip, self._first_labels(clip))
-        if labels_THW is None:
+            self._evaluator = VideoEvaluator(
+                clip.video, taxonomy, self.naming, self.windows, self.consistency, self.objects
+            )
+        segmented = self._segment(clip, self._first_labels(clip))
+        if segmented is None:
             return {}
+
         final = slice(clip.num_final)
         raw_THW = None if clip.labels_THW is None else clip.labels_THW[final]
-        self._evaluator.update(labels_THW, raw_THW, clip.labelled_T[final].cpu())
-        if clip.is_first and self.naming.ground_truth_in_method and bool((labels_THW < 0).all()):
+        self._evaluator.update(segmented.labels_THW, raw_THW, clip.labelled_T[final].cpu())
+        if clip.is_first and self.naming.ground_truth_in_method and bool((segmented.labels_THW < 0).all()):
             self._evaluator.note(_FIRST_FRAME_VOID)
         if clip.is_last:
             self._finish_video(self._evaluator.finish(time.perf_counter() - self._video_start))
-        return {"labels": labels_THW, **self._token_labels(clip)}
+        return _step_output(segmented)
 
     def on_test_epoch_end(self) -> None:
         """Gather the videos of all processes and log the benchmark's numbers."""
@@ -179,45 +201,43 @@ class VideoSegmentation(LightningModule):
                 f"{next(iter(self.failures.values()))}"
             )
 
-    def predict_step(self, clip: Clip, batch_idx: int) -> dict[str, Tensor]:
+    def predict_step(self, clip: Clip, batch_idx: int) -> dict[str, Any]:
         """Segment a clip.
 
         Returns:
-            int64 cluster ids: ``labels`` [num_final, H, W], and ``coarse`` and ``refined`` [num_final, h, w] on the
-            token grid. Empty if the video failed.
+            int64 cluster ids of the final frames: ``labels`` [num_final, H, W], and ``coarse`` and ``refined``
+            [num_final, h, w] on the token grid; and ``seconds``, a mapping by stage. Empty if the video failed.
         """
-        labels_THW = self._segment(clip, None)
-        return {} if labels_THW is None else {"labels": labels_THW, **self._token_labels(clip)}
+        segmented = self._segment(clip, None)
+        return {} if segmented is None else _step_output(segmented)
 
     def on_predict_epoch_end(self) -> None:
         """Gather the failures of all processes."""
         self.failures = self.data.gather_failures(self._patient_group)
 
-    def _segment(self, clip: Clip, first_labels_HW: Tensor | None) -> Tensor | None:
-        """Labels of the clip's final frames; ``None`` if the video has failed, now or before."""
+    def _segment(self, clip: Clip, first_labels_HW: Tensor | None) -> SegmentedClip | None:
+        """Segment a clip; ``None`` if its video has failed, now or before."""
         if clip.video in self.data.failures:  # the loader had read this clip when an earlier one failed
             return None
         if clip.is_first:
             self.segmenter.reset()
         generator = clip_generator(self.seed, self.data.name, clip.video, clip.index)
         try:
-            labels_THW: Tensor = self.segmenter(
+            segmented: SegmentedClip = self.segmenter(
                 clip.frames_THW3,
                 resized_THW3=clip.resized_THW3,
                 generator=generator,
                 first_labels_HW=first_labels_HW,
+                given_THW=self._given_labels(clip),
                 num_wanted=clip.num_final,
             )
         except NotFiniteError as error:
             reason = f"{error} (clip {clip.index}, trainer.precision {self.trainer.precision})"
         else:
-            return labels_THW
+            return segmented
         self._evaluator = None
         self.data.fail(clip.video, reason)
         return None
-
-    def _token_labels(self, clip: Clip) -> dict[str, Tensor]:
-        return {stage: labels_Thw[: clip.num_final] for stage, labels_Thw in self.segmenter.token_labels.items()}
 
     def _first_labels(self, clip: Clip) -> Tensor | None:
         """First frame's class ids, for the protocol that puts them into the method."""
@@ -241,6 +261,48 @@ class VideoSegmentation(LightningModule):
                 taxonomy.name,
             )
 
+    def _given_labels(self, clip: Clip) -> Tensor | None:
+        """Labels that are given to the method for pixels of the clip, -1 elsewhere; ``None`` if there are none."""
+        if not self.segmenter.context.takes_given_labels or clip.labels_THW is None:
+            return None
+        num_given = len(clip.labels_THW)
+        if (
+            isinstance(self.naming, GivenFirstFrameNaming)
+            if self.trainer.testing
+            else self.data.given_frames == "first"
+        ):
+            num_given = int(clip.is_first)
+        elif self.trainer.testing or self.data.given_frames == "none":
+            num_given = 0
+        if not clip.labelled_T[:num_given].any():
+            return None
+        taxonomy = self.data.taxonomy
+        assert taxonomy is not None
+        height, width = clip.frames_THW3.shape[1:3]
+        labels_THW = nearest(taxonomy.class_ids(clip.labels_THW), (height, width))
+        is_given_T = clip.labelled_T & (torch.arange(len(labels_THW), device=clip.labelled_T.device) < num_given)
+        return labels_THW.where(is_given_T[:, None, None], IGNORE_INDEX)
+
+    def _check_given_labels(self, stage: str) -> None:
+        """Refuse a naming protocol that says something else than happens; let masks of ``predict`` be propagated."""
+        takes, gives = self.segmenter.context.takes_given_labels, isinstance(self.naming, GivenFirstFrameNaming)
+        context = type(self.segmenter.context).__name__
+        if stage == "test" and takes != gives:
+            raise ValueError(
+                f"model.context {context} is given the first frame's ground truth: say so by --model.naming "
+                "GivenFirstFrameNaming"
+                if takes
+                else f"naming protocol {self.naming.name!r} gives labels to the method, which {context} does not take: "
+                "choose --model.context GivenLabels"
+            )
+        if stage == "predict" and self.data.given_frames == "all":
+            if not takes:
+                _log.info("masks are given: GivenLabels propagates them, in place of %s and of refinement", context)
+                self.segmenter.context, self.segmenter.refinement = GivenLabels(), None
+            for video in self.data.videos():
+                if not video.begins_labelled:
+                    _log.warning("%s: frames before the first one with a mask get no label", video.name)
+
     def _first_frame_missing(self, video: str) -> str:
         return (
             f"{video}: its first frame has no ground truth, which naming protocol {self.naming.name!r} needs; "
@@ -255,6 +317,15 @@ class VideoSegmentation(LightningModule):
         _log.info("%s: %d frames in %.1f s, %s", result.name, result.num_frames, result.seconds or 0.0, scores)
         for note in result.notes:
             _log.warning("%s: %s", result.name, note)
+
+
+def _step_output(segmented: SegmentedClip) -> dict[str, Any]:
+    return {
+        "labels": segmented.labels_THW,
+        "coarse": segmented.coarse_Thw,
+        "refined": segmented.refined_Thw,
+        "seconds": segmented.seconds,
+    }
 
 
 def clip_generator(seed: int, dataset: str, video: str, clip: int) -> torch.Generator:

@@ -32,6 +32,7 @@ from zsvss.stages.clustering import KMeans, kmeans
 from zsvss.stages.context import KNNSceneContext
 from zsvss.stages.modulation import MaskedModulation
 from zsvss.stages.refinement import CorrespondenceRefinement
+from zsvss.stages.trace import Trace
 
 _MATRIX_PRODUCTS = (nn.Conv2d, nn.Linear)
 
@@ -127,13 +128,14 @@ def label(
             if clip.is_first:
                 segmenter.reset()
             generator = clip_generator(seed, data.name, clip.video, clip.index)
-            pixels_THW, trace = segmenter(clip.frames_THW3, generator=generator, trace=True)
+            trace = Trace()
+            segmented = segmenter(clip.frames_THW3, generator=generator, trace=trace)
             assert trace.features_Tnc is not None
             assert trace.refined_Tn is not None
             first_id = len(labelled.clusters) * segmenter.context.num_clusters  # clusters are the video's own
             labelled.features.append(trace.features_Tnc)
             labelled.tokens.append(trace.refined_Tn + first_id)
-            labelled.pixels.append(pixels_THW + first_id)
+            labelled.pixels.append(segmented.labels_THW + first_id)
     return labelled
 
 

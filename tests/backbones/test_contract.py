@@ -289,12 +289,14 @@ def test_loading_twice_reads_once(backbone):
 
 
 @torch.inference_mode()
-def test_frames_that_are_coupled_come_as_whole_clips(backbone):
-    if not backbone.couples_frames:
-        return
-    clip = Pass(backbone)
-    with pytest.raises(ValueError, match="whole clips of 3 frames"):
-        backbone.denoise(clip.noised_Tchw[:2], backbone.steps[0], clip.recording, torch.arange(2))
+def test_rows_are_any_frames_or_whole_clips_where_frames_are_coupled(backbone):
+    clip, step, frames_B = Pass(backbone), backbone.steps[0], torch.tensor([2, 0])
+    if backbone.couples_frames:
+        with pytest.raises(ValueError, match="whole clips of 3 frames"):
+            backbone.denoise(clip.noised_Tchw[frames_B], step, clip.recording, frames_B)
+    else:
+        x = backbone.denoise(clip.noised_Tchw[frames_B], step, clip.recording, frames_B)
+        close(x, clip.recording.latents[step][frames_B])
 
 
 def test_the_whole_method_runs_on_it(make):
@@ -304,6 +306,6 @@ def test_the_whole_method_runs_on_it(make):
         backbone, KNNSceneContext(num_clusters=3, num_restarts=1), CorrespondenceRefinement(), MaskedModulation()
     )
     frames = torch.randint(0, 256, (5, 150, 131, 3), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
-    labels = [segmenter(frames[:3]), segmenter(frames[3:])]
+    labels = [segmenter(part).labels_THW for part in (frames[:3], frames[3:])]
     assert [tuple(part.shape) for part in labels] == [(3, 150, 131), (2, 150, 131)]
     assert set(torch.cat(labels).unique().tolist()) <= {0, 1, 2}

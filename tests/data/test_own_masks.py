@@ -5,7 +5,11 @@ import pytest
 import torch
 from PIL import Image
 
-from zsvss.data.own_masks import read_taxonomy
+from zsvss.data.own_masks import read_own_masks
+
+
+def read_taxonomy(*arguments, **options):
+    return read_own_masks(*arguments, **options).taxonomy
 
 
 def discs(values, size=(96, 128)):
@@ -35,6 +39,9 @@ def test_255_is_void_where_it_is_said_or_there_are_classes(tmp_path, write_image
     taxonomy = read_taxonomy(tmp_path / "binary", "a", ignore_value=255)
     assert taxonomy.class_ids(torch.tensor([0, 255])).tolist() == [0, -1]
     assert "one class alone, 'class 0'" in caplog.text  # every score compares it with itself
+    everything = read_own_masks(tmp_path / "binary", "a", ignore_value=None)
+    assert everything.taxonomy.class_ids(torch.tensor([0, 255])).tolist() == [0, 255]
+    assert everything.only_value is None
     write_images(tmp_path / "classes", [discs([0, 1, 255])])
     assert read_taxonomy(tmp_path / "classes", "a").class_ids(torch.tensor([0, 1, 255])).tolist() == [0, 1, -1]
     write_images(tmp_path / "three", [discs([0, 255])])

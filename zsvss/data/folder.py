@@ -2,23 +2,36 @@
 
 from __future__ import annotations
 
+import logging
+import os
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+from typing_extensions import override
 
 from zsvss.data.datamodule import VideoDataModule
+from zsvss.data.facts import VideoFacts
 from zsvss.data.images import check_images, is_image, list_images, mask_size, read_mask
 from zsvss.data.loader import call_with_time_limit
-from zsvss.data.own_masks import read_taxonomy
-from zsvss.data.reader import Decoder, first_line, open_frames
+from zsvss.data.own_masks import read_own_masks
+from zsvss.data.reader import Decoder, first_line, is_video_file, open_frames
 from zsvss.data.taxonomy import Taxonomy
-from zsvss.data.video import FileVideo, Video
+from zsvss.data.video import UNLABELLED, FileVideo, Video
 
-VIDEO_SUFFIXES = (".mp4", ".mov", ".m4v", ".avi", ".mkv", ".webm", ".mpg", ".mpeg")
+_log = logging.getLogger(__name__)
+
+VIDEO_SUFFIXES = (
+    *(".mp4", ".m4v", ".mov", ".3gp", ".3g2", ".mkv", ".webm", ".avi", ".divx", ".wmv", ".asf", ".flv", ".f4v"),
+    *(".mpg", ".mpeg", ".m1v", ".m2v", ".vob", ".ts", ".mts", ".m2ts", ".mxf", ".dv", ".ogv", ".ogg", ".rm", ".rmvb"),
+    *(".gif", ".apng", ".h264", ".264", ".avc", ".h265", ".265", ".hevc", ".obu", ".ivf", ".mjpg", ".mjpeg", ".y4m"),
+)
+_NAMED = 5
 
 
 class VideoFolder(VideoDataModule):
-    """One video or a folder of videos; masks turn it into a benchmark.
+    """One video or a folder of videos; masks turn it into a benchmark, or are propagated in ``predict``.
 
     Layouts::
 
@@ -28,13 +41,15 @@ class VideoFolder(VideoDataModule):
         videos/{swan.mp4, bear/00000.jpg ...}         <masks>/{swan,bear}/00000.png ...
 
     Masks are single-channel or palette PNGs of the frames' size; their values are class numbers. Masks that hold
-    exactly 0 and 255 are background and object. Frames without a mask are not scored.
+    exactly 0 and 255 are background and object. In ``test``, frames without a mask are not scored. In ``predict``,
+    masks are given labels: the truth of their frames, from which the others are labelled.
 
     Args:
         input: A video file, an image, a folder of numbered images, or a folder of videos.
         masks: Folder of masks.
         class_names: Names of the mask values 0, 1, ...; numbered names up to the largest value if left out.
-        ignore_value: Mask value that is not scored; if left out, 255, unless the masks hold exactly 0 and 255.
+        ignore_value: Mask value that is not scored and leaves pixels open; ``auto``: 255, unless the masks hold exactly
+            0 and 255; ``None`` takes every value for a label.
         name: Name of the data set in results and random seeds; that of the input if left out.
     """
 
@@ -43,7 +58,7 @@ class VideoFolder(VideoDataModule):
         input: str | Path,
         masks: str | Path | None = None,
         class_names: Sequence[str] | None = None,
-        ignore_value: int | None = None,
+        ignore_value: int | Literal["auto"] | None = "auto",
         name: str | None = None,
         **kwargs: Any,
     ) -> None:
@@ -54,14 +69,19 @@ class VideoFolder(VideoDataModule):
         self.masks = None if masks is None else Path(masks).expanduser()
         self.class_names = None if class_names is None else tuple(class_names)
         self.ignore_value = ignore_value
-        self.name = name or self.input.stem
+        self.name = name or video_name(self.input)
         self._taxonomy: Taxonomy | None = None
+        self._single_label: int | None = None
+        if masks is not None:
+            self.given_frames = "all"
 
     @property
     def taxonomy(self) -> Taxonomy | None:
         """The mask values and their names; None without masks."""
         if self.masks is not None and self._taxonomy is None:
-            self._taxonomy = read_taxonomy(self.masks, self.name, self.class_names, self.ignore_value)
+            self._taxonomy, self._single_label = read_own_masks(
+                self.masks, self.name, self.class_names, self.ignore_value
+            )
         return self._taxonomy
 
     def find_videos(self) -> list[Video]:
@@ -69,17 +89,19 @@ class VideoFolder(VideoDataModule):
         sources = find_sources(self.input)
         videos: list[Video] = []
         for source in sources:
-            folder = self.masks / source.stem if self.masks is not None and len(sources) > 1 else self.masks
+            name = video_name(source)
+            folder = self.masks / name if self.masks is not None and len(sources) > 1 else self.masks
             try:
-                frames, num_frames, size = self._frames(source)
+                frames, facts = self._frames(source)
                 numbers = {} if isinstance(frames, Path) else {path.stem: number for number, path in enumerate(frames)}
-                labels = None if folder is None else _match_masks(folder, numbers, num_frames, size)
+                labels = None if folder is None else _match_masks(folder, numbers, facts.num_frames, facts.size)
             except ValueError as error:
                 if len(sources) == 1:
                     raise
-                self.unreadable[source.stem] = str(error)
+                self.unreadable[name] = str(error)
                 continue
-            videos.append(FileVideo(source.stem, num_frames, frames, labels, read_mask, self.decoder))
+            kept = facts if isinstance(frames, Path) else None
+            videos.append(FileVideo(name, facts.num_frames, frames, labels, read_mask, self.decoder, kept))
         if not videos:
             raise ValueError(f"{self.input}: no video can be read: {'; '.join(self.unreadable.values())}")
         if self.masks is not None and not any(video.has_ground_truth for video in videos):
@@ -88,50 +110,96 @@ class VideoFolder(VideoDataModule):
         _ = self.taxonomy
         return videos
 
-    def _frames(self, source: Path) -> tuple[Path | tuple[Path, ...], int, tuple[int, int]]:
-        """The video file or the images, their number, height and width."""
-        if source.is_dir() or is_image(source):
+    def _frames(self, source: Path) -> tuple[Path | tuple[Path, ...], VideoFacts]:
+        """The video file or the images, and what is known of them."""
+        if not is_video_file(source):
             images = list_images(source) if source.is_dir() else (source,)
-            size, _, _ = check_images(images)
-            return images, len(images), size
-        try:
-            num_frames, size = call_with_time_limit(_probe, source, self.decoder, seconds=self.time_limit)
+            return images, VideoFacts(len(images), check_images(images).size)
+        if self.decoder != "decord":
+            return source, _probe(source, self.decoder)
+        try:  # of some damaged files Decord never comes back
+            return source, call_with_time_limit(_probe, source, self.decoder, seconds=self.time_limit)
         except TimeoutError as error:
             raise ValueError(
                 f"{source} cannot be read as a video (decoding its first and last frame takes more than "
                 f"{self.time_limit:g} s): is the file damaged? Copy it again or convert it with ffmpeg"
             ) from error
-        return source, num_frames, size
+
+    @override
+    def setup(self, stage: str) -> None:
+        super().setup(stage)
+        if stage == "predict" and self.masks is not None and self._single_label is not None:
+            ignored = UNLABELLED if self.ignore_value == "auto" else self.ignore_value
+            raise ValueError(
+                f"{self.masks}: the masks give no label but {self._single_label} (data.ignore_value, {ignored}, leaves "
+                "pixels open), so there is nothing to tell apart; give every object a value of its own, or take every "
+                "value for a label by --data.ignore_value null"
+            )
+
+
+def video_name(source: Path) -> str:
+    """Name of a video or a data set by its place: a folder's own name, a file's without its ending.
+
+    >>> video_name(Path("nowhere/clip.mp4"))
+    'clip'
+    """
+    path = Path(os.path.abspath(source))  # "." and ".." have a name too; links keep theirs
+    return (path.name if path.is_dir() else path.stem) or "videos"
 
 
 def find_sources(path: Path) -> list[Path]:
     """The videos in a place: itself, or the video files and image folders in it.
 
+    Hidden entries are left out. What is no video is left out too and named in the log, such as a cover picture beside
+    a video.
+
     Raises:
         FileNotFoundError: If there is nothing.
-        ValueError: If there is no video in it, or two of one name.
+        ValueError: If there is no video in it, two of one name, or both video files and numbered images.
     """
     if path.is_file():
         return [path]
     if not path.is_dir():
         raise FileNotFoundError(f"{path} not found; data.input must be a video file or a folder of numbered images")
-    if list_images(path):
+    entries = [entry for entry in sorted(path.iterdir()) if not entry.name.startswith(".")]
+    files = [entry for entry in entries if entry.is_file()]
+    images = [entry for entry in files if is_image(entry)]
+    videos = [entry for entry in files if entry.suffix.lower() in VIDEO_SUFFIXES]
+    folders = [entry for entry in entries if entry.is_dir() and any(is_image(inner) for inner in entry.iterdir())]
+    numbered = [image for image in images if any(character.isdigit() for character in image.stem)]
+    if videos and len(numbered) > 1:
+        raise ValueError(
+            f"{path} holds both video files ({videos[0].name} ...) and {len(numbered)} numbered images "
+            f"({numbered[0].name} ...); give the video file itself, or put the images into a folder of their own"
+        )
+    if images and (len(numbered) > 1 or not videos + folders):
         return [path]
-    sources = [
-        entry
-        for entry in sorted(path.iterdir(), key=lambda entry: entry.name)
-        if (entry.is_dir() and list_images(entry)) or (entry.is_file() and entry.suffix.lower() in VIDEO_SUFFIXES)
-    ]
+    sources = sorted(videos + folders, key=lambda entry: entry.name)
     if not sources:
         raise ValueError(
             f"{path} holds no frames; expected numbered images (00000.jpg, 00001.jpg ...; PNG or JPEG), "
-            f"folders of them, or video files ({' '.join(VIDEO_SUFFIXES)})"
+            f"folders of them, or video files ({' '.join(VIDEO_SUFFIXES)}); found {_endings(entries) or 'nothing'}"
         )
-    names = [source.stem for source in sources]
-    for name in names:
-        if names.count(name) > 1:
-            raise ValueError(f"{path} holds two videos named {name!r}; rename one of them")
+    if skipped := [entry for entry in entries if entry not in sources]:
+        _log.warning("%s: left out, since they are neither videos nor folders of images: %s", path, _endings(skipped))
+    names = [video_name(source) for source in sources]
+    if twice := [name for name, number in Counter(names).items() if number > 1]:
+        raise ValueError(f"{path} holds two videos named {twice[0]!r}; rename one of them")
     return sources
+
+
+def _endings(entries: Sequence[Path]) -> str:
+    """Names of some entries, sorted by their endings, and how many there are of each ending."""
+    kinds = Counter("folders" if entry.is_dir() else entry.suffix.lower() or "no ending" for entry in entries)
+    parts = []
+    for kind, number in sorted(kinds.items()):
+        names = [
+            entry.name
+            for entry in entries
+            if ("folders" if entry.is_dir() else entry.suffix.lower() or "no ending") == kind
+        ]
+        parts.append(f"{number} x {kind} ({', '.join(names[:_NAMED])}{' ...' if number > _NAMED else ''})")
+    return "; ".join(parts)
 
 
 def _match_masks(
@@ -163,14 +231,17 @@ def _match_masks(
     return tuple(labels)
 
 
-def _probe(path: Path, decoder: Decoder) -> tuple[int, tuple[int, int]]:
-    """Number of frames and size; reads the last frame too, which a truncated file does not have."""
+def _probe(path: Path, decoder: Decoder) -> VideoFacts:
+    """What is known of a video file; reads the last frame by Decord, which finds only thus that it is cut short."""
     reader = open_frames(path, decoder)
     try:
-        reader.read(len(reader) - 1, len(reader))
+        if decoder == "decord":
+            reader.read(len(reader) - 1, len(reader))
     except Exception as error:
         raise ValueError(
             f"{path} cannot be read to its end ({first_line(error)}): is it complete? Copy it again or "
             "convert it with ffmpeg"
         ) from error
-    return len(reader), reader.size
+    finally:
+        reader.close()
+    return reader.facts

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -20,28 +21,43 @@ _BINARY_NAMES = ("background", "object")
 _FEW_SMALL_CLASSES = 5
 
 
-def read_taxonomy(
-    folder: Path, name: str, class_names: Sequence[str] | None = None, ignore_value: int | None = None
-) -> Taxonomy:
+class OwnMasks(NamedTuple):
+    """What masks hold.
+
+    Attributes:
+        taxonomy: Meaning of their values.
+        only_value: The one value that is a class, if there is no other.
+    """
+
+    taxonomy: Taxonomy
+    only_value: int | None
+
+
+def read_own_masks(
+    folder: Path,
+    name: str,
+    class_names: Sequence[str] | None = None,
+    ignore_value: int | Literal["auto"] | None = "auto",
+) -> OwnMasks:
     """Read all masks below a folder and say what their values are.
 
     Values are class numbers, but masks that hold exactly 0 and 255, as most tools write them for one object, are
-    background and object, unless ``ignore_value`` is given or ``class_names`` names another number of classes.
+    background and object, unless ``ignore_value`` says otherwise or ``class_names`` names another number of classes.
 
     Args:
         folder: Of masks, searched to any depth.
         name: Of the data set.
         class_names: Names of the values 0, 1, ...
-        ignore_value: Value that is not scored; 255 if left out.
+        ignore_value: Value that is no class; ``auto``: 255, unless the masks hold exactly 0 and 255; ``None``: none.
 
     Raises:
         ValueError: If a value has no name, nothing is scored, or the values are the noise of smoothed borders.
     """
     counts, first_of = _count(folder)
     present = np.flatnonzero(counts.all_V).tolist()
-    if present == [0, _OBJECT] and ignore_value is None and (class_names is None or len(class_names) == 2):
-        return _binary(name, class_names or _BINARY_NAMES, counts)
-    ignored = UNLABELLED if ignore_value is None else ignore_value
+    if present == [0, _OBJECT] and ignore_value == "auto" and (class_names is None or len(class_names) == 2):
+        return OwnMasks(_binary(name, class_names or _BINARY_NAMES, counts), None)
+    ignored = UNLABELLED if ignore_value == "auto" else ignore_value
     scored = [value for value in present if value != ignored]
     noise = counts.noise(more_than=_FEW_SMALL_CLASSES)
     if noise:
@@ -62,15 +78,16 @@ def read_taxonomy(
         )
     if len(scored) == 1:
         _log.warning(
-            "%s: the masks hold one class alone, %r (value %d), so that every score compares it with itself; is %d, "
-            "which is not scored, a class? Then set data.ignore_value",
+            "%s: the masks hold one class alone, %r (value %d), so that every score compares it with itself; "
+            "data.ignore_value says which value is no class, null that all are",
             folder,
             names[scored[0]],
             scored[0],
-            ignored,
         )
     class_of_raw = {value: value for value in range(len(names)) if value != ignored}
-    return Taxonomy(f"{name}-masks", names, bit_palette(len(names)), class_of_raw, frozenset({ignored}))
+    void = frozenset() if ignored is None else frozenset({ignored})
+    taxonomy = Taxonomy(f"{name}-masks", names, bit_palette(len(names)), class_of_raw, void=void)
+    return OwnMasks(taxonomy, scored[0] if len(scored) == 1 else None)
 
 
 def _binary(name: str, names: Sequence[str], counts: ValueCounts) -> Taxonomy:
@@ -84,7 +101,7 @@ def _binary(name: str, names: Sequence[str], counts: ValueCounts) -> Taxonomy:
         counts.all_V[_OBJECT],
     )
     meaning = f"{name}-masks (0: {background}, 255: {object_})"
-    return Taxonomy(meaning, (background, object_), bit_palette(2), {0: 0, _OBJECT: 1}, frozenset())
+    return Taxonomy(meaning, (background, object_), bit_palette(2), {0: 0, _OBJECT: 1}, void=frozenset())
 
 
 def _count(folder: Path) -> tuple[ValueCounts, dict[int, Path]]:

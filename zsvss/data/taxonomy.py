@@ -20,6 +20,7 @@ class Taxonomy:
         classes: Class names; the position is the class id.
         palette: RGB colour (0..255) of each class id.
         class_of_raw: Class id of each scored raw value (0..255); a value that is absent is ignored.
+        objects: Class ids that are single objects, which J and F are measured of; none in a benchmark of classes.
         void: Raw values that are ignored by design. Others that are ignored too are strangers, and are told.
 
     Raises:
@@ -35,6 +36,7 @@ class Taxonomy:
     classes: tuple[str, ...]
     palette: tuple[tuple[int, int, int], ...]
     class_of_raw: Mapping[int, int]
+    objects: tuple[int, ...] = ()
     void: frozenset[int] = frozenset({255})
 
     def __post_init__(self) -> None:
@@ -73,7 +75,8 @@ class Taxonomy:
             raw: Integer tensor of any shape, values 0..255.
 
         Example:
-            >>> taxonomy = Taxonomy("two", ("sky", "road"), ((0, 0, 255), (90, 90, 90)), {1: 0, 2: 1}, frozenset({0}))
+            >>> colours = ((0, 0, 255), (90, 90, 90))
+            >>> taxonomy = Taxonomy("two", ("sky", "road"), colours, {1: 0, 2: 1}, void=frozenset({0}))
             >>> taxonomy.strangers(torch.tensor([0, 1, 7, 7, 255]))
             {7: 2, 255: 1}
         """

@@ -32,6 +32,7 @@ def summarize(
     return {
         "numbers": dict(numbers),
         **{key: facts[key] for key in ("dataset", "taxonomy", "naming", "consistency", "backbone")},
+        "objects": results[0].object_protocol if any(result.objects for result in results) else None,
         "consistency_caveat": facts.get("consistency_caveat"),
         "notes": {result.name: list(result.notes) for result in results if result.notes},
         "num_videos_expected": len(facts["videos"]),

@@ -1,6 +1,6 @@
 """The report as one self-contained HTML page: templates by Jinja, charts by Vega-Lite, no network.
 
-``templates/`` holds the page, its style and its script; the script draws from the plain values of `page_data`.
+``templates/`` holds the page, its style and its scripts; they draw from the plain values of `page_data`.
 """
 
 from __future__ import annotations
@@ -23,11 +23,19 @@ from zsvss.viz.browser import browser_videos
 from zsvss.viz.tables import ablation_table, common_scores, result_table
 
 _TITLES = {
+    "J&F": "mean of J and F",
+    "J": "region similarity: IoU of an object's masks, mean over frames, then over objects",
+    "J_recall": "share of the frames with J above 0.5",
+    "J_decay": "J of the first quarter of the frames less J of the last",
+    "F": "contour accuracy: F-measure of an object's contour, mean over frames, then over objects",
+    "F_recall": "share of the frames with F above 0.5",
+    "F_decay": "F of the first quarter of the frames less F of the last",
     "fwIoU": "frequency-weighted IoU",
     "mIoU": "mean IoU over all labelled pixels",
     "mIoU_video_mean": "mean of the videos' own mIoUs",
     "pixel_accuracy": "share of the labelled pixels that are right",
 }
+_SCRIPTS = ("basics", "charts", "painting", "browser", "start")  # in this order, the body of one function
 _STAGE_TITLES = {"record": "feature pass", "kmeans": "K-means", "knn": "KNN", "context": "scene context, rest"}
 
 
@@ -54,7 +62,7 @@ def render_page(runs: Sequence[Run], *, max_side: int = 320, max_frames: int = 1
         data=page_data(runs, max_side, max_frames),
         made=datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
         style=Markup(source(environment, "report.css")[0]),
-        script=Markup(source(environment, "report.js")[0]),
+        script=Markup("\n".join(source(environment, f"script/{name}.js")[0] for name in _SCRIPTS)),
         library=_vega(),
     )
 
