@@ -3,21 +3,27 @@
 Both are matrix products, cut into chunks so that no temporary exceeds a memory bound, and deterministic: sums are
 matrix products in a fixed order, random numbers come from an explicit CPU generator, ties have a stated winner.
 
-Shape legend: N points, M queries, c channels, K clusters, R restarts, k neighbours, L labels.
+Shape legend: N points, M queries, c channels, K clusters, F sets of points, R restarts, S trials of a seed, q blocks of
+s values, k neighbours, L labels.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from zsvss.stopwatch import measured
 
 MEMORY_BOUND = 256 * 2**20
 """Bytes that one temporary matrix may take."""
+
+_ITERATIONS_UNASKED = 16
+"""Lloyd iterations behind which an accelerator is asked whether any restart still moves; asking makes the host wait."""
 
 _CANDIDATES_TO_RERANK = 4
 """Neighbours found in float32 beyond the k wanted, so that the exact order is decided among enough of them."""
@@ -48,7 +54,6 @@ def check_num_clusters(num_clusters: int, num_points: int) -> None:
         )
 
 
-@measured("kmeans")
 def kmeans(
     points_Nc: Tensor,
     num_clusters: int,
@@ -88,61 +93,169 @@ def kmeans(
         >>> round(result.inertia, 4)
         0.01
     """
-    check_num_clusters(num_clusters, len(points_Nc))
-    points_Nc = points_Nc.to(torch.promote_types(points_Nc.dtype, torch.float32))
-    offset_c = points_Nc.mean(0)  # distances are more accurate around the origin
-    points_Nc = points_Nc - offset_c
-    if initial_centers_Kc is not None:
-        centers_RKc = (initial_centers_Kc.to(points_Nc) - offset_c)[None]
-    elif generator is not None:
-        centers_RKc = _seed_centers(points_Nc, num_clusters, num_restarts, generator)
-    else:
+    (result,) = kmeans_of_each(
+        [points_Nc],
+        num_clusters,
+        generator=generator,
+        num_restarts=num_restarts,
+        max_iterations=max_iterations,
+        tolerance=tolerance,
+        initial_centers_Kc=initial_centers_Kc,
+    )
+    return result
+
+
+@measured("kmeans")
+def kmeans_of_each(
+    point_sets: Sequence[Tensor],
+    num_clusters: int,
+    *,
+    generator: torch.Generator | None = None,
+    num_restarts: int = 10,
+    max_iterations: int = 300,
+    tolerance: float = 1e-4,
+    initial_centers_Kc: Tensor | None = None,
+) -> list[KMeans]:
+    """Cluster each of several sets of points alone, so that a device is asked for all of them at once.
+
+    Random numbers are drawn for one set after another, so that each result is :func:`kmeans`'s.
+
+    Args:
+        point_sets: floating-point points [N, c] of each set; N may differ.
+        num_clusters: K, at most N.
+        generator: as in :func:`kmeans`, as are the others.
+        num_restarts: R.
+        max_iterations: upper bound of Lloyd iterations.
+        tolerance: of the centres' shift.
+        initial_centers_Kc: start each set from these centres, once.
+
+    Raises:
+        ValueError: if a set has fewer points than clusters or there is no source of randomness.
+    """
+    for points_Nc in point_sets:
+        check_num_clusters(num_clusters, len(points_Nc))
+    if initial_centers_Kc is None and generator is None:
         raise ValueError("kmeans needs a generator or initial_centers_Kc.")
-
-    threshold = tolerance * float(points_Nc.var(0, correction=0).mean())
-    labels_RN, distances_RN = _assign(points_Nc, centers_RKc)
-    active_R = torch.ones(len(centers_RKc), dtype=torch.bool, device=points_Nc.device)
-    iterations_R = torch.zeros(len(centers_RKc), dtype=torch.int64)
-    for _ in range(max_iterations):
-        running = active_R.nonzero().flatten()
-        if not len(running):
+    runs = [_Lloyd(points_Nc, tolerance) for points_Nc in point_sets]
+    if initial_centers_Kc is not None:
+        for run in runs:
+            run.start((initial_centers_Kc.to(run.points_Nc) - run.offset_c)[None])
+    elif generator is not None:
+        draws = [_draw(len(points_Nc), num_clusters, num_restarts, generator) for points_Nc in point_sets]
+        device = point_sets[0].device
+        first_FR, uniform_FKRS = (torch.stack(numbers).to(device) for numbers in zip(*draws, strict=True))
+        for run, first_R, uniform_KRS in zip(runs, first_FR, uniform_FKRS, strict=True):
+            run.start(_seed_centers(run.points_Nc, first_R, uniform_KRS))
+    is_cpu = all(points_Nc.device.type == "cpu" for points_Nc in point_sets)
+    for iteration in range(max_iterations):
+        if is_cpu or iteration % _ITERATIONS_UNASKED == 0:
+            active_F = torch.stack([run.active_R.any() for run in runs]).tolist()
+        if not any(active_F):
             break
-        iterations_R[running.cpu()] += 1
-        moved_RKc = _update_centers(points_Nc, labels_RN[running], distances_RN[running], num_clusters)
-        shift_R = (moved_RKc - centers_RKc[running]).square().sum((1, 2))
-        centers_RKc[running] = moved_RKc
-        new_labels_RN, distances_RN[running] = _assign(points_Nc, moved_RKc)
-        settled_R = (new_labels_RN == labels_RN[running]).all(1) | (shift_R <= threshold)
-        labels_RN[running] = new_labels_RN
-        active_R[running] = ~settled_R
-
-    # Distances by expansion lose digits; the inertia that chooses the restart is computed from differences.
-    inertias = [
-        float((points_Nc - centers_Kc[labels_N]).square().sum(dtype=torch.float64))
-        for centers_Kc, labels_N in zip(centers_RKc, labels_RN, strict=True)
+        for run, is_active in zip(runs, active_F, strict=True):
+            if is_active:
+                run.iterate(run.active_R.nonzero().flatten() if is_cpu else None)
+    best = [run.best() for run in runs]
+    numbers = torch.stack([numbers_2 for _, _, numbers_2 in best]).tolist()
+    return [
+        KMeans(centers_Kc, labels_N, inertia, int(num_iterations))
+        for (centers_Kc, labels_N, _), (inertia, num_iterations) in zip(best, numbers, strict=True)
     ]
-    best = min(range(len(inertias)), key=inertias.__getitem__)
-    return KMeans(centers_RKc[best] + offset_c, labels_RN[best], inertias[best], int(iterations_R[best]))
 
 
-def _seed_centers(points_Nc: Tensor, num_clusters: int, num_restarts: int, generator: torch.Generator) -> Tensor:
-    """Greedy k-means++ (Arthur and Vassilvitskii 2007): [R, K, c] centres drawn by squared distance."""
+class _Lloyd:
+    """Lloyd's iterations of all restarts of one set of points; asks its device for nothing."""
+
+    def __init__(self, points_Nc: Tensor, tolerance: float) -> None:
+        points_Nc = points_Nc.to(torch.promote_types(points_Nc.dtype, torch.float32))
+        self.offset_c = points_Nc.mean(0)  # distances are more accurate around the origin
+        self.points_Nc = points_Nc - self.offset_c
+        variance = self.points_Nc.var(0, correction=0).mean()
+        self.threshold = (variance.double() * tolerance).to(variance.dtype)
+
+    def start(self, centers_RKc: Tensor) -> None:
+        """Begin at these centres."""
+        self.centers_RKc = centers_RKc
+        self.labels_RN, self.distances_RN = _assign(self.points_Nc, centers_RKc)
+        self.active_R = torch.ones(len(centers_RKc), dtype=torch.bool, device=centers_RKc.device)
+        self.iterations_R = torch.zeros_like(self.active_R, dtype=torch.int64)
+
+    def iterate(self, running: Tensor | None) -> None:
+        """Move the centres of the restarts that are active.
+
+        Args:
+            running: their numbers, so that the others cost nothing; ``None`` where these are not known: then all are
+                computed, and the others stay as they are.
+        """
+        chosen = slice(None) if running is None else running
+        was_active_R, labels_RN = self.active_R[chosen], self.labels_RN[chosen]
+        before_RKc = self.centers_RKc[chosen]
+        moved_RKc = _update_centers(self.points_Nc, labels_RN, self.distances_RN[chosen], before_RKc.shape[1])
+        moved_RKc = torch.where(was_active_R[:, None, None], moved_RKc, before_RKc)
+        shift_R = (moved_RKc - before_RKc).square().sum((1, 2))
+        new_labels_RN, distances_RN = _assign(self.points_Nc, moved_RKc)
+        settled_R = (new_labels_RN == labels_RN).all(1) | (shift_R <= self.threshold)
+        self.iterations_R[chosen] += was_active_R
+        self.centers_RKc[chosen] = moved_RKc
+        self.labels_RN[chosen], self.distances_RN[chosen] = new_labels_RN, distances_RN
+        self.active_R[chosen] = was_active_R & ~settled_R
+
+    def best(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Of the best restart the centres, the labels, and its inertia and number of iterations [2]."""
+        # Distances by expansion lose digits; the inertia that chooses the restart is computed from differences.
+        inertia_R = torch.stack(
+            [
+                (self.points_Nc - centers_Kc[labels_N]).square().sum(dtype=torch.float64)
+                for centers_Kc, labels_N in zip(self.centers_RKc, self.labels_RN, strict=True)
+            ]
+        )
+        best_1 = inertia_R.argmin(0, keepdim=True)
+        numbers_R2 = torch.stack([inertia_R, self.iterations_R.double()], 1)
+        centers_Kc, labels_N, numbers_2 = (
+            tensor.index_select(0, best_1)[0] for tensor in (self.centers_RKc, self.labels_RN, numbers_R2)
+        )
+        return centers_Kc + self.offset_c, labels_N, numbers_2
+
+
+def _draw(num_points: int, num_clusters: int, num_restarts: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Random numbers of a seeding: the first points [R], and numbers in 0..1 for the trials of the others [K-1, R, S]."""
     num_trials = 2 + int(math.log(num_clusters))
-    num_points, device = len(points_Nc), points_Nc.device
-    first_R = torch.randint(num_points, (num_restarts,), generator=generator).to(device)
-    chosen_RK = torch.empty(num_restarts, num_clusters, dtype=torch.int64, device=device)
-    chosen_RK[:, 0] = first_R
+    first_R = torch.randint(num_points, (num_restarts,), generator=generator)
+    shape = (num_restarts, num_trials)
+    uniform = [torch.rand(shape, generator=generator, dtype=torch.float64) for _ in range(num_clusters - 1)]
+    return first_R, torch.stack(uniform) if uniform else torch.empty(0, *shape, dtype=torch.float64)
+
+
+def _seed_centers(points_Nc: Tensor, first_R: Tensor, uniform_KRS: Tensor) -> Tensor:
+    """Greedy k-means++ (Arthur and Vassilvitskii 2007): [R, K, c] centres drawn by squared distance."""
+    num_points = len(points_Nc)
+    chosen = [first_R]
     closest_RN = _squared_distances(points_Nc[first_R], points_Nc)
-    for k in range(1, num_clusters):
-        cumulative_RN = closest_RN.double().cumsum(1)
-        uniform_RS = torch.rand(num_restarts, num_trials, generator=generator, dtype=torch.float64).to(device)
+    for uniform_RS in uniform_KRS:
+        cumulative_RN = cumulative_sums(closest_RN.double())
         trials_RS = torch.searchsorted(cumulative_RN, uniform_RS * cumulative_RN[:, -1:]).clamp_(max=num_points - 1)
         distances_RSN = _squared_distances(points_Nc[trials_RS.flatten()], points_Nc)
-        distances_RSN = distances_RSN.view(num_restarts, num_trials, num_points).minimum(closest_RN[:, None])
+        distances_RSN = distances_RSN.view(*trials_RS.shape, num_points).minimum(closest_RN[:, None])
         best_R1 = distances_RSN.sum(2, dtype=torch.float64).argmin(1, keepdim=True)
-        chosen_RK[:, k] = trials_RS.gather(1, best_R1)[:, 0]
+        chosen.append(trials_RS.gather(1, best_R1)[:, 0])
         closest_RN = distances_RSN.gather(1, best_R1[..., None].expand(-1, 1, num_points))[:, 0]
-    return points_Nc[chosen_RK]
+    return points_Nc[torch.stack(chosen, 1)]
+
+
+def cumulative_sums(values_RN: Tensor) -> Tensor:
+    """Sums [R, N] of each row's values up to each one.
+
+    On a GPU PyTorch's own sums floating-point values in no fixed order, and refuses to in deterministic mode; there,
+    blocks are summed by matrix products.
+    """
+    if values_RN.device.type == "cpu":
+        return values_RN.cumsum(1)
+    num_values, size = values_RN.shape[1], 256
+    blocks_Rqs = functional.pad(values_RN, (0, -num_values % size)).unflatten(1, (-1, size))
+    within_Rqs = blocks_Rqs @ values_RN.new_ones(size, size).triu()
+    num_blocks = within_Rqs.shape[1]
+    before_Rq = within_Rqs[..., -1] @ values_RN.new_ones(num_blocks, num_blocks).triu(1)
+    return (within_Rqs + before_Rq[..., None]).flatten(1)[:, :num_values].contiguous()
 
 
 def _squared_distances(rows_Mc: Tensor, points_Nc: Tensor) -> Tensor:
@@ -179,11 +292,14 @@ def _update_centers(points_Nc: Tensor, labels_RN: Tensor, distances_RN: Tensor, 
         counts_RK += member_RKN.sum(2)
     sums_RKc = sums_RKc.view(num_restarts, num_clusters, -1)
     centers_RKc = sums_RKc / counts_RK.clamp(min=1)[..., None]
-    for r, k in (counts_RK == 0).nonzero().tolist():  # rare
-        farthest = int(distances_RN[r].argmax())
-        distances_RN[r, farthest] = 0
-        centers_RKc[r, k] = points_Nc[farthest]
-    return centers_RKc
+    is_empty_RK = counts_RK == 0  # rare: on a CPU nothing more is computed without any
+    if points_Nc.device.type == "cpu" and not is_empty_RK.any():
+        return centers_RKc
+    farthest = distances_RN.sort(dim=1, descending=True, stable=True)
+    # Of points that all lie on their centres, the first one is the farthest again and again.
+    order_RN = torch.where(farthest.values > 0, farthest.indices, 0)
+    place_RK = (is_empty_RK.cumsum(1) - 1).clamp(min=0)
+    return torch.where(is_empty_RK[..., None], points_Nc[order_RN.gather(1, place_RK)], centers_RKc)
 
 
 def nearest_neighbors(queries_Mc: Tensor, points_Nc: Tensor, num_neighbors: int) -> Tensor:
@@ -236,7 +352,13 @@ def elect(votes_ML: Tensor, label_set_L: Tensor) -> Tensor:
 
 
 @measured("knn")
-def knn_classify(queries_Mc: Tensor, points_Nc: Tensor, labels_N: Tensor, num_neighbors: int = 4) -> Tensor:
+def knn_classify(
+    queries_Mc: Tensor,
+    points_Nc: Tensor,
+    labels_N: Tensor,
+    num_neighbors: int = 4,
+    label_set_L: Tensor | None = None,
+) -> Tensor:
     """Classify queries by a uniform vote of their nearest neighbours; ties go to the smallest label.
 
     Args:
@@ -244,9 +366,11 @@ def knn_classify(queries_Mc: Tensor, points_Nc: Tensor, labels_N: Tensor, num_ne
         points_Nc: labelled points.
         labels_N: int64 labels, any ids.
         num_neighbors: k; all points vote where there are fewer.
+        label_set_L: sorted labels, those of the points among them; found here, for which a device is asked, if
+            ``None``.
 
     Returns:
         int64 labels [M].
     """
-    label_set_L = labels_N.unique()
+    label_set_L = labels_N.unique() if label_set_L is None else label_set_L
     return elect(knn_votes(queries_Mc, points_Nc, labels_N, label_set_L, num_neighbors), label_set_L)

@@ -6,7 +6,7 @@ Shape legend: T frames of a clip, H W pixels, u v subsampled pixels, h w token c
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -44,17 +44,17 @@ class ProbabilityUpsampling(Modulation):
         size = (clip.frames_THW3.shape[1], clip.frames_THW3.shape[2])
         device = clip.labels_Thw.device
         labels_THW = torch.empty(len(clip.labels_Thw), *size, dtype=torch.int64, device=device)
+        frames_THW3 = clip.frames_THW3.to(device)
         with full_precision(device):
-            for t, labels_hw in enumerate(clip.labels_Thw):
-                present_L = labels_hw.unique()
-                score = self.upsampler(self._probabilities(clip, t, present_L), clip.frames_THW3[t].to(device))
+            for t, present_L in enumerate(labels_of_frames(clip.labels_Thw, clip.label_set_L)):
+                score = self.upsampler(self._probabilities(clip, t, present_L), frames_THW3[t])
                 best_HW = score(0)
-                labels_THW[t] = present_L[0]
+                labels_THW[t] = present_L[:1]
                 for index in range(1, len(present_L)):  # one map at a time: there are many labels and pixels
                     score_HW = score(index)
                     larger_HW = score_HW > best_HW
                     best_HW = torch.where(larger_HW, score_HW, best_HW)
-                    labels_THW[t].masked_fill_(larger_HW, int(present_L[index]))
+                    labels_THW[t] = torch.where(larger_HW, present_L[index], labels_THW[t])
         return labels_THW
 
     def _probabilities(self, clip: LabelledClip, frame: int, present_L: Tensor) -> Tensor:
@@ -66,6 +66,18 @@ class ProbabilityUpsampling(Modulation):
         votes_nL = knn_votes(tokens_nc, tokens_nc, labels_hw.flatten(), present_L, self.num_neighbors)
         shares_Ln = votes_nL.T.float() / votes_nL.sum(1)
         return shares_Ln.view(-1, *labels_hw.shape)
+
+
+def labels_of_frames(labels_Thw: Tensor, label_set_L: Tensor) -> Sequence[Tensor]:
+    """The labels that each frame shows, sorted; a device is asked once for all frames.
+
+    Example:
+        >>> labels_of_frames(torch.tensor([[[4, 4]], [[9, 7]]]), torch.tensor([4, 7, 9]))
+        (tensor([4]), tensor([7, 9]))
+    """
+    present_TL = (labels_Thw[..., None] == label_set_L).flatten(1, 2).any(1)
+    nums_T = present_TL.sum(1)
+    return label_set_L[present_TL.nonzero()[:, 1]].split(nums_T.tolist())
 
 
 class SoftUpsampling(ProbabilityUpsampling):
@@ -140,7 +152,8 @@ def guided_models(inputs_Luv: Tensor, guide_3uv: Tensor, radius: int, eps: float
     products_L3uv = window_mean((inputs_Luv[:, None] * guide_3uv).flatten(0, 1), radius).unflatten(0, (-1, 3))
     cross_L3uv = products_L3uv - mean_Luv[:, None] * mean_3uv
     ridge_33 = eps * torch.eye(3, device=guide_3uv.device, dtype=guide_3uv.dtype)
-    slopes_uv3L = torch.linalg.solve(covariance_uv33 + ridge_33, cross_L3uv.permute(2, 3, 1, 0))
+    # Positive definite: that it can be solved need not be asked of a device.
+    slopes_uv3L, _ = torch.linalg.solve_ex(covariance_uv33 + ridge_33, cross_L3uv.permute(2, 3, 1, 0))
     slopes_L3uv = slopes_uv3L.permute(3, 2, 0, 1)
     offsets_Luv = mean_Luv - (slopes_L3uv * mean_3uv).sum(1)
     smooth_L3uv = window_mean(slopes_L3uv.flatten(0, 1), radius).unflatten(0, (-1, 3))
