@@ -7,14 +7,14 @@ TORCH := $(shell grep '^torch==' constraints.txt)
 # Set WORKERS=0 to see the output of a test as it runs.
 WORKERS ?= 2
 
-.PHONY: install demo test test-slurm ablation lint wheel
+.PHONY: install demo test test-slurm ablation lint docs docs-serve wheel
 install: $(STAMP)
 
 # PyTorch comes first and by its exact version, so that a build already chosen for this machine (CPU, CUDA) is kept.
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet "$(TORCH)"
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev,docs]"
 	touch $@
 
 demo: $(STAMP)
@@ -32,11 +32,18 @@ test-slurm: $(STAMP)
 ablation: $(STAMP)
 	HF_HUB_OFFLINE=1 $(BIN)/python experiments/table_ablation/make.py $(ABLATION)
 
-lint: $(STAMP)
+lint: $(STAMP) docs
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy --strict zsvss
 	$(BIN)/lint-imports
+
+# The documentation site in site/; a broken link fails.
+docs: $(STAMP)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+
+docs-serve: $(STAMP)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs serve
 
 wheel: $(STAMP)
 	$(BIN)/python -m build --wheel
