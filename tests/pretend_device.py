@@ -1,12 +1,11 @@
-"""A pretend accelerator: tensors say that they live on ``pretend:0``, hold CPU data, and behave where a GPU would differ.
+"""A pretend accelerator: its tensors hold CPU data, say that they live on ``pretend:0``, and behave as a GPU's would.
 
 Importing this module registers the device in PyTorch (its ``PrivateUse1``, of which a process has one). Within
 `running`:
 
-- an operation that mixes pretend and CPU tensors fails, but for copies, indices and numbers (tensors without dimensions),
-  as on CUDA;
+- an operation that mixes pretend and CPU tensors fails, but for copies, indices and tensors without dimensions;
 - what would make the host wait is counted in `Pretend.stalls`;
-- a copy without a wait from the device arrives at the next wait, and one from pinned memory must find it unchanged then;
+- a copy from the device that nobody waits for arrives at the next wait, and one to it must find its source unchanged;
 - an operation without a deterministic kernel on CUDA fails in deterministic mode;
 - attention of more than 65,535 samples fails, as its kernels do at launch;
 - autocast casts what CUDA's autocast casts;
@@ -17,7 +16,6 @@ It computes nothing else anew: every operation runs on the CPU data, so that res
 
 from __future__ import annotations
 
-import itertools
 import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -199,12 +197,10 @@ def running() -> Iterator[Pretend]:
 
 
 def _run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
-    if torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), "CompositeImplicitAutograd"):
-        with _Mode():
-            result = func.decompose(*args, **kwargs)
-        if result is not NotImplemented:
-            return result
     name = func._schema.name.removeprefix("aten::")
+    if torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), "CompositeImplicitAutograd"):
+        with _Mode():  # not `decompose`, which prefers decompositions in Python whose last digits are others
+            return func._op_dk(torch._C.DispatchKey.CompositeImplicitAutograd, *args, **kwargs)
     tensors = [leaf for leaf in tree_iter((args, kwargs)) if isinstance(leaf, Tensor)]
     on_device = any(isinstance(tensor, PretendTensor) for tensor in tensors)
     if name == "_to_copy":
@@ -263,11 +259,11 @@ def _check(func: Any, name: str, tensors: list[Tensor], args: Any, kwargs: Any) 
                 PRETEND.wait("nonzero")
             if not isinstance(index, PretendTensor):
                 PRETEND.wait("copy to the device")
-    if torch.are_deterministic_algorithms_enabled() and (name in _NOT_DETERMINISTIC or overload in _NOT_DETERMINISTIC):
-        if tensors[0].is_floating_point():
-            raise RuntimeError(f"{name}_cuda does not have a deterministic implementation")
-    if name.startswith("_scaled_dot_product") and len(args[0]) > _MOST_IN_ATTENTION:
+    if name == "_fused_sdp_choice" and len(args[0]) > _MOST_IN_ATTENTION:  # what attention asks first
         raise RuntimeError("CUDA error: invalid configuration argument")
+    is_deterministic = not {name, overload} & _NOT_DETERMINISTIC or not tensors[0].is_floating_point()
+    if torch.are_deterministic_algorithms_enabled() and not is_deterministic:
+        raise RuntimeError(f"{name}_cuda does not have a deterministic implementation")
 
 
 def _to_copy(source: Tensor, kwargs: dict[str, Any]) -> Tensor:
@@ -328,3 +324,48 @@ _library = torch.library.Library("aten", "IMPL")
 _library.impl("empty_strided", _empty_strided, "PrivateUse1")
 _library.impl("empty.memory_format", _empty, "PrivateUse1")
 _library.impl("_copy_from", _copy_from, "PrivateUse1")
+
+
+# Autocast, by CUDA's lists as far as this package's operations are on them
+
+_fallback = torch.library.Library("_", "IMPL", "AutocastPrivateUse1")
+_fallback.fallback(torch.library.fallthrough_kernel)
+_AUTOCAST = torch._C.DispatchKeySet(torch._C.DispatchKey.AutocastPrivateUse1)
+_LOWER = (
+    "linear",
+    "matmul",
+    "mm",
+    "addmm",
+    "bmm",
+    "baddbmm",
+    "conv2d",
+    "conv3d",
+    "conv_transpose2d.input",
+    "_convolution",
+)
+_LOWER_TOO = ("einsum", "scaled_dot_product_attention")
+_FLOAT32 = ("layer_norm", "group_norm", "softmax.int", "exp", "rsqrt", "sum", "sum.dim_IntList", "cdist", "cumsum")
+_FLOAT32_TOO = ("pow.Tensor_Scalar", "log", "prod", "norm.ScalarOpt_dim")
+
+
+def _cast(operation: Any, dtype_of: Callable[[], torch.dtype]) -> Callable[..., Any]:
+    def kernel(*args: Any, **kwargs: Any) -> Any:
+        def cast(tensor: Tensor) -> Tensor:
+            is_eligible = tensor.is_floating_point() and tensor.dtype != torch.float64 and tensor.device.type == NAME
+            return tensor.to(dtype_of()) if is_eligible else tensor
+
+        with torch._C._ExcludeDispatchKeyGuard(_AUTOCAST):
+            args, kwargs = tree_map_only(Tensor, cast, (args, kwargs))
+            return operation(*args, **kwargs)
+
+    return kernel
+
+
+for _names, _dtype_of in (
+    (_LOWER + _LOWER_TOO, lambda: torch.get_autocast_dtype(NAME)),
+    (_FLOAT32 + _FLOAT32_TOO, lambda: torch.float32),
+):
+    for _name in _names:
+        _packet, _, _overload = _name.partition(".")
+        _operation = getattr(getattr(torch.ops.aten, _packet), _overload or "default")
+        _library.impl(_name, _cast(_operation, _dtype_of), "AutocastPrivateUse1")

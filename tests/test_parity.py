@@ -8,10 +8,10 @@ from golden import ABSENT, GOLDEN, GoldenSet, golden_sets
 
 from zsvss.segmenter import VideoSegmenter, to_grid
 from zsvss.stages import context as context_module
-from zsvss.stages.clustering import kmeans
 from zsvss.stages.context import KNNSceneContext, Memory, name_clusters
 from zsvss.stages.difference import blur, difference_map, quantize
 from zsvss.stages.features import normalize
+from zsvss.stages.kmeans import kmeans
 from zsvss.stages.modulation import LargestDifference, MaskedModulation, resize_images
 from zsvss.stages.refinement import CorrespondenceRefinement
 

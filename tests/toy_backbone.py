@@ -41,10 +41,10 @@ class ToyBackbone(Backbone):
         return torch.cat([color, color.mean(1, keepdim=True)], 1)
 
     def condition(self, images_T3HW: Tensor, noise: ClipNoise) -> Conditioning:
-        return Conditioning(torch.zeros(2, 1, 1))
+        return Conditioning(torch.zeros(2, 1, 1, device=images_T3HW.device))
 
     def add_noise(self, latents_Tchw: Tensor, noise: ClipNoise) -> Tensor:
-        return latents_Tchw + 1e-3 * noise.diffusion_Tchw
+        return latents_Tchw + 1e-3 * noise.diffusion_Tchw.to(latents_Tchw)
 
     def record(
         self, noised_Tchw: Tensor, conditioning: Conditioning, keys: Collection[FeatureKey], **_options

@@ -17,9 +17,10 @@ from torch import Tensor
 from typing_extensions import override
 
 from zsvss.backbones.base import Backbone, FeatureKey
-from zsvss.stages.clustering import KMeans, check_num_clusters, kmeans, kmeans_of_each, knn_classify
 from zsvss.stages.features import FeaturePass
 from zsvss.stages.initialization import Initialization, cluster_means
+from zsvss.stages.kmeans import KMeans, check_num_clusters, kmeans, kmeans_of_each
+from zsvss.stages.neighbors import knn_classify
 from zsvss.stages.novelty import Novelty, NoveltyState
 
 

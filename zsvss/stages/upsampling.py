@@ -14,8 +14,8 @@ from torch.nn import functional
 from typing_extensions import override
 
 from zsvss.backbones.base import Backbone
-from zsvss.stages.clustering import knn_votes
 from zsvss.stages.modulation import LabelledClip, Modulation
+from zsvss.stages.neighbors import knn_votes
 from zsvss.stages.precision import full_precision
 from zsvss.stages.trace import Trace
 
@@ -77,7 +77,8 @@ def labels_of_frames(labels_Thw: Tensor, label_set_L: Tensor) -> Sequence[Tensor
     """
     present_TL = (labels_Thw[..., None] == label_set_L).flatten(1, 2).any(1)
     nums_T = present_TL.sum(1)
-    return label_set_L[present_TL.nonzero()[:, 1]].split(nums_T.tolist())
+    shown: Sequence[Tensor] = label_set_L[present_TL.nonzero()[:, 1]].split(nums_T.tolist())
+    return shown
 
 
 class SoftUpsampling(ProbabilityUpsampling):

@@ -1,10 +1,9 @@
-"""K-means and K-nearest-neighbours in torch, on the device of their input.
+"""K-means in torch, on the device of its input.
 
-Both are matrix products, cut into chunks so that no temporary exceeds a memory bound, and deterministic: sums are
-matrix products in a fixed order, random numbers come from an explicit CPU generator, ties have a stated winner.
+Matrix products, cut into chunks so that no temporary exceeds a memory bound, and deterministic: sums are matrix
+products in a fixed order, random numbers come from an explicit CPU generator, ties have a stated winner.
 
-Shape legend: N points, M queries, c channels, K clusters, F sets of points, R restarts, S trials of a seed, q blocks of
-s values, k neighbours, L labels.
+Shape legend: N points, c channels, K clusters, F sets of points, R restarts, S trials of a seed, q blocks of s values.
 """
 
 from __future__ import annotations
@@ -17,16 +16,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from zsvss.stages import neighbors
+from zsvss.stages.neighbors import squared_distances
 from zsvss.stopwatch import measured
-
-MEMORY_BOUND = 256 * 2**20
-"""Bytes that one temporary matrix may take."""
 
 _ITERATIONS_UNASKED = 16
 """Lloyd iterations behind which an accelerator is asked whether any restart still moves; asking makes the host wait."""
-
-_CANDIDATES_TO_RERANK = 4
-"""Neighbours found in float32 beyond the k wanted, so that the exact order is decided among enough of them."""
 
 
 class KMeans(NamedTuple):
@@ -218,7 +213,7 @@ class _Lloyd:
 
 
 def _draw(num_points: int, num_clusters: int, num_restarts: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Random numbers of a seeding: the first points [R], and numbers in 0..1 for the trials of the others [K-1, R, S]."""
+    """Random numbers of a seeding: the first points [R], and in 0..1 those of the trials of the others [K-1, R, S]."""
     num_trials = 2 + int(math.log(num_clusters))
     first_R = torch.randint(num_points, (num_restarts,), generator=generator)
     shape = (num_restarts, num_trials)
@@ -230,11 +225,11 @@ def _seed_centers(points_Nc: Tensor, first_R: Tensor, uniform_KRS: Tensor) -> Te
     """Greedy k-means++ (Arthur and Vassilvitskii 2007): [R, K, c] centres drawn by squared distance."""
     num_points = len(points_Nc)
     chosen = [first_R]
-    closest_RN = _squared_distances(points_Nc[first_R], points_Nc)
+    closest_RN = squared_distances(points_Nc[first_R], points_Nc)
     for uniform_RS in uniform_KRS:
         cumulative_RN = cumulative_sums(closest_RN.double())
         trials_RS = torch.searchsorted(cumulative_RN, uniform_RS * cumulative_RN[:, -1:]).clamp_(max=num_points - 1)
-        distances_RSN = _squared_distances(points_Nc[trials_RS.flatten()], points_Nc)
+        distances_RSN = squared_distances(points_Nc[trials_RS.flatten()], points_Nc)
         distances_RSN = distances_RSN.view(*trials_RS.shape, num_points).minimum(closest_RN[:, None])
         best_R1 = distances_RSN.sum(2, dtype=torch.float64).argmin(1, keepdim=True)
         chosen.append(trials_RS.gather(1, best_R1)[:, 0])
@@ -255,13 +250,8 @@ def cumulative_sums(values_RN: Tensor) -> Tensor:
     within_Rqs = blocks_Rqs @ values_RN.new_ones(size, size).triu()
     num_blocks = within_Rqs.shape[1]
     before_Rq = within_Rqs[..., -1] @ values_RN.new_ones(num_blocks, num_blocks).triu(1)
-    return (within_Rqs + before_Rq[..., None]).flatten(1)[:, :num_values].contiguous()
-
-
-def _squared_distances(rows_Mc: Tensor, points_Nc: Tensor) -> Tensor:
-    """Squared Euclidean distances [M, N], by expansion, not below 0."""
-    squares_M1 = rows_Mc.square().sum(1, keepdim=True)
-    return torch.addmm(squares_M1 + points_Nc.square().sum(1), rows_Mc, points_Nc.T, alpha=-2).clamp_(min=0)
+    sums_RN: Tensor = (within_Rqs + before_Rq[..., None]).flatten(1)[:, :num_values].contiguous()
+    return sums_RN
 
 
 def _assign(points_Nc: Tensor, centers_RKc: Tensor) -> tuple[Tensor, Tensor]:
@@ -269,9 +259,9 @@ def _assign(points_Nc: Tensor, centers_RKc: Tensor) -> tuple[Tensor, Tensor]:
     num_restarts, num_clusters, _ = centers_RKc.shape
     flat_Qc = centers_RKc.flatten(0, 1)
     labels, distances = [], []
-    rows = max(1, MEMORY_BOUND // (len(flat_Qc) * points_Nc.element_size()))
+    rows = max(1, neighbors.MEMORY_BOUND // (len(flat_Qc) * points_Nc.element_size()))
     for chunk_Nc in points_Nc.split(rows):
-        distances_NRK = _squared_distances(chunk_Nc, flat_Qc).view(-1, num_restarts, num_clusters)
+        distances_NRK = squared_distances(chunk_Nc, flat_Qc).view(-1, num_restarts, num_clusters)
         nearest = distances_NRK.min(2)
         labels.append(nearest.indices)
         distances.append(nearest.values)
@@ -283,7 +273,7 @@ def _update_centers(points_Nc: Tensor, labels_RN: Tensor, distances_RN: Tensor, 
     num_restarts, num_points = labels_RN.shape
     sums_RKc = points_Nc.new_zeros(num_restarts * num_clusters, points_Nc.shape[1])
     counts_RK = points_Nc.new_zeros(num_restarts, num_clusters)
-    rows = max(1, MEMORY_BOUND // (num_restarts * num_clusters * points_Nc.element_size()))
+    rows = max(1, neighbors.MEMORY_BOUND // (num_restarts * num_clusters * points_Nc.element_size()))
     clusters_K1 = torch.arange(num_clusters, device=labels_RN.device)[:, None]
     for start in range(0, num_points, rows):
         chunk = slice(start, start + rows)
@@ -300,77 +290,3 @@ def _update_centers(points_Nc: Tensor, labels_RN: Tensor, distances_RN: Tensor, 
     order_RN = torch.where(farthest.values > 0, farthest.indices, 0)
     place_RK = (is_empty_RK.cumsum(1) - 1).clamp(min=0)
     return torch.where(is_empty_RK[..., None], points_Nc[order_RN.gather(1, place_RK)], centers_RKc)
-
-
-def nearest_neighbors(queries_Mc: Tensor, points_Nc: Tensor, num_neighbors: int) -> Tensor:
-    """Indices [M, k] of the Euclidean nearest neighbours, nearest first; equal distances by the smaller index.
-
-    Candidates are found by float32 matrix products and ordered by float64 differences, so the answer does not depend
-    on rounding, device or chunking.
-
-    Example:
-        >>> nearest_neighbors(torch.tensor([[0.9]]), torch.tensor([[0.0], [1.0], [3.0]]), 2)
-        tensor([[1, 0]])
-    """
-    num_points = len(points_Nc)
-    num_neighbors = min(num_neighbors, num_points)
-    num_candidates = min(num_neighbors + _CANDIDATES_TO_RERANK, num_points)
-    points_Nc = points_Nc.to(torch.promote_types(points_Nc.dtype, torch.float32))
-    offset_c = points_Nc.mean(0)
-    centered_Nc = points_Nc - offset_c
-    bytes_per_query = max(num_points * points_Nc.element_size(), num_candidates * points_Nc.shape[1] * 8)
-    found = []
-    for chunk_Mc in queries_Mc.to(points_Nc.dtype).split(max(1, MEMORY_BOUND // bytes_per_query)):
-        distances_MN = _squared_distances(chunk_Mc - offset_c, centered_Nc)
-        candidates = distances_MN.topk(num_candidates, largest=False).indices.sort(1).values
-        differences = points_Nc[candidates].double() - chunk_Mc.double()[:, None]
-        order = differences.square().sum(2).sort(dim=1, stable=True).indices
-        found.append(candidates.gather(1, order[:, :num_neighbors]))
-    return torch.cat(found)
-
-
-def knn_votes(
-    queries_Mc: Tensor, points_Nc: Tensor, labels_N: Tensor, label_set_L: Tensor, num_neighbors: int = 4
-) -> Tensor:
-    """Votes [M, L] (int64 counts) of the nearest neighbours for each label of the sorted ``label_set_L``."""
-    neighbors_Mk = nearest_neighbors(queries_Mc, points_Nc, num_neighbors)
-    index_N = torch.searchsorted(label_set_L, labels_N)
-    votes_ML = torch.zeros(len(neighbors_Mk), len(label_set_L), dtype=torch.int64, device=labels_N.device)
-    return votes_ML.scatter_add_(1, index_N[neighbors_Mk], torch.ones_like(neighbors_Mk))
-
-
-def elect(votes_ML: Tensor, label_set_L: Tensor) -> Tensor:
-    """Label [M] with the most votes; ties go to the smallest label.
-
-    Example:
-        >>> elect(torch.tensor([[2, 2, 0], [0, 1, 3]]), torch.tensor([4, 7, 9]))
-        tensor([4, 9])
-    """
-    num_labels = len(label_set_L)
-    rank_L = torch.arange(num_labels, device=votes_ML.device)
-    return label_set_L[(votes_ML * num_labels - rank_L).argmax(1)]  # no two scores are equal: argmax is well defined
-
-
-@measured("knn")
-def knn_classify(
-    queries_Mc: Tensor,
-    points_Nc: Tensor,
-    labels_N: Tensor,
-    num_neighbors: int = 4,
-    label_set_L: Tensor | None = None,
-) -> Tensor:
-    """Classify queries by a uniform vote of their nearest neighbours; ties go to the smallest label.
-
-    Args:
-        queries_Mc: points to classify.
-        points_Nc: labelled points.
-        labels_N: int64 labels, any ids.
-        num_neighbors: k; all points vote where there are fewer.
-        label_set_L: sorted labels, those of the points among them; found here, for which a device is asked, if
-            ``None``.
-
-    Returns:
-        int64 labels [M].
-    """
-    label_set_L = labels_N.unique() if label_set_L is None else label_set_L
-    return elect(knn_votes(queries_Mc, points_Nc, labels_N, label_set_L, num_neighbors), label_set_L)
