@@ -198,7 +198,8 @@ def running() -> Iterator[Pretend]:
 
 def _run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     name = func._schema.name.removeprefix("aten::")
-    if torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), "CompositeImplicitAutograd"):
+    is_composite = torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), "CompositeImplicitAutograd")
+    if is_composite and name != "scaled_dot_product_attention":  # which would choose another kernel here
         with _Mode():  # not `decompose`, which prefers decompositions in Python whose last digits are others
             return func._op_dk(torch._C.DispatchKey.CompositeImplicitAutograd, *args, **kwargs)
     tensors = [leaf for leaf in tree_iter((args, kwargs)) if isinstance(leaf, Tensor)]
@@ -259,7 +260,7 @@ def _check(func: Any, name: str, tensors: list[Tensor], args: Any, kwargs: Any) 
                 PRETEND.wait("nonzero")
             if not isinstance(index, PretendTensor):
                 PRETEND.wait("copy to the device")
-    if name == "_fused_sdp_choice" and len(args[0]) > _MOST_IN_ATTENTION:  # what attention asks first
+    if name == "scaled_dot_product_attention" and len(args[0]) > _MOST_IN_ATTENTION:
         raise RuntimeError("CUDA error: invalid configuration argument")
     is_deterministic = not {name, overload} & _NOT_DETERMINISTIC or not tensors[0].is_floating_point()
     if torch.are_deterministic_algorithms_enabled() and not is_deterministic:

@@ -120,7 +120,7 @@ class VideoSegmentation(LightningModule):
         if self.segmenter.input_size is not None:
             self.segmenter.check(self.segmenter.input_size, self.data.clip_length)
         self.backbone.load()
-        self._patient_group = patient_group()
+        self._patient_group = patient_group(self.trainer.num_nodes)
         self.data.network_size = self.segmenter.network_size
 
     def on_test_start(self) -> None:
