@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from zsvss.backbones.base import Backbone, ClipNoise, Conditioning, FeatureKey
-from zsvss.backbones.batching import with_smaller_batches
 from zsvss.backbones.input_size import NetworkSize, resize_frames
 from zsvss.backbones.layout import token_grid
 from zsvss.stages.context import Memory, PerFrameClustering, SceneContext
@@ -152,17 +151,12 @@ class VideoSegmenter(nn.Module):
                 self.check((frames_THW3.shape[1], frames_THW3.shape[2]), num_frames)
             kept.noise = noise or self.backbone.sample_noise(num_frames, height, width, generator)
             clip_noise = kept.noise
-            kept.latents_Tcuv = with_smaller_batches(
-                self.backbone, lambda: self.backbone.encode(images_T3HW, clip_noise)
-            )
+            kept.latents_Tcuv = self.backbone.encode(images_T3HW, clip_noise)
         with watch.measure("record"):
             condition = conditioning or self.backbone.condition(images_T3HW, clip_noise)
             noised_Tcuv = self.backbone.add_noise(kept.latents_Tcuv, clip_noise)
             keys, for_denoising = self._feature_keys(), self.modulation.denoises or trace
-            kept.recording = with_smaller_batches(
-                self.backbone,
-                lambda: self.backbone.record(noised_Tcuv, condition, keys, for_denoising=for_denoising),
-            )
+            kept.recording = self.backbone.record(noised_Tcuv, condition, keys, for_denoising=for_denoising)
             seen = FeaturePass(self.backbone, kept.recording, images_T3HW, self.padding)
             kept.features_Tnc, kept.grid = seen.read(self.features)
         with watch.measure("context"), full_precision(images_T3HW.device):

@@ -10,6 +10,7 @@ from diffusers import AutoencoderKL, EulerDiscreteScheduler
 
 from zsvss.backbones import unet
 from zsvss.backbones.attention import edited_attention
+from zsvss.backbones.base import FeatureKey
 from zsvss.backbones.embedded import Embedded
 from zsvss.backbones.stable_diffusion import StableDiffusion
 
@@ -97,8 +98,31 @@ def test_labels_and_signs_of_a_frame_share_its_attention_maps(tiny_weights, monk
         if maps is None:
             assert edit.shared_map_B is None
         else:
-            assert len(edit.query_Bnc) == len(edit.key_Bmc) == maps  # of two frames in both halves of the guidance
+            # Of two frames in both halves of the guidance.
+            assert len(edit.replace["query"]) == len(edit.replace["key"]) == maps
             assert edit.shared_map_B.tolist() == [1, 0, 0, 1, 0, 3, 2, 2, 3, 2]
+
+
+@torch.inference_mode()
+def test_a_feature_pass_goes_on_where_memory_ran_out(tiny_weights, monkeypatch):
+    backbone = StableDiffusion.from_pretrained(str(tiny_weights), max_batch=4)
+    noised_Tchw = torch.randn(3, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    conditioning, keys = backbone.condition(noised_Tchw, None), [FeatureKey(24, 7)]
+    expected = backbone.record(noised_Tchw, conditioning, keys)
+    run, tried = backbone.unet.forward, []
+
+    def run_short(sample, **inputs):
+        tried.append(len(sample))
+        if len(tried) > 1 and len(sample) > 1:  # behind the first pass others take the device's memory
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+        return run(sample, **inputs)
+
+    monkeypatch.setattr(backbone.unet, "forward", run_short)
+    short = backbone.record(noised_Tchw, conditioning, keys)
+    assert tried == [4, 2, 1, 1, *[1] * 6 * 2]  # six samples a step, three steps; the four that are done are kept
+    assert backbone.samples.size == 1
+    torch.testing.assert_close(short.latents[24], expected.latents[24], rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(short.tensors[keys[0]], expected.tensors[keys[0]], rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize(("dtype", "autocast"), [(torch.bfloat16, False), (torch.float32, True)])

@@ -7,6 +7,7 @@ Shape legend: T frames of a clip, B rows, H W pixels, h w latent cells, c channe
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Callable
 from functools import cached_property
 from typing import Any, ClassVar, Literal
 
@@ -15,14 +16,15 @@ from torch import Tensor
 from typing_extensions import Self, override
 
 from zsvss.backbones.base import Backbone, ClipNoise
+from zsvss.backbones.batching import BatchLimit, in_batches
 from zsvss.backbones.layout import NUM_UP_BLOCKS, blocks_with_attention, check_layout
 from zsvss.backbones.upsampling import merge_upsampling
 from zsvss.backbones.weights import WeightsSource
 
 PredictionType = Literal["epsilon", "v_prediction"]
 
-# Samples of the U-Net that take about the memory of one image in the autoencoder.
-_SAMPLES_PER_IMAGE = 4
+_SAMPLES_PER_IMAGE = 4  # samples of the U-Net that take about the memory of one image in the autoencoder
+_SAMPLES_PER_PAIR = 4  # two signs in two guidance halves
 # Pixels that a pass of the autoencoder holds on a CPU, if an image has no more. Of 32 channels that is 32 MiB, above
 # which tensors are mapped anew each time; wider autoencoders gain memory.
 _PIXELS_ON_CPU = 2**18
@@ -37,7 +39,6 @@ class LatentDiffusion(Backbone):
     Attributes:
         unet_class: diffusers class of the U-Net.
         vae_class: diffusers class of the autoencoder.
-        usual_batch: network samples a pass, until it is known what memory holds.
         sigmas: noise level before each step, and 0 behind the last.
         timesteps: what the network is told of each step's noise level.
         prediction_type: what the network predicts.
@@ -45,7 +46,6 @@ class LatentDiffusion(Backbone):
 
     unet_class: ClassVar[str]
     vae_class: ClassVar[str]
-    usual_batch: ClassVar[int]
     sigmas: list[float]
     timesteps: list[Any]
     prediction_type: PredictionType | None = None
@@ -59,22 +59,21 @@ class LatentDiffusion(Backbone):
         num_steps: int,
         first_step: int,
         modulation_block: int,
-        max_batch: int | None,
+        max_batch: int,
         compile_decoder: bool,
     ) -> None:
         super().__init__()
         if not 0 <= first_step < num_steps:
             raise ValueError(f"first_step = {first_step} must be in 0..{num_steps - 1} (num_steps = {num_steps}).")
-        if max_batch is not None and max_batch < 1:
-            raise ValueError(f"max_batch = {max_batch} must be at least 1, or null.")
+        if max_batch < 1:
+            raise ValueError(f"max_batch = {max_batch} must be at least 1.")
         self.source = WeightsSource(weights, variant)
         self.num_steps = num_steps
         self.steps = range(first_step, num_steps)
-        self.fills_memory = max_batch is None
         self.compile_decoder = compile_decoder
-        self._set_batch(max_batch or self.usual_batch)
-        # Of the pass that was begun last: indivisible units, and samples of `max_batch` in each.
-        self._last_pass = (self.max_batch, 1)
+        self.samples = BatchLimit(max_batch, "samples of the U-Net")
+        self.images = BatchLimit(max(1, max_batch // _SAMPLES_PER_IMAGE), "images in the autoencoder")
+        self.pairs = BatchLimit(max(1, max_batch // _SAMPLES_PER_PAIR), "pairs of a frame and a label")
         self._modulation_block = modulation_block
         self._loaded = False
 
@@ -158,31 +157,6 @@ class LatentDiffusion(Backbone):
     def fingerprint(self) -> str:
         return self.source.fingerprint(("unet", "vae", *self.encoder_parts()))
 
-    @override
-    def halve_batch(self) -> bool:
-        num_units, samples_per_unit = self._last_pass
-        if num_units <= 1:
-            return False
-        self.begin_passes(num_units // 2, samples_per_unit)
-        self._set_batch(num_units // 2 * samples_per_unit)
-        return True
-
-    @override
-    def double_batch(self) -> None:
-        self._set_batch(2 * self.max_batch)
-
-    def _set_batch(self, max_batch: int) -> None:
-        self.max_batch, self.max_rows = max_batch, max(1, max_batch // 2)
-
-    def begin_passes(self, num_units: int, samples_per_unit: int) -> None:
-        """Note what the largest of the passes that begin holds, so that :meth:`halve_batch` knows what can be less.
-
-        Args:
-            num_units: what a pass cannot divide: samples, whole clips where frames are coupled, or images.
-            samples_per_unit: what one counts towards ``max_batch``.
-        """
-        self._last_pass = (num_units, samples_per_unit)
-
     # Images and latents
 
     @property
@@ -200,13 +174,10 @@ class LatentDiffusion(Backbone):
     def latent_stride(self) -> int:
         return 1 << (len(self.source.config("vae")["block_out_channels"]) - 1)
 
-    def _image_passes(self, num_images: int, num_pixels: int) -> int:
-        """Images of so many pixels that a pass of the autoencoder holds."""
-        image_batch = max(1, self.max_batch // _SAMPLES_PER_IMAGE)
-        if self.device.type == "cpu":
-            image_batch = max(1, min(image_batch, _PIXELS_ON_CPU // num_pixels))
-        self.begin_passes(min(num_images, image_batch), _SAMPLES_PER_IMAGE)
-        return image_batch
+    def _in_image_batches(self, compute: Callable[[slice], Tensor], num_images: int, num_pixels: int) -> Tensor:
+        """Compute images of so many pixels in batches that the autoencoder holds."""
+        at_most = max(1, _PIXELS_ON_CPU // num_pixels) if self.device.type == "cpu" else None
+        return torch.cat(list(in_batches(compute, num_images, self.images, at_most=at_most)))
 
     @override
     def sample_noise(self, num_frames: int, height: int, width: int, generator: torch.Generator) -> ClipNoise:
@@ -221,12 +192,14 @@ class LatentDiffusion(Backbone):
 
     @override
     def encode(self, images_T3HW: Tensor, noise: ClipNoise) -> Tensor:
-        latents = []
-        size = self._image_passes(len(images_T3HW), images_T3HW[0, 0].numel())
-        for images, noise_bchw in zip(images_T3HW.split(size), noise.posterior_Tchw.split(size), strict=True):
-            posterior = self.posterior(images)
-            latents.append(posterior.mean.float() + posterior.std.float() * noise_bchw.to(self.device))
-        return torch.cat(latents) * float(self.vae.config.scaling_factor)
+        def sample(part: slice) -> Tensor:
+            posterior = self.posterior(images_T3HW[part])
+            noise_bchw = noise.posterior_Tchw[part].to(self.device)
+            latents_bchw: Tensor = posterior.mean.float() + posterior.std.float() * noise_bchw
+            return latents_bchw
+
+        latents_Tchw = self._in_image_batches(sample, len(images_T3HW), images_T3HW[0, 0].numel())
+        return latents_Tchw * float(self.vae.config.scaling_factor)
 
     def posterior(self, images_b3HW: Tensor) -> Any:
         """The autoencoder's Gaussian posterior of images in [-1, 1], not scaled."""
@@ -240,8 +213,8 @@ class LatentDiffusion(Backbone):
     @override
     def decode(self, latents_Bchw: Tensor) -> Tensor:
         scaled = (latents_Bchw / self.vae.config.scaling_factor).to(self.vae.dtype).contiguous()
-        size = self._image_passes(len(scaled), scaled[0, 0].numel() * self.latent_stride**2)
-        return torch.cat([self.decode_images(chunk).float() for chunk in scaled.split(size)])
+        num_pixels = scaled[0, 0].numel() * self.latent_stride**2
+        return self._in_image_batches(lambda part: self.decode_images(scaled[part]).float(), len(scaled), num_pixels)
 
     def euler(
         self,

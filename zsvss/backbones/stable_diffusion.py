@@ -41,8 +41,8 @@ class StableDiffusion(UNetBackbone):
         first_step: first step that is run; masked modulation acts in it.
         guidance: scale of classifier-free guidance; 1 is none, and then only the conditional half is run.
         modulation_block: output block whose cross-attention is modulated.
-        max_batch: network samples a pass; bounds memory. ``None`` begins at 32 and doubles them as long as twice as
-            many fit easily into a GPU's free memory.
+        max_batch: samples a pass of the U-Net; bounds memory. Where the device has less, passes are halved until they
+            fit, so that a number too large costs one failed pass.
         reuse_recorded: skip what a recording already holds: blocks up to the modulated one in the modulated step and
             the outputs of injected cross-attention; on a CPU in float32, compute the self-attention map that the
             labels and signs of a frame share once. The arithmetic is the same; ``False`` runs everything.
@@ -56,7 +56,6 @@ class StableDiffusion(UNetBackbone):
 
     unet_class = "UNet2DConditionModel"
     vae_class = "AutoencoderKL"
-    usual_batch = 32
     attention_of_layer: ClassVar[Mapping[Layer, str]] = {
         "self": "transformer_blocks.0.attn1",
         "cross": "transformer_blocks.0.attn2",
@@ -74,7 +73,7 @@ class StableDiffusion(UNetBackbone):
         first_step: int = 22,
         guidance: float = 5.0,
         modulation_block: int = 7,
-        max_batch: int | None = 32,
+        max_batch: int = 32,
         reuse_recorded: bool = True,
         tiny_decoder: str | None = None,
         compile_decoder: bool = False,

@@ -43,8 +43,8 @@ class StableVideoDiffusion(UNetBackbone):
         motion_bucket: amount of motion that the network is told.
         augmentation: standard deviation of the noise on the conditioning frame.
         modulation_block: output block whose spatial and temporal self-attention are modulated.
-        max_batch: frames of either guidance half a pass of the network, at least a clip's; bounds memory. ``None``
-            begins at 28 and doubles them as long as twice as many fit easily into a GPU's free memory.
+        max_batch: frames of either guidance half a pass of the network, at least a clip's; bounds memory. Where the
+            device has less, passes are halved until they fit, so that a number too large costs one failed pass.
         reuse_recorded: skip the blocks up to the modulated one in the modulated step. The arithmetic is the same;
             ``False`` runs everything.
         compile_decoder: decode through ``torch.compile``, as `StableDiffusion` does.
@@ -55,7 +55,6 @@ class StableVideoDiffusion(UNetBackbone):
 
     unet_class = "UNetSpatioTemporalConditionModel"
     vae_class = "AutoencoderKLTemporalDecoder"
-    usual_batch = 28
     attention_of_layer: ClassVar[Mapping[Layer, str]] = {
         "self": "transformer_blocks.0.attn1",
         "cross": "transformer_blocks.0.attn2",
@@ -80,7 +79,7 @@ class StableVideoDiffusion(UNetBackbone):
         motion_bucket: int = 127,
         augmentation: float = 0.02,
         modulation_block: int = 8,
-        max_batch: int | None = 28,
+        max_batch: int = 28,
         reuse_recorded: bool = True,
         compile_decoder: bool = False,
     ) -> None:
@@ -131,7 +130,9 @@ class StableVideoDiffusion(UNetBackbone):
         first_13HW = images_T3HW[:1].to(self.device)
         context_1mc = self._embed_image(first_13HW) if self.context_1mc is None else self.context_1mc
         noisy_13HW = first_13HW + self.vector_c[2] * noise.conditioning_13HW.to(first_13HW)
-        latent_1chw = self.posterior(noisy_13HW).mode().float()
+        latent_1chw = self._in_image_batches(
+            lambda part: self.posterior(noisy_13HW[part]).mode().float(), 1, noisy_13HW[0, 0].numel()
+        )
         return Conditioning(
             torch.cat([torch.zeros_like(context_1mc), context_1mc]),
             torch.tensor([self.vector_c, self.vector_c], dtype=torch.float32, device=self.device),
