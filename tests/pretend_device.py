@@ -55,6 +55,11 @@ class _Module(_DummyBackendModule):
 
     def empty_cache(self) -> None: ...
 
+    def get_rng_state(self, device: Any = None) -> Tensor:
+        return torch.zeros(0, dtype=torch.uint8)
+
+    def set_rng_state(self, state: Tensor, device: Any = None) -> None: ...
+
     def get_device_name(self, device: Any = None) -> str:
         return "Pretend"
 

@@ -74,7 +74,7 @@ class AttentionMerging(Initialization):
         weighted = []
         for query_key, key_key in zip(keys[: len(self.blocks)], keys[len(self.blocks) :], strict=True):
             block_grid = seen.recording.grids[query_key.block]
-            tensors = (seen.recording.tensors[key][-1, :1].float() for key in (query_key, key_key))
+            tensors = (seen.recording.half(key)[:1].float() for key in (query_key, key_key))
             (query_1nc, inner_grid), (key_1nc, _) = (seen.inside(tensor, block_grid) for tensor in tensors)
             map_nn = mean_attention(query_1nc[0], key_1nc[0], self.head_channels)
             weighted.append(inner_grid[0] * resized(map_nn, inner_grid, grid))

@@ -122,7 +122,7 @@ class AttentionFeatures(Features):
 
     @override
     def __call__(self, backbone: Backbone, recording: Recording, images_T3HW: Tensor) -> Tensor:
-        tensors = [recording.tensors[key][-1].float() for key in self.keys(backbone)]
+        tensors = [recording.half(key).float() for key in self.keys(backbone)]
         if len({tensor.shape for tensor in tensors}) > 1:
             shapes = {key.block: tuple(t.shape) for key, t in zip(self.keys(backbone), tensors, strict=True)}
             raise ValueError(f"features.blocks must share one token grid and width; found {shapes}.")
