@@ -173,7 +173,7 @@ class UNetBackbone(LatentDiffusion):
         num_frames: int,
         *,
         guided: bool = True,
-        relief: Callable[[], bool],
+        relief: Callable[[], bool] | None = None,
     ) -> Iterator[_T]:
         """Run rows, in the guidance halves that matter, in passes that memory holds.
 

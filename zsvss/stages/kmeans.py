@@ -141,21 +141,26 @@ def kmeans_of_each(
         first_FR, uniform_FKRS = (torch.stack(numbers).to(device) for numbers in zip(*draws, strict=True))
         for run, first_R, uniform_KRS in zip(runs, first_FR, uniform_FKRS, strict=True):
             run.start(_seed_centers(run.points_Nc, first_R, uniform_KRS))
-    is_cpu = all(points_Nc.device.type == "cpu" for points_Nc in point_sets)
+    is_free = asking_is_free(point_sets[0].device)
     for iteration in range(max_iterations):
-        if is_cpu or iteration % _ITERATIONS_UNASKED == 0:
+        if is_free or iteration % _ITERATIONS_UNASKED == 0:
             active_F = torch.stack([run.active_R.any() for run in runs]).tolist()
         if not any(active_F):
             break
         for run, is_active in zip(runs, active_F, strict=True):
             if is_active:
-                run.iterate(run.active_R.nonzero().flatten() if is_cpu else None)
+                run.iterate(run.active_R.nonzero().flatten() if is_free else None)
     best = [run.best() for run in runs]
     numbers = torch.stack([numbers_2 for _, _, numbers_2 in best]).tolist()
     return [
         KMeans(centers_Kc, labels_N, inertia, int(num_iterations))
         for (centers_Kc, labels_N, _), (inertia, num_iterations) in zip(best, numbers, strict=True)
     ]
+
+
+def asking_is_free(device: torch.device) -> bool:
+    """Whether the host knows at once what the device has computed."""
+    return device.type == "cpu"
 
 
 class _Lloyd:
