@@ -154,7 +154,7 @@ def score_video(number: int, rows: Sequence[tuple[System, str]], args: argparse.
                 generator=clip_generator(0, data.name, clip.video, clip.index),
                 first_labels_HW=classes_HW if naming == "first_frame" else None,
                 num_wanted=clip.num_final,
-            )
+            ).labels_THW
             seconds[i] += time.process_time() - start
             final = slice(clip.num_final)
             evaluators[i].update(labels_THW, clip.labels_THW[final], clip.labelled_T[final])

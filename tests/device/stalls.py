@@ -32,7 +32,7 @@ def segment_on_cpu(make: Callable[[], VideoSegmenter], clips: list[Tensor], **op
     segmenter = make()
     with patch.object(kmeans, "asking_is_free", lambda _: False):
         return [
-            segmenter(clip, generator=torch.Generator().manual_seed(index), **options)
+            segmenter(clip, generator=torch.Generator().manual_seed(index), **options).labels_THW
             for index, clip in enumerate(clips)
         ]
 
@@ -44,11 +44,11 @@ def segment_on_device(make: Callable[[], VideoSegmenter], clips: list[Tensor], *
     with counting_waits():
         for index, clip in enumerate(clips):
             before = PRETEND.num_stalls
-            labels_THW = segmenter(clip.to(DEVICE), generator=torch.Generator().manual_seed(index), **options)
-            stalls = {stage: int(count) for stage, count in segmenter.timings.items()}
+            done = segmenter(clip.to(DEVICE), generator=torch.Generator().manual_seed(index), **options)
+            stalls = {stage: int(count) for stage, count in done.seconds.items()}
             assert sum(stalls.values()) == PRETEND.num_stalls - before - 1, "the clip's copy, and every stage"
             result.stalls.append(stalls)
-            result.labels.append(labels_THW.cpu())
+            result.labels.append(done.labels_THW.cpu())
     return result
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable
 from functools import cached_property
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -17,11 +17,13 @@ from typing_extensions import Self, override
 
 from zsvss.backbones.base import Backbone, ClipNoise
 from zsvss.backbones.batching import BatchLimit, in_batches
+from zsvss.backbones.checks import check_inputs, check_pipeline
+from zsvss.backbones.half_precision import in_float32
 from zsvss.backbones.layout import NUM_UP_BLOCKS, blocks_with_attention, check_layout
+from zsvss.backbones.schedule import PredictionType
+from zsvss.backbones.single_file import open_weights
 from zsvss.backbones.upsampling import merge_upsampling
-from zsvss.backbones.weights import WeightsSource
-
-PredictionType = Literal["epsilon", "v_prediction"]
+from zsvss.backbones.weights import Variant
 
 _SAMPLES_PER_IMAGE = 4  # samples of the U-Net that take about the memory of one image in the autoencoder
 _SAMPLES_PER_PAIR = 4  # two signs in two guidance halves
@@ -37,15 +39,23 @@ class LatentDiffusion(Backbone):
     precision, sampling arithmetic in float32.
 
     Attributes:
+        pipeline: what diffusers' classes of pipelines of such models begin with.
+        parts: parts of the weights that may be read.
+        concatenated: latents that the network takes beside the noisy one.
         unet_class: diffusers class of the U-Net.
         vae_class: diffusers class of the autoencoder.
+        upcasts_decoder: whether ``force_upcast: true`` of the autoencoder's config holds for its decoder too.
         sigmas: noise level before each step, and 0 behind the last.
         timesteps: what the network is told of each step's noise level.
         prediction_type: what the network predicts.
     """
 
+    pipeline: ClassVar[str]
+    parts: ClassVar[tuple[str, ...]]
+    concatenated: ClassVar[int] = 0
     unet_class: ClassVar[str]
     vae_class: ClassVar[str]
+    upcasts_decoder: ClassVar[bool] = True
     sigmas: list[float]
     timesteps: list[Any]
     prediction_type: PredictionType | None = None
@@ -55,7 +65,8 @@ class LatentDiffusion(Backbone):
     def __init__(
         self,
         weights: str,
-        variant: str | None,
+        variant: Variant,
+        revision: str | None,
         num_steps: int,
         first_step: int,
         modulation_block: int,
@@ -67,7 +78,7 @@ class LatentDiffusion(Backbone):
             raise ValueError(f"first_step = {first_step} must be in 0..{num_steps - 1} (num_steps = {num_steps}).")
         if max_batch < 1:
             raise ValueError(f"max_batch = {max_batch} must be at least 1.")
-        self.source = WeightsSource(weights, variant)
+        self.source = open_weights(weights, variant, revision, self.parts)
         self.num_steps = num_steps
         self.steps = range(first_step, num_steps)
         self.compile_decoder = compile_decoder
@@ -95,8 +106,16 @@ class LatentDiffusion(Backbone):
         """Read what :meth:`condition` needs."""
 
     @abstractmethod
+    def check_conditioner(self) -> None:
+        """Refuse encoders that do not fit the network, by their configs; raises what :meth:`check` raises."""
+
+    @abstractmethod
     def set_schedule(self) -> None:
-        """Set ``sigmas``, ``timesteps`` and ``prediction_type``."""
+        """Set ``sigmas``, ``timesteps`` and ``prediction_type`` by the scheduler's config.
+
+        Raises:
+            ValueError: if it is of another kind of model.
+        """
 
     @abstractmethod
     def guidance_scale(self, frames_B: Tensor, num_frames: int) -> Tensor:
@@ -110,20 +129,24 @@ class LatentDiffusion(Backbone):
 
     @override
     def check(self) -> None:
+        place = self.source.name
+        check_pipeline(self.source.pipeline(), self.pipeline, place)
         unet, vae = self.source.config("unet"), self.source.config("vae")
-        check_layout(unet, self.unet_class, f"{self.source.name}/unet")
+        check_layout(unet, self.unet_class, f"{place}/unet")
         if vae.get("_class_name") != self.vae_class:
             raise ValueError(
-                f"{self.source.name}/vae is a {vae.get('_class_name')}; {type(self).__name__} needs a {self.vae_class}."
+                f"{place}/vae is a {vae.get('_class_name')}; {type(self).__name__} needs a {self.vae_class}."
             )
+        check_inputs(unet, vae, self.concatenated, place)
         attentive = blocks_with_attention(unet["up_block_types"])
         if self.modulation_block not in attentive:
             raise ValueError(
-                f"modulation_block = {self.modulation_block} has no attention in {self.source.name}/unet; "
+                f"modulation_block = {self.modulation_block} has no attention in {place}/unet; "
                 f"choose one of {attentive}."
             )
-        for part in ("unet", "vae", *self.encoder_parts()):
-            self.source.check(part)
+        self.set_schedule()
+        self.check_conditioner()
+        self.source.check("unet", "vae", *self.encoder_parts())
 
     @override
     def load(self) -> None:
@@ -203,9 +226,22 @@ class LatentDiffusion(Backbone):
         return latents_Tchw * float(self.vae.config.scaling_factor)
 
     def posterior(self, images_b3HW: Tensor) -> Any:
-        """The autoencoder's Gaussian posterior of images in [-1, 1], not scaled."""
-        # Contiguous: torch's CPU group norm loses four digits on channels-last input.
-        return self.vae.encode(images_b3HW.to(self.device, self.vae.dtype).contiguous()).latent_dist
+        """The autoencoder's Gaussian posterior of images in [-1, 1], not scaled.
+
+        Encoders overflow in float16, so that there they run in float32, unless the checkpoint's config says that its
+        own does not (``force_upcast: false``).
+        """
+        encoder = self.vae.encoder
+        with in_float32((encoder, self.vae.quant_conv), self.device, needed=self._force_upcast is not False):
+            dtype = next(encoder.parameters()).dtype
+            # Contiguous: torch's CPU group norm loses four digits on channels-last input.
+            return self.vae.encode(images_b3HW.to(self.device, dtype).contiguous()).latent_dist
+
+    @cached_property
+    def _force_upcast(self) -> bool | None:
+        """Whether the checkpoint's config says that its autoencoder needs float32; ``None`` if it does not say."""
+        said: bool | None = self.source.config("vae").get("force_upcast")
+        return said
 
     @override
     def add_noise(self, latents_Tchw: Tensor, noise: ClipNoise) -> Tensor:
@@ -213,9 +249,15 @@ class LatentDiffusion(Backbone):
 
     @override
     def decode(self, latents_Bchw: Tensor) -> Tensor:
-        scaled = (latents_Bchw / self.vae.config.scaling_factor).to(self.vae.dtype).contiguous()
-        num_pixels = scaled[0, 0].numel() * self.latent_stride**2
-        return self._in_image_batches(lambda part: self.decode_images(scaled[part]).float(), len(scaled), num_pixels)
+        decoder, convolution = self.vae.decoder, getattr(self.vae, "post_quant_conv", None)
+        upcast = self.upcasts_decoder and self._force_upcast is True
+        with in_float32((decoder, convolution), self.device, needed=upcast):
+            dtype = next(decoder.parameters()).dtype
+            scaled = (latents_Bchw / self.vae.config.scaling_factor).to(dtype).contiguous()
+            num_pixels = scaled[0, 0].numel() * self.latent_stride**2
+            return self._in_image_batches(
+                lambda part: self.decode_images(scaled[part]).float(), len(scaled), num_pixels
+            )
 
     def euler(
         self,

@@ -43,6 +43,13 @@ class LabelledClip(NamedTuple):
     features_Tnc: Tensor | None = None
     margins: tuple[int, int] = (0, 0)
 
+    def part(self, frames: slice) -> LabelledClip:
+        """The same with some of the first frames; the recording stays whole."""
+        features_Tnc = None if self.features_Tnc is None else self.features_Tnc[frames]
+        return self._replace(
+            labels_Thw=self.labels_Thw[frames], frames_THW3=self.frames_THW3[frames], features_Tnc=features_Tnc
+        )
+
 
 class _ModulatedPass(NamedTuple):
     """Pairs (frame, label index), their final latents, those after each step (before blending), difference maps."""
