@@ -16,6 +16,7 @@ It computes nothing else anew: every operation runs on the CPU data, so that res
 
 from __future__ import annotations
 
+import functools
 import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -25,7 +26,6 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_iter, tree_map_only
 from torch.utils.backend_registration import _DummyBackendModule, _setup_privateuseone_for_python_backend
 
 NAME = "pretend"
@@ -35,6 +35,8 @@ _STALLS = {  # their result's size or value is asked of the device
 }
 _MAY_MIX = {"_to_copy", "copy_", "index", "index_put_", "index_put", "_index_put_impl_", "_index_put_impl"}
 _NOT_DETERMINISTIC = {"cumsum", "cumsum_", "histc", "put_", "kthvalue", "median.dim", "_ctc_loss", "nll_loss2d_forward"}
+# Composite operations that ask the device for nothing, run as they are; attention would choose another kernel else.
+_WHOLE = {"linear", "conv2d", "conv3d", "layer_norm", "group_norm", "matmul", "scaled_dot_product_attention"}
 _MOST_IN_ATTENTION = 65535  # samples: the second and third dimensions of a CUDA grid
 _OUT_OF_MEMORY = "CUDA out of memory. Tried to allocate {} bytes on pretend:0."
 
@@ -73,6 +75,7 @@ class Pretend:
         fail_at: numbers of allocations, from 0, at which memory runs out; each number comes once.
         capacity: bytes that fit, or ``None``.
         held: bytes that are held.
+        num_pinned: tensors that were put into pinned memory.
     """
 
     def __init__(self) -> None:
@@ -85,6 +88,7 @@ class Pretend:
         self.fail_at: set[int] = set()
         self.capacity: int | None = None
         self.held = 0
+        self.num_pinned = 0
         self.pinned: dict[int, int] = {}  # begin and end of each block
         self._epoch = getattr(self, "_epoch", 0) + 1
         self._arriving: list[tuple[Tensor, Tensor]] = []
@@ -127,7 +131,7 @@ class Pretend:
 
     def pin(self, raw: Tensor) -> Tensor:
         """Say that a CPU tensor lies in pinned memory."""
-        begin = raw.untyped_storage().data_ptr()
+        begin, self.num_pinned = raw.untyped_storage().data_ptr(), self.num_pinned + 1
         self.pinned[begin] = begin
         weakref.finalize(raw.untyped_storage(), self.pinned.pop, begin, None)
         return raw
@@ -201,13 +205,35 @@ def running() -> Iterator[Pretend]:
     PRETEND.reset()
 
 
+@functools.cache
+def _is_composite(func: Any) -> bool:
+    """Whether an operation is made of others that are to be looked at one by one."""
+    composite = torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), "CompositeImplicitAutograd")
+    return composite and func._schema.name.removeprefix("aten::") not in _WHOLE
+
+
+def _mapped(value: Any, function: Callable[[Tensor], Any]) -> Any:
+    """Arguments or results with a function applied to their tensors."""
+    if isinstance(value, Tensor):
+        return function(value)
+    if isinstance(value, list | tuple):
+        return type(value)([_mapped(item, function) for item in value])
+    if isinstance(value, dict):
+        return {key: _mapped(item, function) for key, item in value.items()}
+    return value
+
+
+def _raw(tensor: Tensor) -> Tensor:
+    return tensor.raw if isinstance(tensor, PretendTensor) else tensor
+
+
 def _run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
-    name = func._schema.name.removeprefix("aten::")
-    is_composite = torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), "CompositeImplicitAutograd")
-    if is_composite and name != "scaled_dot_product_attention":  # which would choose another kernel here
+    if _is_composite(func):
         with _Mode():  # not `decompose`, which prefers decompositions in Python whose last digits are others
             return func._op_dk(torch._C.DispatchKey.CompositeImplicitAutograd, *args, **kwargs)
-    tensors = [leaf for leaf in tree_iter((args, kwargs)) if isinstance(leaf, Tensor)]
+    name = func._schema.name.removeprefix("aten::")
+    tensors: list[Tensor] = []
+    _mapped((args, kwargs), tensors.append)
     on_device = any(isinstance(tensor, PretendTensor) for tensor in tensors)
     if name == "_to_copy":
         return _to_copy(args[0], kwargs)
@@ -219,9 +245,9 @@ def _run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         return not on_device and PRETEND.is_pinned(args[0])
     to_device = (device := kwargs.get("device")) is not None and torch.device(device).type == NAME
     if on_device:
-        _check(func, name, tensors, args, kwargs)
-    raw_args, raw_kwargs = tree_map_only(PretendTensor, lambda tensor: tensor.raw, (args, dict(kwargs)))
-    is_pinned = bool(raw_kwargs.pop("pin_memory", False)) if "pin_memory" in raw_kwargs else False
+        _check(func, name, tensors, args)
+    raw_args, raw_kwargs = _mapped(args, _raw), _mapped(kwargs, _raw)
+    is_pinned = raw_kwargs.pop("pin_memory", False)
     if to_device:
         raw_kwargs["device"] = torch.device("cpu")
     result = func(*raw_args, **raw_kwargs)
@@ -235,7 +261,7 @@ def _run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
 def _wrapped(func: Any, result: Any, tensors: list[Tensor]) -> Any:
     """Results as tensors of the device: what an operation returned of its arguments stays the argument itself."""
     of_raw = {id(tensor.raw): tensor for tensor in tensors if isinstance(tensor, PretendTensor)}
-    begins = {tensor.untyped_storage().data_ptr() for tensor in (t.raw for t in of_raw.values())}
+    begins = {tensor.raw.untyped_storage().data_ptr() for tensor in of_raw.values()}
 
     def wrap(raw: Tensor) -> Tensor:
         if id(raw) in of_raw:
@@ -247,10 +273,10 @@ def _wrapped(func: Any, result: Any, tensors: list[Tensor]) -> Any:
     # A view of a tensor from outside of inference mode is none of inference mode's either.
     views_outer = func.is_view and tensors and not tensors[0].is_inference()
     with torch.inference_mode(torch.is_inference_mode_enabled() and not views_outer):
-        return tree_map_only(Tensor, wrap, result)
+        return _mapped(result, wrap)
 
 
-def _check(func: Any, name: str, tensors: list[Tensor], args: Any, kwargs: Any) -> None:
+def _check(func: Any, name: str, tensors: list[Tensor], args: Any) -> None:
     """Refuse what CUDA refuses, and count what it waits for."""
     on_cpu = [tuple(t.shape) for t in tensors if not isinstance(t, PretendTensor) and t.ndim]
     if on_cpu and name not in _MAY_MIX:
@@ -361,8 +387,7 @@ def _cast(operation: Any, dtype_of: Callable[[], torch.dtype]) -> Callable[..., 
             return tensor.to(dtype_of()) if is_eligible else tensor
 
         with torch._C._ExcludeDispatchKeyGuard(_AUTOCAST):
-            args, kwargs = tree_map_only(Tensor, cast, (args, kwargs))
-            return operation(*args, **kwargs)
+            return operation(*_mapped(args, cast), **_mapped(kwargs, cast))
 
     return kernel
 

@@ -82,8 +82,7 @@ def by_key(passes: Sequence[Mapping[FeatureKey, Tensor]], num_frames: int) -> di
 
 def by_half(tensors_b: Sequence[Tensor], num_rows: int) -> Tensor:
     """Join passes into [G, B, ...]."""
-    joined_b = joined(tensors_b)
-    return joined_b.view(-1, num_rows, *joined_b.shape[1:])
+    return joined(tensors_b).unflatten(0, (-1, num_rows))
 
 
 def as_in_layer(tensor_bnc: Tensor, layer: Layer, num_frames: int) -> Tensor:
