@@ -82,7 +82,8 @@ def by_key(passes: Sequence[Mapping[FeatureKey, Tensor]], num_frames: int) -> di
 
 def by_half(tensors_b: Sequence[Tensor], num_rows: int) -> Tensor:
     """Join passes into [G, B, ...]."""
-    return joined(tensors_b).unflatten(0, (-1, num_rows))
+    joined_GB: Tensor = joined(tensors_b).unflatten(0, (-1, num_rows))
+    return joined_GB
 
 
 def as_in_layer(tensor_bnc: Tensor, layer: Layer, num_frames: int) -> Tensor:

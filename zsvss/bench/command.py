@@ -1,4 +1,4 @@
-"""``zsvss.run bench``: the modes of the method, or with ``--data-only`` the reading of frames."""
+"""``zsvss.run bench``: the modes of the method, with ``--page`` all about a GPU, with ``--data-only`` the reading."""
 
 from __future__ import annotations
 
@@ -11,6 +11,10 @@ def main(arguments: Sequence[str]) -> int:
         from zsvss.bench import reading
 
         return reading.main(arguments)
+    if "--page" in arguments:
+        from zsvss.bench import page
+
+        return page.main(arguments)
     from zsvss.bench import modes
 
     return modes.main(arguments)
