@@ -76,6 +76,7 @@ class Pretend:
         capacity: bytes that fit, or ``None``.
         held: bytes that are held.
         num_pinned: tensors that were put into pinned memory.
+        num_shortages: how often memory ran out.
     """
 
     def __init__(self) -> None:
@@ -88,7 +89,7 @@ class Pretend:
         self.fail_at: set[int] = set()
         self.capacity: int | None = None
         self.held = 0
-        self.num_pinned = 0
+        self.num_pinned = self.num_shortages = 0
         self.pinned: dict[int, int] = {}  # begin and end of each block
         self._epoch = getattr(self, "_epoch", 0) + 1
         self._arriving: list[tuple[Tensor, Tensor]] = []
@@ -115,6 +116,7 @@ class Pretend:
         size = raw.untyped_storage().nbytes()
         number, self.allocations = self.allocations, self.allocations + 1
         if number in self.fail_at or (self.capacity is not None and self.held + size > self.capacity):
+            self.num_shortages += 1
             raise torch.OutOfMemoryError(_OUT_OF_MEMORY.format(size))
         self.held += size
         weakref.finalize(raw.untyped_storage(), self._free, size, self._epoch)
@@ -202,7 +204,6 @@ def running() -> Iterator[Pretend]:
     with _Mode():
         yield PRETEND
     PRETEND.wait("end")
-    PRETEND.reset()
 
 
 @functools.cache

@@ -7,7 +7,8 @@ import torch
 
 from zsvss.bench import page as page_module
 from zsvss.bench.advice import next_things
-from zsvss.bench.page import Findings, main, measure, page, read_tests
+from zsvss.bench.command import main
+from zsvss.bench.page import Findings, measure, page, read_tests
 from zsvss.bench.profiling import Kernel, longest_kernels, num_waits
 from zsvss.bench.rows import STAGES, Case, Row
 
@@ -86,8 +87,7 @@ def test_failed_tests_are_counted_and_fail_the_command(tmp_path, monkeypatch, ca
 
 def test_without_a_gpu_the_page_says_so(monkeypatch, capsys):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(SystemExit):
-        main(["--page"])
+    assert main(["--page"]) == 2
     assert "sees no GPU" in capsys.readouterr().err
 
 

@@ -10,6 +10,8 @@ from typing import TypeVar
 
 import torch
 
+from zsvss.progress import part
+
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 
@@ -73,7 +75,8 @@ def in_batches(
         bound = limit.size if at_most is None else min(limit.size, at_most)
         end = min(num_items, done + max(1, bound // whole) * whole)
         try:
-            result = compute(slice(done, end))
+            with part(done, end, num_items):
+                result = compute(slice(done, end))
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
@@ -103,17 +106,20 @@ def once(compute: Callable[[], _T], what: str, relief: Callable[[], bool] | None
     Args:
         compute: has no effect but its result.
         what: it is, as the log names it.
-        relief: as of :func:`in_batches`; ``None`` frees what Python has not yet collected.
+        relief: as of :func:`in_batches`; ``None`` frees only what Python has not yet collected.
     """
-    tried = False
-
-    def collect() -> bool:
-        nonlocal tried
-        tried, again = True, not tried
-        return again
-
-    (result,) = in_batches(lambda _: compute(), 1, BatchLimit(1, what), relief=relief or collect)
-    return result
+    try:
+        return compute()
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        failure = error.with_traceback(None)  # which would keep what was computed
+    gc.collect()
+    if relief is not None and not relief():
+        raise failure
+    _log.warning("out of memory for the %s; trying again", what)
+    torch.cuda.empty_cache()
+    return compute()
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -31,6 +31,7 @@ from zsvss.backbones.resume import (
     select,
     watched_modules,
 )
+from zsvss.progress import part
 
 # Guidance halves, by their index from the end: a recording without guidance holds the conditional half alone.
 _UNCONDITIONAL, _CONDITIONAL = -2, -1
@@ -111,14 +112,15 @@ class UNetBackbone(LatentDiffusion):
         num_frames = len(noised_Tchw)
         frames_T = torch.arange(num_frames, device=noised_Tchw.device)
         x_Tchw = noised_Tchw
-        for step in self.steps:
+        for number, step in enumerate(self.steps):
             ends_early = step == self.steps[-1] and not for_denoising
             of_step = {key for key in wanted if key.step == step}
             run = partial(self._shortened_pass if ends_early else self._recorded_pass, x_Tchw, step, conditioning)
             passes: list[RecordedPass] = []
             relief = partial(self._free_memory_of, recording, passes)
-            for done in self._in_passes(partial(run, of_step), x_Tchw, frames_T, num_frames, relief=relief):
-                passes.append(done.to_host() if self.keeps_on_host else done)  # noqa: PERF401  (relief moves what is there)
+            with part(number, number + 1, len(self.steps)):
+                for done in self._in_passes(partial(run, of_step), x_Tchw, frames_T, num_frames, relief=relief):
+                    passes.append(done.to_host() if self.keeps_on_host else done)  # noqa: PERF401  (relief moves them)
             joined = once(partial(join_passes, passes, num_frames), "clip's recording", relief)
             recording.tensors |= joined.tensors
             recording.resume = joined.state or recording.resume

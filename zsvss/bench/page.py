@@ -9,8 +9,9 @@ from __future__ import annotations
 import argparse
 import io
 import json
+import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
@@ -27,7 +28,6 @@ from zsvss.bench.rows import Case, Row, table
 from zsvss.results.fingerprint import git_commit
 from zsvss.stages.precision import tf32_settings
 
-_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 # The published schedule takes up to so many times the exact mode's seconds, once to count and once to time.
 _TIMES_EXACT = 2 * 30
 
@@ -57,22 +57,14 @@ class Findings:
     seconds: float = 0.0
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Run the subcommand; returns the exit code, 1 if one of the GPU's tests has failed."""
-    parser = argparse.ArgumentParser(prog="zsvss.run bench --page", description=__doc__)
-    parser.add_argument("--page", action="store_true", required=True)
-    parser.add_argument("--network", choices=("embedded", "sd21"), default="sd21")
-    parser.add_argument("--size", type=int, nargs=2, metavar=("HEIGHT", "WIDTH"), default=(448, 832))
-    parser.add_argument("--frames", type=int, default=14)
-    parser.add_argument("--labels", type=int, default=10)
-    parser.add_argument("--dtype", choices=tuple(_DTYPES), default="bfloat16")
-    parser.add_argument("--device", default="cuda")
-    parser.add_argument("--minutes", type=float, default=4.0, help="at most")
-    parser.add_argument("--tests", type=Path, help="JUnit file of the GPU's tests, to be told on the page")
-    parser.add_argument("--json", type=Path, help="write the measurements to this file")
-    options = parser.parse_args(arguments)
+def run(options: argparse.Namespace) -> int:
+    """Measure, write and print; returns the exit code, 1 if one of the GPU's tests has failed."""
     if options.device != "cpu" and not torch.cuda.is_available():
-        parser.error("this PyTorch sees no GPU; give --device cpu (and a small --size) to try the page without one")
+        print(
+            "error: this PyTorch sees no GPU; give --device cpu (and a small --size) to try the page without one",
+            file=sys.stderr,
+        )
+        return 2
     case = Case(options.network, tuple(options.size), options.frames, options.labels, 1.0, 1, 1)
     findings = measure(case, options.device, options.dtype, options.minutes * 60)
     if options.tests is not None:
@@ -95,10 +87,10 @@ def measure(case: Case, device: str, dtype: str, limit: float, clock: Callable[[
     """
     start = clock()
     findings = Findings(facts_of(device, dtype), case)
-    modes = modes_of(case, device, _DTYPES[dtype])
+    modes = modes_of(case, device, getattr(torch, dtype))
     exact = modes["exact"]
     chosen = {name: modes[name] for name in ("exact", "fast")}
-    findings.rows = measured(chosen, case, device, _DTYPES[dtype])
+    findings.rows = measured(chosen, case, device, getattr(torch, dtype))
     if clock() - start < limit:
         findings.waits = num_waits(exact, device)
         findings.kernels = longest_kernels(exact, device)
@@ -107,7 +99,7 @@ def measure(case: Case, device: str, dtype: str, limit: float, clock: Callable[[
     expected = _TIMES_EXACT * findings.rows[0].seconds_per_frame * case.num_frames
     if clock() - start + expected < limit:
         chosen = {"exact": exact, "published": modes["published"]}
-        findings.rows.append(measured(chosen, case, device, _DTYPES[dtype])[-1])
+        findings.rows.append(measured(chosen, case, device, getattr(torch, dtype))[-1])
     else:
         findings.left_out.append(f"the published schedule (up to {expected:.0f} s)")
     findings.seconds = clock() - start

@@ -5,8 +5,9 @@ Shape legend: T frames of a clip, H W pixels, u v subsampled pixels, h w token c
 
 from __future__ import annotations
 
+import itertools
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -24,7 +25,8 @@ class ProbabilityUpsampling(Modulation):
     """Upsamples each label's probability and takes the largest; ties go to the smallest label.
 
     A token's probabilities are the votes of its nearest neighbours among the refined labels of its own frame, itself
-    included, so that a frame's result depends on no other frame.
+    included, so that a frame's result depends on no other frame. Where given labels are propagated, they are the
+    propagated shares of the token's sub-cells.
 
     Args:
         num_neighbors: neighbours that vote; 1 takes the refined labels as they are.
@@ -36,7 +38,7 @@ class ProbabilityUpsampling(Modulation):
         self.num_neighbors = num_neighbors
 
     @abstractmethod
-    def upsampler(self, probabilities_Lhw: Tensor, frame_HW3: Tensor) -> Callable[[int], Tensor]:
+    def upsampler(self, probabilities_Luv: Tensor, frame_HW3: Tensor) -> Callable[[int], Tensor]:
         """Prepare a frame; returns what gives the score [H, W] of the label of an index."""
 
     @override
@@ -46,8 +48,9 @@ class ProbabilityUpsampling(Modulation):
         labels_THW = torch.empty(len(clip.labels_Thw), *size, dtype=torch.int64, device=device)
         frames_THW3 = clip.frames_THW3.to(device)
         with full_precision(device):
-            for t, present_L in enumerate(labels_of_frames(clip.labels_Thw, clip.label_set_L)):
-                score = self.upsampler(self._probabilities(clip, t, present_L), frames_THW3[t])
+            for t, (shown_L, shared_l) in enumerate(self._labels(clip)):
+                probabilities_Luv, present_L = self._probabilities(clip, t, shown_L, shared_l)
+                score = self.upsampler(probabilities_Luv, frames_THW3[t])
                 best_HW = score(0)
                 labels_THW[t] = present_L[:1]
                 for index in range(1, len(present_L)):  # one map at a time: there are many labels and pixels
@@ -57,15 +60,27 @@ class ProbabilityUpsampling(Modulation):
                     labels_THW[t] = torch.where(larger_HW, present_L[index], labels_THW[t])
         return labels_THW
 
-    def _probabilities(self, clip: LabelledClip, frame: int, present_L: Tensor) -> Tensor:
-        """Share of votes [L, h, w] for each label of the frame."""
+    def _labels(self, clip: LabelledClip) -> Iterator[tuple[Tensor, Tensor | None]]:
+        """For each frame the labels of its tokens, and which of the propagated ones it has a share of, if there are."""
+        shown = labels_of_frames(clip.labels_Thw, clip.label_set_L)
+        if clip.shares is None:
+            return zip(shown, itertools.repeat(None))
+        index_L = torch.arange(len(clip.shares.labels_L), device=clip.labels_Thw.device)
+        return zip(shown, where_present(clip.shares.shares_TLuv.flatten(2).any(2), index_L), strict=True)
+
+    def _probabilities(
+        self, clip: LabelledClip, frame: int, shown_L: Tensor, shared_l: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """Probability of each label of the frame [L, u, v], and these labels [L]."""
         labels_hw = clip.labels_Thw[frame]
+        if clip.shares is not None and shared_l is not None and len(shared_l):
+            return clip.shares.shares_TLuv[frame][shared_l], clip.shares.labels_L[shared_l]
         if clip.features_Tnc is None or self.num_neighbors == 1:
-            return (labels_hw == present_L[:, None, None]).float()
+            return (labels_hw == shown_L[:, None, None]).float(), shown_L
         tokens_nc = clip.features_Tnc[frame]
-        votes_nL = knn_votes(tokens_nc, tokens_nc, labels_hw.flatten(), present_L, self.num_neighbors)
+        votes_nL = knn_votes(tokens_nc, tokens_nc, labels_hw.flatten(), shown_L, self.num_neighbors)
         shares_Ln = votes_nL.T.float() / votes_nL.sum(1)
-        return shares_Ln.view(-1, *labels_hw.shape)
+        return shares_Ln.view(-1, *labels_hw.shape), shown_L
 
 
 def labels_of_frames(labels_Thw: Tensor, label_set_L: Tensor) -> Sequence[Tensor]:
@@ -75,10 +90,13 @@ def labels_of_frames(labels_Thw: Tensor, label_set_L: Tensor) -> Sequence[Tensor
         >>> labels_of_frames(torch.tensor([[[4, 4]], [[9, 7]]]), torch.tensor([4, 7, 9]))
         (tensor([4]), tensor([7, 9]))
     """
-    present_TL = (labels_Thw[..., None] == label_set_L).flatten(1, 2).any(1)
-    nums_T = present_TL.sum(1)
-    shown: Sequence[Tensor] = label_set_L[present_TL.nonzero()[:, 1]].split(nums_T.tolist())
-    return shown
+    return where_present((labels_Thw[..., None] == label_set_L).flatten(1, 2).any(1), label_set_L)
+
+
+def where_present(present_TL: Tensor, values_L: Tensor) -> Sequence[Tensor]:
+    """The values that are present in each frame; a device is asked once for all frames."""
+    values: Sequence[Tensor] = values_L[present_TL.nonzero()[:, 1]].split(present_TL.sum(1).tolist())
+    return values
 
 
 class SoftUpsampling(ProbabilityUpsampling):
@@ -89,9 +107,9 @@ class SoftUpsampling(ProbabilityUpsampling):
     """
 
     @override
-    def upsampler(self, probabilities_Lhw: Tensor, frame_HW3: Tensor) -> Callable[[int], Tensor]:
+    def upsampler(self, probabilities_Luv: Tensor, frame_HW3: Tensor) -> Callable[[int], Tensor]:
         size = (frame_HW3.shape[0], frame_HW3.shape[1])
-        return lambda index: bilinear(probabilities_Lhw[index : index + 1], size)[0]
+        return lambda index: bilinear(probabilities_Luv[index : index + 1], size)[0]
 
 
 class GuidedUpsampling(ProbabilityUpsampling):
@@ -117,13 +135,13 @@ class GuidedUpsampling(ProbabilityUpsampling):
         self.subsampling = subsampling
 
     @override
-    def upsampler(self, probabilities_Lhw: Tensor, frame_HW3: Tensor) -> Callable[[int], Tensor]:
+    def upsampler(self, probabilities_Luv: Tensor, frame_HW3: Tensor) -> Callable[[int], Tensor]:
         guide_3HW = frame_HW3.permute(2, 0, 1).float() / 255
         size = (guide_3HW.shape[1], guide_3HW.shape[2])
         small = (-(-size[0] // self.subsampling), -(-size[1] // self.subsampling))
         guide_3uv = functional.adaptive_avg_pool2d(guide_3HW, small)
         radius = max(1, round(self.radius / self.subsampling))
-        slopes_L3uv, offsets_Luv = guided_models(bilinear(probabilities_Lhw, small), guide_3uv, radius, self.eps)
+        slopes_L3uv, offsets_Luv = guided_models(bilinear(probabilities_Luv, small), guide_3uv, radius, self.eps)
 
         def score(index: int) -> Tensor:
             return (bilinear(slopes_L3uv[index], size) * guide_3HW).sum(0) + bilinear(offsets_Luv[index, None], size)[0]
