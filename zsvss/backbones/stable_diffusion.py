@@ -256,7 +256,8 @@ class StableDiffusion(UNetBackbone):
         self, x_bchw: Tensor, step: int, conditioning: Conditioning, samples: Samples, num_frames: int
     ) -> dict[str, Any]:
         context_bmc = self._tokens(conditioning, samples)
-        return {"sample": x_bchw, "timestep": self.timesteps[step], "encoder_hidden_states": context_bmc}
+        timestep = torch.full((), self.timesteps[step], device=x_bchw.device)
+        return {"sample": x_bchw, "timestep": timestep, "encoder_hidden_states": context_bmc}
 
     @override
     def block_options(

@@ -201,10 +201,10 @@ class StableVideoDiffusion(UNetBackbone):
         return {"temporal_self": ("query", "key")}
 
     @override
-    def modulation_gain(self) -> float:
+    def modulation_gain(self) -> Tensor:
         # The spatial branch carries the offset once, the temporal one, which continues from it, twice.
-        spatial_share = output_block(self.unet, self.modulation_block).time_mixer.mix_factor.float().sigmoid()
-        return 2.0 - float(spatial_share)
+        mix_factor: Tensor = output_block(self.unet, self.modulation_block).time_mixer.mix_factor
+        return 2.0 - mix_factor.float().sigmoid()
 
     @override
     def network_inputs(
@@ -216,7 +216,7 @@ class StableVideoDiffusion(UNetBackbone):
         concat_bchw = conditioning.concat_Gchw.to(x_bchw)[samples.half_b]
         return {
             "sample": torch.cat([x_bchw, concat_bchw], 1).unflatten(0, (-1, num_frames)),
-            "timestep": self.timesteps[step],
+            "timestep": torch.full((), self.timesteps[step], dtype=torch.float64, device=x_bchw.device),
             "encoder_hidden_states": conditioning.context_Gmc.to(x_bchw)[half_S],
             "added_time_ids": conditioning.vector_Gc.to(self.device)[half_S],
         }
