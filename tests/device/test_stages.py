@@ -12,12 +12,13 @@ from toy_backbone import striped_video
 
 from zsvss.stages.attention_merging import AttentionMerging
 from zsvss.stages.context import KNNSceneContext, PerFrameClustering
+from zsvss.stages.given_labels import GivenLabels
 from zsvss.stages.initialization import Initialization
 from zsvss.stages.joint_features import JointFeatures, LabFeatures
 from zsvss.stages.kmeans import cumulative_sums, kmeans
 from zsvss.stages.modulation import MaskedModulation
 from zsvss.stages.novelty import Novelty
-from zsvss.stages.upsampling import ProbabilityUpsampling
+from zsvss.stages.upsampling import ProbabilityUpsampling, SoftUpsampling
 
 # K-means copies its random numbers, asks whether it has ended, and reads what it has found.
 KMEANS = {"kmeans": 2 + 2 + 1}
@@ -34,6 +35,10 @@ def waits_of(slot, kind):
         later["context"] = 2  # the distances to the host, the assignment back
     if kind is MaskedModulation or issubclass(kind, ProbabilityUpsampling):
         later["modulation"] = 2  # which labels each frame has
+    if kind is GivenLabels:  # nothing is given, so that nothing is clustered and no label is known
+        del later["knn"]
+        later["context"] = 1
+        return later, later
     first = later | KMEANS | {"context": later["context"] + 1}  # which labels the video has
     if issubclass(kind, Initialization):
         del first["kmeans"]
@@ -43,7 +48,7 @@ def waits_of(slot, kind):
 
 @pytest.mark.parametrize(("slot", "kind"), SLOTS)
 def test_a_stage_gives_the_cpus_labels_and_its_waits_grow_with_nothing(slot, kind):
-    for num_frames, num_clusters in ((2, 3), (5, 6)):
+    for num_frames, num_clusters in ((2, 3), (4, 6)):
         frames, _ = striped_video(num_frames=2 * num_frames, height=70, width=101)
         waits = compared(lambda k=num_clusters: segmenter_with(slot, kind, k), list(frames.split(num_frames)))
         assert tuple(waits) == waits_of(slot, kind)
@@ -64,6 +69,20 @@ def test_all_that_is_off_by_default_on_a_padded_video():
         return segmenter
 
     compared(make, list(frames.split(2)), first_labels_HW=names)
+
+
+def test_given_labels_are_propagated_without_a_wait_a_frame():
+    frames, bands = striped_video(num_frames=8, height=64, width=96)
+
+    def make():
+        segmenter = segmenter_with("context", GivenLabels)
+        segmenter.modulation = SoftUpsampling()
+        return segmenter
+
+    waits = compared(make, list(frames.split([2, 2, 4])), first_labels_HW=bands[0])
+    assert waits[1] == waits[2]
+    assert waits[2]["context"] == 1
+    assert waits[2]["modulation"] == 4, "which labels each frame shows, and which it has a share of"
 
 
 @pytest.mark.parametrize("num_points", [3, 256, 1000])

@@ -10,7 +10,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from functools import partial
-from typing import Any, ClassVar, NamedTuple, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from torch import Tensor
@@ -19,6 +19,7 @@ from typing_extensions import override
 from zsvss.backbones.attention import AttentionEdit, captured_calls, edited_attention, ending_behind
 from zsvss.backbones.base import Conditioning, FeatureKey, Layer, Projection, Recording
 from zsvss.backbones.batching import in_batches, once
+from zsvss.backbones.compiled import CompiledPasses
 from zsvss.backbones.host_memory import picked
 from zsvss.backbones.latent_diffusion import LatentDiffusion
 from zsvss.backbones.layout import LAYERS_PER_UP_BLOCK, NUM_BLOCKS, blocks_with_attention, output_block, token_grid
@@ -31,26 +32,13 @@ from zsvss.backbones.resume import (
     select,
     watched_modules,
 )
+from zsvss.backbones.samples import CONDITIONAL, UNCONDITIONAL, Samples
 from zsvss.progress import part
 
-# Guidance halves, by their index from the end: a recording without guidance holds the conditional half alone.
-_UNCONDITIONAL, _CONDITIONAL = -2, -1
 # Batches of one attention call that CUDA's kernels take (a dimension of their grid).
 MOST_ATTENTION_BATCHES = 65_535
 
 _T = TypeVar("_T")
-
-
-class Samples(NamedTuple):
-    """Samples of the network's batch: their row, guidance half (from the end) and frame, int64 [b]."""
-
-    row_b: Tensor
-    half_b: Tensor
-    frame_b: Tensor
-
-    def part(self, place: slice) -> Samples:
-        """Some of them."""
-        return Samples(self.row_b[place], self.half_b[place], self.frame_b[place])
 
 
 class UNetBackbone(LatentDiffusion):
@@ -60,11 +48,16 @@ class UNetBackbone(LatentDiffusion):
         attention_of_layer: layer -> path of the attention module inside an output block.
         modulated_layers: layers of the modulated block to whose output the offset is added.
         reuse_recorded: skip what a recording already holds, and compute attention maps that samples share once.
+        compile_unet: run modulated passes through ``torch.compile``.
+        compile_backend: of ``torch.compile``.
     """
 
     attention_of_layer: ClassVar[Mapping[Layer, str]]
     modulated_layers: ClassVar[tuple[Layer, ...]]
     reuse_recorded: bool
+    compile_unet: bool = False
+    compile_backend: Any = "inductor"
+    _compiled: CompiledPasses | None = None
 
     @property
     def is_guided(self) -> bool:
@@ -143,8 +136,16 @@ class UNetBackbone(LatentDiffusion):
         to_end: bool = False,
     ) -> Tensor:
         num_frames = len(recording.noised_Tchw)
+        if self.compile_unet and self._compiled is None:
+            self._compiled = CompiledPasses(self.unet, self.compile_backend)
 
         def run(samples: Samples) -> Tensor:
+            num_samples, whole = len(samples.row_b), num_frames if self.couples_frames else 1
+            if self.compile_unet:
+                samples = samples.filled(max(num_samples, self.samples.size // whole * whole))
+            return edited(samples)[:num_samples]
+
+        def edited(samples: Samples) -> Tensor:
             edits = self._injection(step, recording, samples) if inject else {}
             if offset_Bn is None:
                 return self._edited_pass(x_Bchw, step, recording, samples, edits)
@@ -191,7 +192,7 @@ class UNetBackbone(LatentDiffusion):
                     f"rows must be whole clips of {num_frames} frames in order; found {frames_B.tolist()}."
                 )
             whole, at_most = num_frames, num_frames * self._most_clips(x_Bchw)
-        halves = (_UNCONDITIONAL, _CONDITIONAL) if guided and self.is_guided else (_CONDITIONAL,)
+        halves = (UNCONDITIONAL, CONDITIONAL) if guided and self.is_guided else (CONDITIONAL,)
         samples = Samples(
             torch.arange(num_rows, device=device).repeat(len(halves)),
             torch.cat([torch.full((num_rows,), half, device=device) for half in halves]),
@@ -216,11 +217,19 @@ class UNetBackbone(LatentDiffusion):
             )
         return max(1, MOST_ATTENTION_BATCHES // cells)
 
-    def _pass(self, x_Bchw: Tensor, step: int, conditioning: Conditioning, samples: Samples, num_frames: int) -> Tensor:
+    def _pass(
+        self,
+        x_Bchw: Tensor,
+        step: int,
+        conditioning: Conditioning,
+        samples: Samples,
+        num_frames: int,
+        compiled: CompiledPasses | None = None,
+    ) -> Tensor:
         """Run the network; returns its float32 output [b, c, h, w]."""
         scaled_bchw = (x_Bchw / (self.sigmas[step] ** 2 + 1) ** 0.5)[samples.row_b].to(self.unet.dtype)
         inputs = self.network_inputs(scaled_bchw, step, conditioning, samples, num_frames)
-        output: Tensor = self.unet(**inputs, return_dict=False)[0]
+        output: Tensor = self.unet(**inputs, return_dict=False)[0] if compiled is None else compiled.whole(**inputs)
         return output.float().view(-1, *x_Bchw.shape[1:])
 
     def _recorded_pass(
@@ -246,7 +255,7 @@ class UNetBackbone(LatentDiffusion):
     ) -> Tensor:
         """Run the network with its attention edited; returns its float32 output [b, c, h, w]."""
         with edited_attention(self.unet, edits):
-            return self._pass(x_Bchw, step, recording.conditioning, samples, len(recording.noised_Tchw))
+            return self._pass(x_Bchw, step, recording.conditioning, samples, len(recording.noised_Tchw), self._compiled)
 
     def _resumed_pass(
         self, recording: Recording, samples: Samples, offset_bn: Tensor, edits: dict[str, AttentionEdit]
@@ -258,7 +267,8 @@ class UNetBackbone(LatentDiffusion):
         state = modulated(state, self.unet, self.modulation_block, offset_bn * self.modulation_gain())
         options = self.block_options(recording.conditioning, samples, len(recording.noised_Tchw))
         with edited_attention(self.unet, edits):
-            return run_behind(state, self.unet, self.modulation_block, *options).float()
+            run = run_behind if self._compiled is None else self._compiled.behind
+            return run(state, self.unet, self.modulation_block, *options).float()
 
     def _resumes_at(self, step: int) -> bool:
         return self.reuse_recorded and step == self.steps[0]
