@@ -27,6 +27,7 @@ from zsvss.metrics import (
     FirstFrameNaming,
     GivenFirstFrameNaming,
     ObjectProtocol,
+    VideoConsistency,
     VideoEvaluator,
     VideoResult,
     fold_results,
@@ -34,7 +35,7 @@ from zsvss.metrics import (
     headline_scores,
     video_table,
 )
-from zsvss.metrics.consistency import ConsistencyWindows, ground_truth
+from zsvss.metrics.consistency import ground_truth
 from zsvss.metrics.objects import check_protocol
 from zsvss.results.summary import percent
 from zsvss.segmenter import SegmentedClip, VideoSegmenter
@@ -101,7 +102,7 @@ class VideoSegmentation(LightningModule):
         )
         self.naming = naming or FirstFrameNaming()
         self.seed = seed
-        ConsistencyWindows(windows, consistency)  # refuses what cannot be counted, before anything is read
+        VideoConsistency(windows, consistency)  # refuses what cannot be counted, before anything is read
         self.windows = tuple(windows)
         self.consistency: ConsistencyProtocol = consistency
         check_protocol(objects)
