@@ -10,7 +10,6 @@ from torch import Tensor
 
 from zsvss.backbones.base import Backbone
 from zsvss.backbones.embedded import Embedded
-from zsvss.backbones.embedded.video import EmbeddedVideo
 from zsvss.backbones.stable_diffusion import StableDiffusion
 from zsvss.data.clip import Clip
 from zsvss.data.procedural import ProceduralVideos
@@ -75,8 +74,6 @@ def test_the_backbone_is_named_with_the_weights_that_do_not_ship_with_it() -> No
     assert name(StableDiffusion("owner/image")) == "StableDiffusion (owner/image)"
     assert name(StableDiffusion("owner/image", tiny_decoder="tiny")) == "StableDiffusion (owner/image, tiny)"
     assert name(Embedded()) == "Embedded"
-    assert name(EmbeddedVideo("runs/video")) == "EmbeddedVideo (runs/video)"
-    assert name(EmbeddedVideo("runs/video", image_weights="image")) == "EmbeddedVideo (runs/video, image)"
 
 
 def test_seed_matters(tiny_weights: Path, tmp_path: Path) -> None:

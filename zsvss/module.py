@@ -52,8 +52,6 @@ class VideoSegmentation(LightningModule):
         features: what is clustered; ``None`` takes the paper's.
         input_size: height and width at which the backbone sees the frames; ``None`` takes the frames' own.
         padding: pixels by which the backbone's input is mirrored beyond each border.
-        reuse_below: frames that differ by fewer grey levels from the last one seen take over its features; ``None``
-            shows the backbone every frame.
         naming: naming protocol, how clusters get their class names in ``test``; ``predict`` needs none.
         seed: all randomness is drawn from (seed, dataset, video, clip).
         windows: lengths C of the windows of video consistency.
@@ -69,7 +67,6 @@ class VideoSegmentation(LightningModule):
         features: Features | None = None,
         input_size: tuple[int, int] | None = None,
         padding: int = 0,
-        reuse_below: float | None = None,
         naming: ClusterNaming | None = None,
         seed: int = 0,
         windows: Sequence[int] = (8, 16),
@@ -85,7 +82,6 @@ class VideoSegmentation(LightningModule):
             features=features,
             input_size=input_size,
             padding=padding,
-            reuse_below=reuse_below,
         )
         self.naming = naming or FirstFrameNaming()
         self.seed = seed

@@ -41,8 +41,6 @@ class VideoSegmenter(nn.Module):
             takes the frames' own. Labels always come back at the frames' own size.
         padding: pixels by which the backbone's input is mirrored beyond each border, a multiple of a feature cell's
             (16 or 32); the zero padding of convolutions otherwise leaves clusters of its own along the border.
-        reuse_below: a frame that differs by fewer grey levels on average from the last one that the backbone has seen
-            takes over what was recorded of that one; ``None`` shows the backbone every frame.
 
     Example:
         >>> segmenter = VideoSegmenter(backbone, KNNSceneContext())  # doctest: +SKIP
@@ -61,14 +59,8 @@ class VideoSegmenter(nn.Module):
         features: Features | None = None,
         input_size: tuple[int, int] | None = None,
         padding: int = 0,
-        reuse_below: float | None = None,
     ) -> None:
         super().__init__()
-        if reuse_below is not None and (reuse_below < 0 or backbone.couples_frames):
-            raise ValueError(
-                f"model.reuse_below = {reuse_below} must be null or 0 and more grey levels, and null for a backbone "
-                "that couples frames."
-            )
         if padding < 0:
             raise ValueError(f"padding = {padding} must be 0 or more pixels.")
         self.backbone = backbone
@@ -78,7 +70,6 @@ class VideoSegmenter(nn.Module):
         self.features = features or AttentionFeatures()
         self.input_size = input_size
         self.padding = padding
-        self.reuse_below = reuse_below
         self.memory: Memory | None = None
         self.timings: dict[str, float] = {}
         # Of the last clip, [T, h, w] on the token grid: small, so that they are kept without a trace too.
@@ -160,24 +151,18 @@ class VideoSegmenter(nn.Module):
             if self.memory is None:
                 self.check((frames_THW3.shape[1], frames_THW3.shape[2]), num_frames)
             kept.noise = noise or self.backbone.sample_noise(num_frames, height, width, generator)
-            clip_noise, distinct_T3HW, seen_T = kept.noise, images_T3HW, None
-            if self.reuse_below is not None:
-                distinct_T, seen_T = near_identical(images_T3HW, self.reuse_below)
-                clip_noise, distinct_T3HW = kept.noise.at(distinct_T), images_T3HW[distinct_T]
+            clip_noise = kept.noise
             kept.latents_Tcuv = with_smaller_batches(
-                self.backbone, lambda: self.backbone.encode(distinct_T3HW, clip_noise)
+                self.backbone, lambda: self.backbone.encode(images_T3HW, clip_noise)
             )
         with watch.measure("record"):
-            condition = conditioning or self.backbone.condition(distinct_T3HW, clip_noise)
+            condition = conditioning or self.backbone.condition(images_T3HW, clip_noise)
             noised_Tcuv = self.backbone.add_noise(kept.latents_Tcuv, clip_noise)
             keys, for_denoising = self._feature_keys(), self.modulation.denoises or trace
             kept.recording = with_smaller_batches(
                 self.backbone,
                 lambda: self.backbone.record(noised_Tcuv, condition, keys, for_denoising=for_denoising),
             )
-            if seen_T is not None:
-                kept.recording = kept.recording.at(seen_T)
-                kept.latents_Tcuv = kept.latents_Tcuv[seen_T]
             seen = FeaturePass(self.backbone, kept.recording, images_T3HW, self.padding)
             kept.features_Tnc, kept.grid = seen.read(self.features)
         with watch.measure("context"), full_precision(images_T3HW.device):
@@ -277,25 +262,6 @@ class VideoSegmenter(nn.Module):
         if self.backbone.device.type == "cuda":
             torch.cuda.synchronize(self.backbone.device)
         return time.perf_counter()
-
-
-def near_identical(images_T3HW: Tensor, levels: float) -> tuple[Tensor, Tensor]:
-    """Frames that differ from the last kept one, and which of these each frame is like.
-
-    Args:
-        images_T3HW: images in [-1, 1].
-        levels: mean absolute difference, in grey levels of 0..255, from which on a frame is another one.
-
-    Returns:
-        Numbers of the kept frames, the first included, and for each of the T frames the place of its own among them.
-    """
-    kept, places = [0], [0]
-    for t in range(1, len(images_T3HW)):
-        difference = (images_T3HW[t] - images_T3HW[kept[-1]]).abs().mean() * 127.5
-        if difference >= levels:
-            kept.append(t)
-        places.append(len(kept) - 1)
-    return torch.tensor(kept, device=images_T3HW.device), torch.tensor(places, device=images_T3HW.device)
 
 
 def check_grids(correspondence: tuple[int, int], features: tuple[int, int]) -> None:

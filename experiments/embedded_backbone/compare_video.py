@@ -14,10 +14,10 @@ from typing import Any
 
 import torch
 from compare import clips_of, with_error
+from embedded_video import EmbeddedVideo
 
 from zsvss.backbones.base import Backbone
 from zsvss.backbones.embedded import Embedded
-from zsvss.backbones.embedded.video import EmbeddedVideo
 from zsvss.data.procedural import PROCEDURAL, ProceduralVideos
 from zsvss.metrics import FirstFrameNaming, VideoEvaluator
 from zsvss.metrics.confusion import segmentation_scores

@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from diffusers import UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor
+from embedded_video import ADDED_WEIGHTS, added_tensors, inflated
 from lightning import LightningModule, Trainer, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
@@ -34,7 +35,6 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, Dataset
 
 from zsvss.backbones.embedded import Embedded
-from zsvss.backbones.embedded.video import ADDED_WEIGHTS, added_tensors, inflated
 from zsvss.data.scenes import TRAIN_SEEDS, Scene
 
 NUM_FRAMES = 14

@@ -28,10 +28,8 @@ from zsvss.metrics import FirstFrameNaming, VideoEvaluator, fold_results
 from zsvss.module import clip_generator
 from zsvss.segmenter import VideoSegmenter
 from zsvss.stages.context import KNNSceneContext
-from zsvss.stages.latent_difference import LatentDifferences
 from zsvss.stages.modulation import MaskedModulation, Modulation
 from zsvss.stages.refinement import CorrespondenceRefinement
-from zsvss.stages.sign_codes import SignCodedModulation
 from zsvss.stages.upsampling import GuidedUpsampling, SoftUpsampling
 
 
@@ -42,7 +40,6 @@ class Variant:
     name: str
     modulation: Callable[[], Modulation | None] = MaskedModulation
     backbone: dict[str, Any] = field(default_factory=dict)
-    segmenter: dict[str, Any] = field(default_factory=dict)
     dtype: torch.dtype = torch.float32
 
 
@@ -54,10 +51,6 @@ VARIANTS = [
     Variant("two steps in place of three", lambda: MaskedModulation(num_steps=2)),
     Variant("no step behind the modulated one", lambda: MaskedModulation(num_steps=1)),
     Variant("both, without guidance", lambda: MaskedModulation(num_steps=1, guided=False)),
-    Variant("differences of latents", LatentDifferences),
-    Variant("the same, one step, unguided", lambda: LatentDifferences(num_steps=1, guided=False)),
-    Variant("sign codes", SignCodedModulation),
-    Variant("sign codes, one step, unguided", lambda: SignCodedModulation(num_steps=1, guided=False)),
     Variant("`SoftUpsampling`", SoftUpsampling),
     Variant("`SoftUpsampling`, no guidance", SoftUpsampling, backbone={"guidance": 1}),
     Variant("`SoftUpsampling`, one step without guidance", SoftUpsampling, backbone=ONE_PASS),
@@ -77,7 +70,6 @@ VARIANTS = [
         lambda: GuidedUpsampling(eps=3e-3),
         backbone={"guidance": 1},
     ),
-    Variant("`GuidedUpsampling`, frames within 4 levels reused", GuidedUpsampling, segmenter={"reuse_below": 4.0}),
     Variant("networks in bfloat16", dtype=torch.bfloat16),
 ]
 
@@ -92,7 +84,6 @@ def build(variant: Variant, input_size: tuple[int, int] | None) -> VideoSegmente
         CorrespondenceRefinement(),
         variant.modulation(),
         input_size=input_size,
-        **variant.segmenter,
     )
 
 

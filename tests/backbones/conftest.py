@@ -7,7 +7,6 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from zsvss.backbones.embedded.video import ADDED_WEIGHTS, EmbeddedVideo, added_tensors, inflated
 from zsvss.backbones.stable_diffusion import StableDiffusion
 from zsvss.backbones.stable_video_diffusion import StableVideoDiffusion
 
@@ -41,35 +40,11 @@ def tiny_video_weights(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def embedded_video_settings(tiny_weights, tmp_path_factory):
-    """An image model whose channels suit a video network, and what a video adds to it, random as after training."""
-    from diffusers import UNet2DConditionModel
-
-    image, added = tmp_path_factory.mktemp("video") / "image", tmp_path_factory.mktemp("video")
-    shutil.copytree(tiny_weights, image)
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        config = {
-            **UNet2DConditionModel.load_config(image / "unet"),
-            "block_out_channels": (32,) * 4,
-            "down_block_types": ("DownBlock2D", "DownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
-            "up_block_types": ("UpBlock2D", "UpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
-        }
-        unet = UNet2DConditionModel.from_config(config)
-        unet.conv_out.weight.data *= 10  # so that a modulation shows, as it does in a trained network
-        unet.save_pretrained(image / "unet")
-        tensors = added_tensors(inflated(unet))
-        save_file({name: t + 0.1 * torch.randn_like(t) for name, t in tensors.items()}, added / ADDED_WEIGHTS)
-    return {"weights": str(added), "image_weights": str(image)}
-
-
-@pytest.fixture(scope="session")
-def settings_of(tiny_weights, tiny_video_weights, embedded_video_settings):
+def settings_of(tiny_weights, tiny_video_weights):
     """Class of a backbone -> settings that give it tiny weights: a new kind of backbone adds its own here."""
     return {
         StableDiffusion: {"weights": str(tiny_weights)},
         StableVideoDiffusion: {"weights": str(tiny_video_weights)},
-        EmbeddedVideo: embedded_video_settings,
     }
 
 

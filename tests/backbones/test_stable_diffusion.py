@@ -205,21 +205,6 @@ def test_the_embedded_backbone_needs_nothing_but_the_package():
     assert backbone.fingerprint() == Embedded(max_batch=5).fingerprint()
 
 
-def test_channels_last_changes_the_layout_alone(tiny_weights):
-    """The tolerance is that of torch's group norm on a CPU, which loses digits in this layout."""
-    images_T3HW = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1
-    results = []
-    for channels_last in (False, True):
-        backbone = StableDiffusion.from_pretrained(str(tiny_weights), channels_last=channels_last)
-        noise = backbone.sample_noise(2, 64, 64, torch.Generator().manual_seed(1))
-        noised = backbone.add_noise(backbone.encode(images_T3HW, noise), noise)
-        results.append(backbone.record(noised, backbone.condition(images_T3HW, noise), []))
-    plain, last = results
-    assert last.resume.hidden[0].is_contiguous(memory_format=torch.channels_last)
-    for step, x_Tchw in plain.latents.items():
-        torch.testing.assert_close(last.latents[step], x_Tchw, rtol=0, atol=1e-2)
-
-
 @torch.inference_mode()
 def test_a_compiled_decoder_gives_the_same_images(tiny_weights, monkeypatch):
     monkeypatch.setattr(torch.nn.Module, "compile", partialmethod(torch.nn.Module.compile, backend="eager"))

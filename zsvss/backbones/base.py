@@ -13,7 +13,7 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple, Protocol
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -51,11 +51,6 @@ class ClipNoise(NamedTuple):
     diffusion_Tchw: Tensor
     conditioning_13HW: Tensor | None = None
 
-    def at(self, frames_T: Tensor) -> ClipNoise:
-        """The random numbers of these of the frames."""
-        frames_T = frames_T.cpu()
-        return ClipNoise(self.posterior_Tchw[frames_T], self.diffusion_Tchw[frames_T], self.conditioning_13HW)
-
 
 class Conditioning(NamedTuple):
     """What the network is conditioned on; index 0 is the unconditional half of the guidance, 1 the conditional.
@@ -69,13 +64,6 @@ class Conditioning(NamedTuple):
     context_Gmc: Tensor
     vector_Gc: Tensor | None = None
     concat_Gchw: Tensor | None = None
-
-
-class FrameState(Protocol):
-    """State of a network for every frame of a clip."""
-
-    def at(self, frames_T: Tensor) -> FrameState:
-        """Take the frames of these numbers."""
 
 
 @dataclass
@@ -97,18 +85,7 @@ class Recording:
     latents: dict[int, Tensor] = field(default_factory=dict)
     tensors: dict[FeatureKey, Tensor] = field(default_factory=dict)
     grids: dict[int, tuple[int, int]] = field(default_factory=dict)
-    resume: FrameState | None = None
-
-    def at(self, frames_T: Tensor) -> Recording:
-        """What would have been recorded of these of the frames."""
-        return Recording(
-            self.noised_Tchw[frames_T],
-            self.conditioning,
-            {step: x_Tchw[frames_T] for step, x_Tchw in self.latents.items()},
-            {key: tensor[:, frames_T] for key, tensor in self.tensors.items()},
-            self.grids,
-            self.resume and self.resume.at(frames_T),
-        )
+    resume: object = None
 
 
 class Backbone(nn.Module, ABC):

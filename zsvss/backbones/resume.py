@@ -33,11 +33,6 @@ class ResumeState(NamedTuple):
     time_embedding: Tensor
     skips: tuple[Tensor, ...]
 
-    def at(self, frames_T: Tensor) -> ResumeState:
-        """Of a joined state, take the frames of these numbers."""
-        skips = tuple(skip[:, frames_T] for skip in self.skips)
-        return ResumeState(self.hidden[:, frames_T], self.time_embedding[:, frames_T], skips)
-
 
 def watched_modules(unet: Any, block: int) -> dict[str, nn.Module]:
     """Modules whose calls :func:`resume_state` needs."""

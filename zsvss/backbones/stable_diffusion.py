@@ -48,8 +48,6 @@ class StableDiffusion(UNetBackbone):
             labels and signs of a frame share once. The arithmetic is the same; ``False`` runs everything.
         tiny_decoder: local folder or hub id of an ``AutoencoderTiny`` distilled from the weights' autoencoder, such as
             ``madebyollin/taesd``, that decodes in its place: an approximation.
-        channels_last: keep images and weights of convolutions with their channels last, for GPUs whose convolutions
-            want it; on a CPU the group norm then loses four digits.
         compile_decoder: decode through ``torch.compile``; on a CPU that takes half a minute at each new size of the
             frames, gains nothing and moves images by 3e-6.
 
@@ -79,7 +77,6 @@ class StableDiffusion(UNetBackbone):
         max_batch: int | None = 32,
         reuse_recorded: bool = True,
         tiny_decoder: str | None = None,
-        channels_last: bool = False,
         compile_decoder: bool = False,
     ) -> None:
         super().__init__(weights, variant, num_steps, first_step, modulation_block, max_batch, compile_decoder)
@@ -89,7 +86,6 @@ class StableDiffusion(UNetBackbone):
         self.reuse_recorded = reuse_recorded
         self.tiny_source = None if tiny_decoder is None else WeightsSource(tiny_decoder)
         self.tiny_decoder: Any = None
-        self.channels_last = channels_last
 
     # Weights
 
@@ -121,8 +117,6 @@ class StableDiffusion(UNetBackbone):
             self.tiny_decoder = self.tiny_source.load(AutoencoderTiny, ".").decoder.requires_grad_(requires_grad=False)
             if self.compile_decoder:
                 self.tiny_decoder.compile()
-        if self.channels_last:  # what a convolution gives has the layout of its weights
-            self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     @property
     @override

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
+from zsvss.backbones import embedded
 from zsvss.backbones.layout import check_layout
 from zsvss.backbones.stable_video_diffusion import StableVideoDiffusion
 from zsvss.backbones.weights import WeightsSource
@@ -37,7 +38,7 @@ class EmbeddedVideo(StableVideoDiffusion):
     vae_class = "AutoencoderKL"
 
     def __init__(self, weights: str, *, image_weights: str | None = None, **settings: Any) -> None:
-        super().__init__(image_weights or str(Path(__file__).parent), **settings)
+        super().__init__(image_weights or str(Path(embedded.__file__).parent), **settings)
         self.added_source = WeightsSource(weights)
 
     @override

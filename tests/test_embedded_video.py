@@ -1,11 +1,44 @@
 """The embedded backbone's video sibling: what its image network becomes, and what its weights must hold."""
 
+import importlib.util
+import shutil
+from pathlib import Path
+
 import pytest
 import torch
 from diffusers import UNet2DConditionModel
 from safetensors.torch import load_file, save_file
 
-from zsvss.backbones.embedded.video import ADDED_WEIGHTS, EmbeddedVideo, inflated
+PATH = Path(__file__).parents[1] / "experiments" / "embedded_backbone" / "embedded_video.py"
+spec = importlib.util.spec_from_file_location("embedded_video", PATH)
+embedded_video = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(embedded_video)
+ADDED_WEIGHTS, EmbeddedVideo, inflated = (
+    embedded_video.ADDED_WEIGHTS,
+    embedded_video.EmbeddedVideo,
+    embedded_video.inflated,
+)
+
+
+@pytest.fixture(scope="module")
+def embedded_video_settings(tiny_weights, tmp_path_factory):
+    """An image model whose channels suit a video network, and what a video adds to it, random as after training."""
+    image, added = tmp_path_factory.mktemp("video") / "image", tmp_path_factory.mktemp("video")
+    shutil.copytree(tiny_weights, image)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        config = {
+            **UNet2DConditionModel.load_config(image / "unet"),
+            "block_out_channels": (32,) * 4,
+            "down_block_types": ("DownBlock2D", "DownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
+            "up_block_types": ("UpBlock2D", "UpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+        }
+        unet = UNet2DConditionModel.from_config(config)
+        unet.conv_out.weight.data *= 10  # so that a modulation shows, as it does in a trained network
+        unet.save_pretrained(image / "unet")
+        tensors = embedded_video.added_tensors(inflated(unet))
+        save_file({name: t + 0.1 * torch.randn_like(t) for name, t in tensors.items()}, added / ADDED_WEIGHTS)
+    return {"weights": str(added), "image_weights": str(image)}
 
 
 @torch.inference_mode()
@@ -55,3 +88,7 @@ def test_the_fingerprint_follows_both_files(embedded_video_settings, tmp_path):
     assert EmbeddedVideo(**{**embedded_video_settings, "weights": str(tmp_path)}).fingerprint() != before
     other_image = EmbeddedVideo(embedded_video_settings["weights"])
     assert other_image.fingerprint() != before
+
+
+def test_results_name_both_weights():
+    assert EmbeddedVideo("runs/video", image_weights="image").weights_names == ("runs/video", "image")
