@@ -7,7 +7,8 @@ weight, and a little of everything else. No labels are used.
 
 One channel more is made constant: what a layer norm gives, divided by its gain, sums up to a constant, so one row of the
 query's weights can say that constant. Being the largest, it turns the method's division by the largest magnitude into a
-common factor.
+common factor. For the sum to be well above rounding, the norm's bias is raised; queries, keys and values that follow it
+are changed so that nothing else sees it.
 
 Shape suffixes: B batch, h w latent cells, N tokens of all pictures, q channels of a query, d channels of the targets,
 b blocks.
@@ -15,7 +16,7 @@ b blocks.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from networks import Denoiser, build_scheduler
@@ -86,15 +87,32 @@ def speak(
     for name, weight in reading.weights.items():
         weights_d[parts()[name]] = weight
     rows_pq = metric_rows(queries_Nq, targets_Nd, weights_d, reading.rest)
-    centre_q = queries_Nq.mean(0)
-    for attentions in denoiser.unet.up_blocks[2].attentions:
-        norm, attention = attentions.transformer_blocks[0].norm1, attentions.transformer_blocks[0].attn1
-        inverse_gain_q = 1 / norm.weight.double()
-        total = float((norm.bias.double() * inverse_gain_q).sum())
-        constant_1q = (inverse_gain_q / total)[None]
-        old_qq, keys_qq = attention.to_q.weight.double(), attention.to_k.weight.double()
-        # The constant row also takes the mean off the others, so that they are small beside the constant.
-        plain_pq = rows_pq @ old_qq - (rows_pq @ centre_q)[:, None] * constant_1q
-        new_qq = torch.cat([reading.constant * constant_1q, plain_pq])
-        attention.to_q.weight.copy_(new_qq)
-        attention.to_k.weight.copy_(torch.linalg.solve(new_qq.T, old_qq.T @ keys_qq))
+    for transformer in denoiser.unet.up_blocks[2].attentions:
+        block = transformer.transformer_blocks[0]
+        _change(block.norm1, block.attn1, rows_pq, queries_Nq.mean(0), reading.constant)
+
+
+def _change(norm: Any, attention: Any, rows_pq: Tensor, centre_q: Tensor, constant: float) -> None:
+    """Let one block's queries say `rows_pq` (query - `centre_q`), and `constant` in a first channel.
+
+    The norm gives n = gain h + bias with sum(h) = 0. With a bias greater by `gain`, sum(n / gain) is a constant well
+    above rounding. Keys then change by a constant, which softmax takes off; values too, which the output's bias takes
+    off, as the weights of attention sum to one.
+    """
+    gain_q, bias_q = norm.weight.double(), norm.bias.double()
+    total = float(((bias_q + gain_q) / gain_q).sum())
+    constant_1q = (1 / gain_q / total)[None]
+    old_qq, keys_qq = attention.to_q.weight.double(), attention.to_k.weight.double()
+    # What the norm's greater bias adds to the rows, and their mean, are taken off by the constant.
+    surplus_p = rows_pq @ (old_qq @ gain_q + centre_q)
+    new_qq = torch.cat([constant * constant_1q, rows_pq @ old_qq - surplus_p[:, None] * constant_1q])
+    output = attention.to_out[0]
+    output.bias.sub_((output.weight.double() @ attention.to_v.weight.double() @ gain_q).to(output.bias))
+    norm.bias.add_(norm.weight)
+    attention.to_q.weight.copy_(new_qq)
+    attention.to_k.weight.copy_(torch.linalg.solve(new_qq.T, _unshifted(old_qq, gain_q, constant_1q).T @ keys_qq))
+
+
+def _unshifted(old_qq: Tensor, gain_q: Tensor, constant_1q: Tensor) -> Tensor:
+    """Weights that give of the norm's new output the queries that the old ones gave of the old output."""
+    return old_qq - (old_qq @ gain_q)[:, None] * constant_1q
