@@ -1,9 +1,9 @@
 """Do the features group by class? `python experiments/embedded_backbone/check.py [folder of weights ...]`.
 
 On validation scenes, K-means (K = 20) over the tokens of a clip, every cluster named by the majority class of its
-tokens, and the mean IoU on the token grid over all scenes. Rows: colour and position on the same grid, the
-autoencoder's bare latents, an untrained U-Net of the same architecture, and each of the networks given. This measures features alone, with one shared noise
-level and no scene context; the whole method is measured elsewhere.
+tokens, and the mean IoU on the token grid over all scenes. Rows: colour and position on the same grid, the autoencoder's
+bare latents, an untrained U-Net of the same architecture, and each of the networks given. This measures features alone,
+with one shared noise level and no scene context; the whole method is measured elsewhere.
 
 Shape suffixes: T frames, H W pixels, n tokens a frame, c channels, h w token grid.
 """
@@ -118,9 +118,7 @@ def intersection_over_union(confusion: NDArray[np.int64]) -> NDArray[np.float64]
 def main() -> None:
     """Print the table and write it beside this file when asked to."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "networks", nargs="*", type=Path, help="exported folders (default: the committed one)"
-    )
+    parser.add_argument("networks", nargs="*", type=Path, help="exported folders (default: the committed one)")
     parser.add_argument("--autoencoder", type=Path, help="its folder; default: that of the committed backbone")
     parser.add_argument("--scenes", type=int, default=12, help="scenes of each kind, normal and hard")
     parser.add_argument("--threads", type=int, default=1)

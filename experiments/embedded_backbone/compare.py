@@ -152,9 +152,7 @@ def source_of(dataset: str, number: int, args: argparse.Namespace) -> tuple[Vide
     return camvid, camvid.taxonomy
 
 
-def score_video(
-    dataset: str, number: int, systems: Sequence[System], args: argparse.Namespace
-) -> list[dict[str, Any]]:
+def score_video(dataset: str, number: int, systems: Sequence[System], args: argparse.Namespace) -> list[dict[str, Any]]:
     """Records of one video, one a system."""
     torch.set_num_threads(args.threads)
     data, taxonomy = source_of(dataset, number, args)
@@ -269,12 +267,14 @@ def camvid_row(records: Sequence[dict[str, Any]], system: System) -> str:
     if not results:
         return ""
     numbers = fold_results(results.values())
-    return f"| {system.name} | " + " | ".join(f"{100 * numbers[f'test/{n}']:.1f}" for n in ("mIoU", "VC8", "VC16")) + " |"
+    return (
+        f"| {system.name} | " + " | ".join(f"{100 * numbers[f'test/{n}']:.1f}" for n in ("mIoU", "VC8", "VC16")) + " |"
+    )
 
 
 HEADER = (
-    "| system | videos | mIoU | VC8 | normal: mIoU ± SE | hard: mIoU ± SE | Δ mIoU ± SE | Δ VC8 ± SE | hard: Δ mIoU ± SE |"
-    "\n|---|--:|--:|--:|--:|--:|--:|--:|--:|"
+    "| system | videos | mIoU | VC8 | normal: mIoU ± SE | hard: mIoU ± SE | Δ mIoU ± SE | Δ VC8 ± SE "
+    "| hard: Δ mIoU ± SE |\n|---|--:|--:|--:|--:|--:|--:|--:|--:|"
 )
 CAMVID_HEADER = "| system | mIoU | VC8 | VC16 |\n|---|--:|--:|--:|"
 
@@ -284,11 +284,11 @@ def tables(records: Sequence[dict[str, Any]], args: argparse.Namespace) -> str:
     rows = [line for system in SYSTEMS if (line := generated_row(records, system))]
     camvid = [line for system in SYSTEMS if (line := camvid_row(records, system))]
     parts = [
-        f"Per cent; K = 20; clusters named by the first frame's ground truth, inside the method. Networks in float32 on "
+        "Per cent; K = 20; clusters named by the first frame's ground truth, inside the method. Networks in float32 on "
         f"{platform.machine()}.",
-        f"Generated videos: {args.videos} of {args.frames} frames at 128x224 (test seeds; every other one `hard`), token "
-        f"grid 16x28. mIoU and VC8 are of all videos together, the others means over videos. Δ is the paired difference "
-        f"to {BASELINE}.",
+        f"Generated videos: {args.videos} of {args.frames} frames at 128x224 (test seeds; every other one `hard`), "
+        "token grid 16x28. mIoU and VC8 are of all videos together, the others means over videos. Δ is the paired "
+        f"difference to {BASELINE}.",
         "\n".join([HEADER, *rows]),
         f"CamVid val, 101 frames of one video, seen at {CAMVID_SIZE[0]}x{CAMVID_SIZE[1]}.",
         "\n".join([CAMVID_HEADER, *camvid]),

@@ -1,7 +1,7 @@
 """Training material of the embedded backbone: pictures, the teacher's latents of them, and their own latents.
 
-Everything lies as memory-mapped arrays in the work folder and is made once. Pictures are kept at twice the size at which
-the embedded autoencoder sees them, because the teacher halves once more than it does.
+Everything lies as memory-mapped arrays in the work folder and is made once. Pictures are kept at twice the size at
+which the embedded autoencoder sees them, because the teacher halves once more than it does.
 
 Shape suffixes: N pictures of a set, H W pixels, B batch, t teacher channels, c channels of latents, h w latent cells.
 """
@@ -197,11 +197,15 @@ def window(
 ) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
     """Cut one window of a random size, multiples of eight latent cells, out of pictures and latents alike."""
     height, width = ((32, 56), (32, 40), (24, 40), (32, 32))[rng.integers(4)]
-    y, x = (2 * int(rng.integers(0, (have - want) // 2 + 1)) for have, want in zip((32, 56), (height, width), strict=True))
+    y, x = (
+        2 * int(rng.integers(0, (have - want) // 2 + 1)) for have, want in zip((32, 56), (height, width), strict=True)
+    )
     pixels = pictures_BHW3[:, STRIDE * y : STRIDE * (y + height), STRIDE * x : STRIDE * (x + width)]
     return pixels, np.ascontiguousarray(latents_Bchw[:, :, y : y + height, x : x + width])
 
 
-def projected(latents_Nthw: NDArray[np.float16], projection: Projection) -> Callable[[NDArray[np.int64]], NDArray[np.float32]]:
+def projected(
+    latents_Nthw: NDArray[np.float16], projection: Projection
+) -> Callable[[NDArray[np.int64]], NDArray[np.float32]]:
     """The teacher's latents of row numbers, as targets."""
     return lambda rows: projection(latents_Nthw[rows])

@@ -5,10 +5,10 @@ a head. Training leaves A arbitrary, yet everything that clusters or compares qu
 that distances between queries become distances between what they tell of the targets of training, each part with a
 weight, and a little of everything else. No labels are used.
 
-One channel more is made constant: what a layer norm gives, divided by its gain, sums up to a constant, so one row of the
-query's weights can say that constant. Being the largest, it turns the method's division by the largest magnitude into a
-common factor. For the sum to be well above rounding, the norm's bias is raised; queries, keys and values that follow it
-are changed so that nothing else sees it.
+One channel more is made constant: what a layer norm gives, divided by its gain, sums up to a constant, so one row of
+the query's weights can say that constant. Being the largest, it turns the method's division by the largest magnitude
+into a common factor. For the sum to be well above rounding, the norm's bias is raised; queries, keys and values that
+follow it are changed so that nothing else sees it.
 
 Shape suffixes: B batch, h w latent cells, N tokens of all pictures, q channels of a query, d channels of the targets,
 b blocks.

@@ -66,9 +66,7 @@ def describe(latents_Bchw: Tensor, colours_B3hw: Tensor) -> dict[str, Tensor]:
 def fit_scales(latents_Bchw: Tensor, colours_B3hw: Tensor) -> dict[str, Scale]:
     """Scales that give every description zero mean and unit summed variance over a few hundred pictures."""
     described = describe(latents_Bchw, colours_B3hw)
-    return {
-        name: Scale(part.mean((0, 1)), part.flatten(0, 1).var(0).sum().sqrt()) for name, part in described.items()
-    }
+    return {name: Scale(part.mean((0, 1)), part.flatten(0, 1).var(0).sum().sqrt()) for name, part in described.items()}
 
 
 def targets(latents_Bchw: Tensor, colours_B3hw: Tensor, scales: dict[str, Scale]) -> Tensor:

@@ -62,7 +62,9 @@ def load_teacher(path: Path) -> nn.Sequential:
         RuntimeError: if its tensors are not those of this layout.
     """
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file. It is `taef2_encoder.pth` of github.com/madebyollin/taesd (MIT).")
+        raise FileNotFoundError(
+            f"{path}: no such file. It is `taef2_encoder.pth` of github.com/madebyollin/taesd (MIT)."
+        )
 
     def halving() -> nn.Conv2d:
         return nn.Conv2d(WIDTH, WIDTH, 3, stride=2, padding=1, bias=False)

@@ -1,8 +1,8 @@
-"""Train the embedded backbone: `python experiments/embedded_backbone/train.py --teacher ... --photos ... --videos ...`.
+"""Train the embedded backbone: `python experiments/embedded_backbone/train.py --teacher taef2_encoder.pth ...`.
 
-Stage A distils the encoder from a published one, stage B trains the decoder, stage C the U-Net on the latents; no labels
-are used. Every part is kept in the work folder, so that a run that was interrupted goes on where it stopped. The last
-step exports the averaged weights as diffusers folders.
+Stage A distils the encoder from a published one, stage B trains the decoder, stage C the U-Net on the latents; no
+labels are used. Every part is kept in the work folder, so that a run that was interrupted goes on where it stopped. The
+last step exports the averaged weights as diffusers folders.
 """
 
 from __future__ import annotations
