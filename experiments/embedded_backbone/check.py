@@ -1,8 +1,8 @@
 """Do the features group by class? `python experiments/embedded_backbone/check.py [folder of weights ...]`.
 
 On validation scenes, K-means (K = 20) over the tokens of a clip, every cluster named by the majority class of its
-tokens, and the mean IoU on the token grid over all scenes. Rows: colour and position on the same grid, the autoencoder's
-bare latents, an untrained U-Net of the same architecture, and each of the networks given. This measures features alone,
+tokens, and the mean IoU on the token grid over all scenes. Rows: colour and position on the same grid, the
+autoencoder's bare latents, an untrained U-Net of the same architecture, and each network given. Features alone,
 with one shared noise level and no scene context; the whole method is measured elsewhere.
 
 Shape suffixes: T frames, H W pixels, n tokens a frame, c channels, h w token grid.
