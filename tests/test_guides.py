@@ -18,8 +18,8 @@ import pytest
 from PIL import Image
 from warm_python import Start, WarmPython
 
-from zsvss.callbacks.prediction_writer import BrowserVideo
 from zsvss.data.scenes import Scene, scene_split
+from zsvss.viz.browser_video import BrowserVideo
 
 ROOT = Path(__file__).parent.parent
 # The commands of a guide are for real videos; here they see small ones.

@@ -32,7 +32,9 @@ def test_wheel_holds_configs_and_weights(wheel_names: set[str]) -> None:
     assert {name.split("/")[-2] for name in weights} >= {"unet", "vae"}
     assert weights <= wheel_names
     assert "zsvss/py.typed" in wheel_names
-    assert {f"zsvss/viz/templates/report.{kind}" for kind in ("html", "css", "js")} <= wheel_names
+    templates = [path for path in (ROOT / "zsvss" / "viz" / "templates").rglob("*") if path.is_file()]
+    assert {path.suffix for path in templates} == {".html", ".css", ".js"}
+    assert {str(path.relative_to(ROOT)) for path in templates} <= wheel_names
 
 
 def test_wheel_holds_nothing_else(wheel_names: set[str]) -> None:

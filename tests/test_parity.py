@@ -14,6 +14,7 @@ from zsvss.stages.difference import blur, difference_map, quantize
 from zsvss.stages.features import normalize
 from zsvss.stages.modulation import LargestDifference, MaskedModulation, resize_images
 from zsvss.stages.refinement import CorrespondenceRefinement
+from zsvss.stages.trace import Trace
 
 SETS = golden_sets()
 CLIPS = [(golden, clip) for golden in SETS for clip in golden.clips_with("labels")]
@@ -167,13 +168,14 @@ def test_end_to_end_from_the_frames(golden, monkeypatch):
         PUBLISHED,
         MaskedModulation(strength=golden.settings["lam"], difference="published"),
     )
-    found, trace = segmenter(
+    trace = Trace()
+    found = segmenter(
         golden.clip_frames(0),
         noise=golden.noise(0),
         conditioning=golden.conditioning(0),
         first_labels_HW=golden.first_labels_HW,
-        trace=True,
-    )
+        trace=trace,
+    ).labels_THW
     assert (trace.latents_Tcuv - golden.clip(0, "latents")["latent"]).abs().max() < 1e-4
     assert (trace.refined_Tn == labels["corrected"].flatten(1)).double().mean() >= 0.99
     agreement = {"unfiltered": (found == stored["unfiltered"]).double().mean()}

@@ -21,9 +21,9 @@ from lightning.pytorch.strategies import SingleDeviceStrategy
 from PIL import Image
 from warm_python import WarmPython, command_line
 
-from zsvss.callbacks.prediction_writer import BrowserVideo
 from zsvss.commands.lightning import Rehearsal, import_components
 from zsvss.run import main
+from zsvss.viz.browser_video import BrowserVideo
 
 Mistake = Callable[..., str]
 
@@ -144,8 +144,8 @@ def test_freed_memory_is_kept_on_a_cpu_alone(
 
 @pytest.fixture(scope="module")
 def movie(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An MP4 of 7 frames, portrait and narrower than the backbone's step."""
-    path = tmp_path_factory.mktemp("movie") / "swan.mp4"
+    """An MP4 of 7 frames, portrait and narrower than the backbone's step, whose name looks like a protocol."""
+    path = tmp_path_factory.mktemp("movie") / "take:1.mp4"
     ramp = np.linspace(0, 255, 66 * 130).reshape(130, 66, 1)
     with BrowserVideo(path, 10) as video:
         for number in range(7):
@@ -157,9 +157,9 @@ def test_predict_from_a_movie(config: Path, movie: Path, tmp_path: Path) -> None
     overlay = tmp_path / "overlay.yaml"
     overlay.write_text("model: {refinement: null}\n")
     options = ["--config", config, "--config", overlay, "--data", "VideoFolder", "--data.input", movie]
-    done = run("predict", *options, "--output", "out", cwd=tmp_path)
-    assert "out/predictions" in done.stdout
-    folder = tmp_path / "out" / "predictions" / "swan"
+    done = run("predict", *options, "--output", "out:1", cwd=tmp_path)
+    assert "out:1/predictions" in done.stdout
+    folder = tmp_path / "out:1" / "predictions" / "take:1"
     masks = sorted((folder / "masks").iterdir())
     assert len(masks) == 7
     with Image.open(masks[0]) as image:
@@ -171,7 +171,7 @@ def test_predict_from_a_movie(config: Path, movie: Path, tmp_path: Path) -> None
     with av.open(str(folder / "overlay.mp4")) as container:
         assert float(container.streams.video[0].average_rate) == 10
         assert sum(1 for _ in container.decode(video=0)) == 7
-    resolved = yaml.safe_load((tmp_path / "out" / "config.yaml").read_text())
+    resolved = yaml.safe_load((tmp_path / "out:1" / "config.yaml").read_text())
     assert resolved["model"]["refinement"] is None
     assert resolved["model"]["modulation"]["class_path"].endswith("MaskedModulation")
     assert resolved["data"]["class_path"].endswith("VideoFolder")
@@ -211,6 +211,14 @@ def mistake(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
     yield told
     logging.captureWarnings(capture=False)
     logging.getLogger("zsvss").handlers[:] = handlers
+
+
+@pytest.mark.parametrize("place", ["notes.txt", "notes.txt/run"])
+def test_a_run_folder_that_is_a_file(mistake: Mistake, config: Path, tmp_path: Path, place: str) -> None:
+    (tmp_path / "notes.txt").write_text("notes")
+    assert f"output is {place}, but notes.txt is a file; give a folder" in mistake(
+        "test", "--config", config, "--output", place
+    )
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from zsvss.backbones.base import Backbone, ClipNoise, Conditioning, FeatureKey, Recording
+from zsvss.backbones.batching import BatchLimit
 
 
 class ToyBackbone(Backbone):
@@ -21,9 +22,9 @@ class ToyBackbone(Backbone):
     size_multiple = 32
     modulation_block = 7
 
-    def __init__(self, max_rows: int = 16, couples_frames: bool = False) -> None:
+    def __init__(self, pairs: int = 8, couples_frames: bool = False) -> None:
         super().__init__()
-        self.max_rows = max_rows
+        self.pairs = BatchLimit(pairs)
         self.couples_frames = couples_frames
         self.gain = torch.nn.Parameter(torch.ones(()))
         self.rows = []
@@ -58,7 +59,7 @@ class ToyBackbone(Backbone):
         return recording
 
     def denoise(self, x_Bchw, step, recording, frames_B, offset_Bn=None, **_options) -> Tensor:
-        assert len(x_Bchw) <= self.max_rows or self.couples_frames
+        assert len(x_Bchw) <= 2 * self.pairs.size or self.couples_frames
         self.rows.append(frames_B.tolist())
         if offset_Bn is None:
             return x_Bchw

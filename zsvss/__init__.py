@@ -11,7 +11,7 @@
 ...     modulation=MaskedModulation(),
 ... )
 >>> frames_THW3 = torch.zeros(2, 32, 64, 3, dtype=torch.uint8)
->>> segmenter(frames_THW3).shape
+>>> segmenter(frames_THW3).labels_THW.shape
 torch.Size([2, 32, 64])
 >>> segmenter.reset()  # next video
 """

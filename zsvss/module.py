@@ -10,6 +10,7 @@ import logging
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule
@@ -32,7 +33,7 @@ from zsvss.metrics import (
 )
 from zsvss.metrics.consistency import ConsistencyWindows
 from zsvss.results.summary import percent
-from zsvss.segmenter import VideoSegmenter
+from zsvss.segmenter import SegmentedClip, VideoSegmenter
 from zsvss.stages.context import SceneContext
 from zsvss.stages.features import Features
 from zsvss.stages.modulation import Modulation
@@ -127,26 +128,25 @@ class VideoSegmentation(LightningModule):
         """Forget an earlier run."""
         self.results, self.numbers, self._evaluator = [], {}, None
 
-    def test_step(self, clip: Clip, batch_idx: int) -> dict[str, Tensor]:
+    def test_step(self, clip: Clip, batch_idx: int) -> dict[str, Any]:
         """Segment a clip and score its final frames.
 
         Returns:
-            int64 class ids or cluster ids as the naming protocol has it: ``labels`` [num_final, H, W], and ``coarse``
-            and ``refined`` [num_final, h, w] on the token grid.
+            what :meth:`predict_step` returns; labels are class ids or cluster ids as the naming protocol has it.
         """
         if clip.is_first or self._evaluator is None:
             self._video_start = time.perf_counter()
             taxonomy = self.data.taxonomy
             assert taxonomy is not None
             self._evaluator = VideoEvaluator(clip.video, taxonomy, self.naming, self.windows, self.consistency)
-        labels_THW = self._segment(clip, self._first_labels(clip))
+        segmented = self._segment(clip, self._first_labels(clip))
 
         final = slice(clip.num_final)
         raw_THW = None if clip.labels_THW is None else clip.labels_THW[final]
-        self._evaluator.update(labels_THW, raw_THW, clip.labelled_T[final].cpu())
+        self._evaluator.update(segmented.labels_THW, raw_THW, clip.labelled_T[final].cpu())
         if clip.is_last:
             self._finish_video(self._evaluator.finish(time.perf_counter() - self._video_start))
-        return {"labels": labels_THW, **self._token_labels(clip)}
+        return _step_output(segmented)
 
     def on_test_epoch_end(self) -> None:
         """Gather the videos of all processes and log the benchmark's numbers."""
@@ -168,34 +168,31 @@ class VideoSegmentation(LightningModule):
                 f"{next(iter(self.failures.values()))}"
             )
 
-    def predict_step(self, clip: Clip, batch_idx: int) -> dict[str, Tensor]:
+    def predict_step(self, clip: Clip, batch_idx: int) -> dict[str, Any]:
         """Segment a clip.
 
         Returns:
-            int64 cluster ids: ``labels`` [num_final, H, W], and ``coarse`` and ``refined`` [num_final, h, w] on the
-            token grid.
+            int64 cluster ids of the final frames: ``labels`` [num_final, H, W], and ``coarse`` and ``refined``
+            [num_final, h, w] on the token grid; and ``seconds``, a mapping by stage.
         """
-        return {"labels": self._segment(clip, None), **self._token_labels(clip)}
+        return _step_output(self._segment(clip, None))
 
     def on_predict_epoch_end(self) -> None:
         """Gather what could not be read from all processes."""
         self.failures = self.data.gather_failures(self._patient_group)
 
-    def _segment(self, clip: Clip, first_labels_HW: Tensor | None) -> Tensor:
+    def _segment(self, clip: Clip, first_labels_HW: Tensor | None) -> SegmentedClip:
         if clip.is_first:
             self.segmenter.reset()
         generator = clip_generator(self.seed, self.data.name, clip.video, clip.index)
-        labels_THW: Tensor = self.segmenter(
+        segmented: SegmentedClip = self.segmenter(
             clip.frames_THW3,
             resized_THW3=clip.resized_THW3,
             generator=generator,
             first_labels_HW=first_labels_HW,
             num_wanted=clip.num_final,
         )
-        return labels_THW
-
-    def _token_labels(self, clip: Clip) -> dict[str, Tensor]:
-        return {stage: labels_Thw[: clip.num_final] for stage, labels_Thw in self.segmenter.token_labels.items()}
+        return segmented
 
     def _first_labels(self, clip: Clip) -> Tensor | None:
         """First frame's class ids, for the protocol that puts them into the method."""
@@ -219,6 +216,15 @@ class VideoSegmentation(LightningModule):
         (row,) = video_table([result])
         scores = ", ".join(f"{name} {percent(row[name])}" for name in headline_scores(row))
         _log.info("%s: %d frames in %.1f s, %s", result.name, result.num_frames, result.seconds or 0.0, scores)
+
+
+def _step_output(segmented: SegmentedClip) -> dict[str, Any]:
+    return {
+        "labels": segmented.labels_THW,
+        "coarse": segmented.coarse_Thw,
+        "refined": segmented.refined_Thw,
+        "seconds": segmented.seconds,
+    }
 
 
 def clip_generator(seed: int, dataset: str, video: str, clip: int) -> torch.Generator:

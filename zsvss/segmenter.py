@@ -2,20 +2,19 @@
 
 frames -> latents -> features -> coarse labels -> refined labels -> segmentation.
 
-Shape legend: T frames of a clip, H W pixels at the frame's own size, n feature tokens, c channels.
+Shape legend: T frames of a clip, H W pixels, u v latent cells, h w token grid of n tokens, c channels.
 """
 
 from __future__ import annotations
 
 import time
-from typing import Literal, overload
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from zsvss.backbones.base import Backbone, ClipNoise, Conditioning, FeatureKey
-from zsvss.backbones.batching import with_smaller_batches
+from zsvss.backbones.base import Backbone, ClipNoise, Conditioning, Recording
 from zsvss.backbones.input_size import NetworkSize, resize_frames
 from zsvss.backbones.layout import token_grid
 from zsvss.stages.context import Memory, PerFrameClustering, SceneContext
@@ -25,7 +24,23 @@ from zsvss.stages.padding import margins_on, mirror
 from zsvss.stages.precision import full_precision
 from zsvss.stages.refinement import Refinement
 from zsvss.stages.trace import Trace
-from zsvss.stopwatch import Stopwatch
+from zsvss.stopwatch import Stopwatch, measured
+
+
+class SegmentedClip(NamedTuple):
+    """A clip's segmentation; all labels are int64, on the backbone's device.
+
+    Attributes:
+        labels_THW: at the frames' own size.
+        coarse_Thw: of the scene context model, on the token grid.
+        refined_Thw: behind the correspondence-based refinement, on the token grid.
+        seconds: by stage; their sum is the time spent in all.
+    """
+
+    labels_THW: Tensor
+    coarse_Thw: Tensor
+    refined_Thw: Tensor
+    seconds: dict[str, float]
 
 
 class VideoSegmenter(nn.Module):
@@ -45,7 +60,7 @@ class VideoSegmenter(nn.Module):
     Example:
         >>> segmenter = VideoSegmenter(backbone, KNNSceneContext())  # doctest: +SKIP
         >>> for clip in clips:  # doctest: +SKIP
-        ...     labels_THW = segmenter(clip.frames_THW3)
+        ...     labels_THW = segmenter(clip.frames_THW3).labels_THW
         >>> segmenter.reset()  # doctest: +SKIP
     """
 
@@ -71,41 +86,10 @@ class VideoSegmenter(nn.Module):
         self.input_size = input_size
         self.padding = padding
         self.memory: Memory | None = None
-        self.timings: dict[str, float] = {}
-        # Of the last clip, [T, h, w] on the token grid: small, so that they are kept without a trace too.
-        self.token_labels: dict[str, Tensor] = {}
 
     def reset(self) -> None:
         """Forget the video; the next clip opens a new one."""
         self.memory = None
-
-    @overload
-    def forward(
-        self,
-        frames_THW3: Tensor,
-        *,
-        resized_THW3: Tensor | None = ...,
-        generator: torch.Generator | None = ...,
-        first_labels_HW: Tensor | None = ...,
-        noise: ClipNoise | None = ...,
-        conditioning: Conditioning | None = ...,
-        num_wanted: int | None = ...,
-        trace: Literal[False] = ...,
-    ) -> Tensor: ...
-
-    @overload
-    def forward(
-        self,
-        frames_THW3: Tensor,
-        *,
-        resized_THW3: Tensor | None = ...,
-        generator: torch.Generator | None = ...,
-        first_labels_HW: Tensor | None = ...,
-        noise: ClipNoise | None = ...,
-        conditioning: Conditioning | None = ...,
-        num_wanted: int | None = ...,
-        trace: Literal[True],
-    ) -> tuple[Tensor, Trace]: ...
 
     @torch.inference_mode()
     def forward(
@@ -118,8 +102,8 @@ class VideoSegmenter(nn.Module):
         noise: ClipNoise | None = None,
         conditioning: Conditioning | None = None,
         num_wanted: int | None = None,
-        trace: bool = False,
-    ) -> Tensor | tuple[Tensor, Trace]:
+        trace: Trace | None = None,
+    ) -> SegmentedClip:
         """Segment the next clip of the video.
 
         Args:
@@ -132,66 +116,116 @@ class VideoSegmenter(nn.Module):
             conditioning: in place of the backbone's own.
             num_wanted: return labels of the first so many frames only, for a clip whose other frames come again in
                 the next one; they still shape the scene context, but the last stage leaves them out.
-            trace: also return every intermediate.
+            trace: a new one is filled with every intermediate.
 
         Returns:
-            int64 labels [T (or num_wanted), H, W] on the backbone's device: cluster ids, or class ids with
-            ``first_labels_HW``; with ``trace`` also the :class:`Trace`.
+            labels of T (or ``num_wanted``) frames: cluster ids, or class ids with ``first_labels_HW``.
 
         Raises:
             ValueError: if the frames are not uint8 [T, H, W, 3] or too small for the backbone.
         """
         generator = generator or torch.Generator().manual_seed(0)
-        kept = Trace()
-        watch = Stopwatch(self._clock)
-        self.timings = watch.seconds
-        with watch.measure("encode"):
-            images_T3HW = mirror(self.to_images(frames_THW3, resized_THW3), (self.padding, self.padding))
-            num_frames, _, height, width = images_T3HW.shape
-            if self.memory is None:
-                self.check((frames_THW3.shape[1], frames_THW3.shape[2]), num_frames)
-            kept.noise = noise or self.backbone.sample_noise(num_frames, height, width, generator)
-            clip_noise = kept.noise
-            kept.latents_Tcuv = with_smaller_batches(
-                self.backbone, lambda: self.backbone.encode(images_T3HW, clip_noise)
-            )
-        with watch.measure("record"):
-            condition = conditioning or self.backbone.condition(images_T3HW, clip_noise)
-            noised_Tcuv = self.backbone.add_noise(kept.latents_Tcuv, clip_noise)
-            keys, for_denoising = self._feature_keys(), self.modulation.denoises or trace
-            kept.recording = with_smaller_batches(
-                self.backbone,
-                lambda: self.backbone.record(noised_Tcuv, condition, keys, for_denoising=for_denoising),
-            )
+        kept = Trace() if trace is None else trace
+        with Stopwatch(self._clock).running() as watch:
+            images_T3HW, kept.noise = self._prepare(frames_THW3, resized_THW3, noise, generator)
+            kept.latents_Tcuv = self._encode(images_T3HW, kept.noise)
+            kept.recording = self._record(kept.latents_Tcuv, images_T3HW, kept.noise, conditioning, trace)
             seen = FeaturePass(self.backbone, kept.recording, images_T3HW, self.padding)
-            kept.features_Tnc, kept.grid = seen.read(self.features)
-        with watch.measure("context"), full_precision(images_T3HW.device):
-            kept.coarse_Tn, memory = self._coarse_labels(kept.features_Tnc, kept.grid, generator, first_labels_HW, seen)
-            kept.label_set_L = memory.label_set_L
-        with watch.measure("refinement"), full_precision(images_T3HW.device):
-            kept.refined_Tn = kept.coarse_Tn
-            if self.refinement is not None:
-                kept.correspondence_Tnc, grid = seen.read(self.refinement.features)
-                check_grids(grid, kept.grid)
-                kept.refined_Tn, kept.trajectories_TP = self.refinement(
-                    kept.correspondence_Tnc, kept.coarse_Tn, kept.grid
-                )
-            self.memory = self.context.update(kept.features_Tnc, kept.refined_Tn, memory)
-        tokens = {"coarse": kept.coarse_Tn, "refined": kept.refined_Tn}
-        self.token_labels = {stage: labels_Tn.unflatten(1, kept.grid) for stage, labels_Tn in tokens.items()}
-        with watch.measure("modulation"):
-            labels_Thw = kept.refined_Tn.unflatten(1, kept.grid)
-            used = slice(None if self.backbone.couples_frames else num_wanted)
-            labelled = LabelledClip(
-                labels_Thw[used],
-                memory.label_set_L,
-                frames_THW3[used],
-                kept.recording,
-                kept.features_Tnc[used],
-                margins_on(self.features.grid(kept.recording), self.padding, (height, width)),
-            )
-            kept.labels_THW = self.modulation(self.backbone, labelled, kept if trace else None)[:num_wanted]
-        return (kept.labels_THW, kept) if trace else kept.labels_THW
+            kept.features_Tnc, kept.grid = self._read(seen)
+            kept.coarse_Tn, memory = self._cluster(kept.features_Tnc, kept.grid, seen, generator, first_labels_HW)
+            kept.refined_Tn = self._refine(kept.coarse_Tn, kept.grid, seen, kept)
+            self.memory = self._remember(kept.features_Tnc, kept.refined_Tn, memory)
+            refined_Thw = kept.refined_Tn.unflatten(1, kept.grid)
+            labelled = LabelledClip(refined_Thw, memory.label_set_L, frames_THW3, kept.recording, kept.features_Tnc)
+            kept.labels_THW = self._modulate(labelled, images_T3HW, num_wanted, trace)
+        kept.label_set_L = memory.label_set_L
+        coarse_Thw = kept.coarse_Tn.unflatten(1, kept.grid)
+        return SegmentedClip(kept.labels_THW, coarse_Thw[:num_wanted], refined_Thw[:num_wanted], watch.seconds)
+
+    # The stages, each timed by its name
+
+    @measured("encode")
+    def _prepare(
+        self, frames_THW3: Tensor, resized_THW3: Tensor | None, noise: ClipNoise | None, generator: torch.Generator
+    ) -> tuple[Tensor, ClipNoise]:
+        """Frames -> images as the backbone sees them [T, 3, H', W'], and the clip's random numbers."""
+        images_T3HW = mirror(self.to_images(frames_THW3, resized_THW3), (self.padding, self.padding))
+        num_frames, _, height, width = images_T3HW.shape
+        if self.memory is None:
+            self.check((frames_THW3.shape[1], frames_THW3.shape[2]), num_frames)
+        return images_T3HW, noise or self.backbone.sample_noise(num_frames, height, width, generator)
+
+    @measured("encode")
+    def _encode(self, images_T3HW: Tensor, noise: ClipNoise) -> Tensor:
+        """Images -> latents [T, c, u, v]."""
+        return self.backbone.encode(images_T3HW, noise)
+
+    @measured("record")
+    def _record(
+        self,
+        latents_Tcuv: Tensor,
+        images_T3HW: Tensor,
+        noise: ClipNoise,
+        conditioning: Conditioning | None,
+        trace: Trace | None,
+    ) -> Recording:
+        """Latents -> what the feature pass records, of which a trace wants everything."""
+        conditioning = conditioning or self.backbone.condition(images_T3HW, noise)
+        keys = self.features.keys(self.backbone)
+        if self.memory is None:
+            keys = keys + self.context.keys(self.backbone)
+        if self.refinement is not None:
+            keys = keys + self.refinement.features.keys(self.backbone)
+        noised_Tcuv = self.backbone.add_noise(latents_Tcuv, noise)
+        for_denoising = self.modulation.denoises or trace is not None
+        return self.backbone.record(noised_Tcuv, conditioning, keys, for_denoising=for_denoising)
+
+    @measured("record")
+    def _read(self, seen: FeaturePass) -> tuple[Tensor, tuple[int, int]]:
+        """Recording -> features [T, n, c], and the height and width of their grid."""
+        return seen.read(self.features)
+
+    @measured("context")
+    def _cluster(
+        self,
+        features_Tnc: Tensor,
+        grid: tuple[int, int],
+        seen: FeaturePass,
+        generator: torch.Generator,
+        first_labels_HW: Tensor | None,
+    ) -> tuple[Tensor, Memory]:
+        """Features -> coarse labels [T, n], and the memory that they come from."""
+        with full_precision(features_Tnc.device):
+            if self.memory is not None:
+                return self.context.resume(features_Tnc, self.memory, generator)
+            names_n = None if first_labels_HW is None else to_grid(first_labels_HW, grid).flatten()
+            return self.context.start(features_Tnc, generator, names_n, grid, seen)
+
+    @measured("refinement")
+    def _refine(self, coarse_Tn: Tensor, grid: tuple[int, int], seen: FeaturePass, trace: Trace) -> Tensor:
+        """Coarse labels -> refined labels [T, n]; how goes into the trace."""
+        if self.refinement is None:
+            return coarse_Tn
+        with full_precision(coarse_Tn.device):
+            trace.correspondence_Tnc, own_grid = seen.read(self.refinement.features)
+            check_grids(own_grid, grid)
+            refined_Tn, trace.trajectories_TP = self.refinement(trace.correspondence_Tnc, coarse_Tn, grid)
+        return refined_Tn
+
+    @measured("context")
+    def _remember(self, features_Tnc: Tensor, refined_Tn: Tensor, memory: Memory) -> Memory:
+        """Features and refined labels -> what the next clip's labels come from."""
+        with full_precision(features_Tnc.device):
+            return self.context.update(features_Tnc, refined_Tn, memory)
+
+    @measured("modulation")
+    def _modulate(self, clip: LabelledClip, images_T3HW: Tensor, num_wanted: int | None, trace: Trace | None) -> Tensor:
+        """Refined labels -> labels at the frames' own size [T, H, W]."""
+        size = (images_T3HW.shape[-2], images_T3HW.shape[-1])
+        margins = margins_on(self.features.grid(clip.recording), self.padding, size)
+        used = slice(None if self.backbone.couples_frames else num_wanted)
+        clip = clip.part(used)._replace(margins=margins)
+        return self.modulation(self.backbone, clip, trace)[:num_wanted]
 
     @property
     def network_size(self) -> NetworkSize:
@@ -235,27 +269,6 @@ class VideoSegmenter(nn.Module):
         height, width = (side // stride for side in self.network_size.of(*own))
         grid = token_grid(self.features.grid_block, (height, width))
         self.context.check(num_frames, grid[0] * grid[1])
-
-    def _feature_keys(self) -> list[FeatureKey]:
-        keys = self.features.keys(self.backbone)
-        if self.memory is None:
-            keys = keys + self.context.keys(self.backbone)
-        if self.refinement is not None:
-            keys = keys + self.refinement.features.keys(self.backbone)
-        return keys
-
-    def _coarse_labels(
-        self,
-        features_Tnc: Tensor,
-        grid: tuple[int, int],
-        generator: torch.Generator,
-        first_labels_HW: Tensor | None,
-        seen: FeaturePass,
-    ) -> tuple[Tensor, Memory]:
-        if self.memory is not None:
-            return self.context.resume(features_Tnc, self.memory, generator)
-        names_n = None if first_labels_HW is None else to_grid(first_labels_HW, grid).flatten()
-        return self.context.start(features_Tnc, generator, names_n, grid, seen)
 
     def _clock(self) -> float:
         """Seconds; on a GPU, of finished work."""

@@ -30,15 +30,23 @@ class Stopwatch:
         self._within = 0.0
 
     @contextmanager
+    def running(self) -> Iterator[Stopwatch]:
+        """Measure the `measured` functions that the block calls; yields this watch."""
+        token = _running.set(self)
+        try:
+            yield self
+        finally:
+            _running.reset(token)
+
+    @contextmanager
     def measure(self, name: str) -> Iterator[None]:
         """Add the block's seconds; `measured` functions that it calls are measured too."""
         start, before = self._clock(), self._within
         self._within = 0.0
-        token = _running.set(self)
         try:
-            yield
+            with self.running():
+                yield
         finally:
-            _running.reset(token)
             total = self._clock() - start
             self.seconds[name] = self.seconds.get(name, 0.0) + total - self._within
             self._within = before + total

@@ -172,7 +172,7 @@ def score_video(dataset: str, number: int, systems: Sequence[System], args: argp
                 generator=clip_generator(0, data.name, clip.video, clip.index),
                 first_labels_HW=taxonomy.class_ids(clip.labels_THW[0]),
                 num_wanted=clip.num_final,
-            )
+            ).labels_THW
             seconds[i] += time.process_time() - start
             final = slice(clip.num_final)
             evaluators[i].update(labels_THW, clip.labels_THW[final], clip.labelled_T[final])

@@ -43,7 +43,7 @@ def score(backbone: Backbone, number: int, num_frames: int) -> tuple[float, floa
             generator=clip_generator(0, data.name, clip.video, clip.index),
             first_labels_HW=PROCEDURAL.class_ids(clip.labels_THW[0]),
             num_wanted=clip.num_final,
-        )
+        ).labels_THW
         final = slice(clip.num_final)
         evaluator.update(labels_THW, clip.labels_THW[final], clip.labelled_T[final])
     result = evaluator.finish()

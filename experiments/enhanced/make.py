@@ -211,7 +211,7 @@ def score_video(
                 generator=clip_generator(0, data.name, clip.video, clip.index),
                 first_labels_HW=classes_THW[0],
                 num_wanted=clip.num_final,
-            )
+            ).labels_THW
             seconds[i] += time.process_time() - start
             evaluators[i].update(labels_THW, clip.labels_THW[final], clip.labelled_T[final])
             late[i].update(labels_THW, scored_THW, clip.is_first)

@@ -26,6 +26,7 @@ from zsvss.segmenter import VideoSegmenter
 from zsvss.stages.context import KNNSceneContext
 from zsvss.stages.modulation import MaskedModulation
 from zsvss.stages.refinement import CorrespondenceRefinement
+from zsvss.stages.trace import Trace
 from zsvss.viz.overlay import overlay
 
 HERE = Path(__file__).parent
@@ -44,9 +45,9 @@ def segment(args: argparse.Namespace) -> dict[str, list[np.ndarray]]:
     backbone.load()
     segmenter = VideoSegmenter(backbone, KNNSceneContext(args.clusters), CorrespondenceRefinement(), MaskedModulation())
     first = None if args.input else PROCEDURAL.class_ids(clip.labels_THW[0])
-    labels_THW, trace = segmenter(
-        clip.frames_THW3, generator=clip_generator(0, data.name, clip.video, 0), first_labels_HW=first, trace=True
-    )
+    trace = Trace()
+    generator = clip_generator(0, data.name, clip.video, 0)
+    labels_THW = segmenter(clip.frames_THW3, generator=generator, first_labels_HW=first, trace=trace).labels_THW
     colors = np.asarray(PROCEDURAL.palette, np.uint8) if first is not None else palette(args.clusters)
     frames, size = clip.frames_THW3.numpy(), clip.frames_THW3.shape[1:3]
     chosen = [min(frame, len(frames) - 1) for frame in args.frames]

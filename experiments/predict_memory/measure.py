@@ -16,8 +16,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from zsvss.callbacks.prediction_writer import BrowserVideo
 from zsvss.data.scenes import Scene, scene_split
+from zsvss.viz.browser_video import BrowserVideo
 
 COMMAND = [sys.executable, "-m", "zsvss.run", "predict", "--config", "predict_embedded.yaml"]
 SMALL = ["--model.input_size", "[32,64]", "--model.context.num_clusters", "2", "--model.context.num_restarts", "1"]

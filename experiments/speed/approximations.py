@@ -108,7 +108,7 @@ def measure(data: VideoDataModule, input_size: tuple[int, int] | None, variants:
                     generator=clip_generator(0, data.name, clip.video, clip.index),
                     first_labels_HW=classes_HW,
                     num_wanted=clip.num_final,
-                )
+                ).labels_THW
                 seconds[i] += time.process_time() - start
                 exact_THW = labels_THW if exact_THW is None else exact_THW
                 agreeing[i] += int((labels_THW == exact_THW).sum())

@@ -40,12 +40,12 @@ def test_what_was_recorded_can_be_put_in_place(unet, layer):
     assert kept.recorded["query"].shape == (2, 4 * 8, 16)
     tensors = kept.recorded
     for edit in (
-        AttentionEdit(query_Bnc=tensors["query"], key_Bmc=tensors["key"]),
-        AttentionEdit(output_Bnc=tensors["output"]),
+        AttentionEdit(replace={"query": tensors["query"], "key": tensors["key"]}),
+        AttentionEdit(replace={"output": tensors["output"]}),
     ):
         with edited_attention(unet, {f"{PATH}.{layer}": edit}):
             torch.testing.assert_close(run(unet), expected, rtol=1e-5, atol=1e-5)
-    with edited_attention(unet, {f"{PATH}.{layer}": AttentionEdit(output_Bnc=tensors["output"] + 1)}):
+    with edited_attention(unet, {f"{PATH}.{layer}": AttentionEdit(replace={"output": tensors["output"] + 1})}):
         assert (run(unet) - expected).abs().max() > 1e-4
 
 
@@ -59,8 +59,8 @@ def test_samples_that_share_a_map(unet, monkeypatch, num_queries):
     map_B = torch.tensor([1, 0, 1, 1, 0])
     outputs = []
     for edit in (
-        AttentionEdit(query_Bnc=query[map_B], key_Bmc=key[map_B]),
-        AttentionEdit(query_Bnc=query, key_Bmc=key, shared_map_B=map_B),
+        AttentionEdit(replace={"query": query[map_B], "key": key[map_B]}),
+        AttentionEdit(replace={"query": query, "key": key}, shared_map_B=map_B),
     ):
         with torch.inference_mode(), edited_attention(unet, {f"{PATH}.attn1": edit}):
             outputs.append(unet(x, 39, torch.ones(5, 4, 8)).sample)
@@ -73,7 +73,7 @@ def test_offset_is_added_to_the_output(unet):
         run(unet)
     moved = kept.recorded["output"] + offset_Bn[..., None]
     results = []
-    for edit in (AttentionEdit(offset_Bn=offset_Bn), AttentionEdit(output_Bnc=moved)):
+    for edit in (AttentionEdit(offset_Bn=offset_Bn), AttentionEdit(replace={"output": moved})):
         with edited_attention(unet, {f"{PATH}.attn2": edit}):
             results.append(run(unet))
     torch.testing.assert_close(*results, rtol=1e-4, atol=1e-4)

@@ -304,6 +304,6 @@ def test_the_whole_method_runs_on_it(make):
         backbone, KNNSceneContext(num_clusters=3, num_restarts=1), CorrespondenceRefinement(), MaskedModulation()
     )
     frames = torch.randint(0, 256, (5, 150, 131, 3), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
-    labels = [segmenter(frames[:3]), segmenter(frames[3:])]
+    labels = [segmenter(part).labels_THW for part in (frames[:3], frames[3:])]
     assert [tuple(part.shape) for part in labels] == [(3, 150, 131), (2, 150, 131)]
     assert set(torch.cat(labels).unique().tolist()) <= {0, 1, 2}

@@ -1,64 +1,17 @@
-"""Stable Diffusion's schedule, prediction types, prompt and older layout, against diffusers' own."""
+"""Stable Diffusion's latents, prompt and older layout, against diffusers' own."""
 
 import gc
-import json
 from functools import partialmethod
 
 import pytest
 import torch
-from diffusers import AutoencoderKL, EulerDiscreteScheduler
+from diffusers import AutoencoderKL
 
 from zsvss.backbones import unet
 from zsvss.backbones.attention import edited_attention
+from zsvss.backbones.base import FeatureKey
 from zsvss.backbones.embedded import Embedded
 from zsvss.backbones.stable_diffusion import StableDiffusion
-
-SCHEDULE = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "timestep_spacing": "trailing"}
-
-
-@pytest.mark.parametrize("num_steps", [1, 7, 16, 25, 50])
-def test_schedule(tiny_weights, num_steps):
-    backbone = StableDiffusion.from_pretrained(str(tiny_weights), num_steps=num_steps, first_step=num_steps - 1)
-    scheduler = EulerDiscreteScheduler(**SCHEDULE)
-    scheduler.set_timesteps(num_steps)
-    assert backbone.timesteps == scheduler.timesteps.tolist()
-    torch.testing.assert_close(torch.tensor(backbone.sigmas), scheduler.sigmas, rtol=1e-5, atol=0)  # theirs is float32
-
-
-@pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
-@pytest.mark.parametrize("step", [22, 24])
-def test_step(editable_weights, edit_config, prediction_type, step):
-    edit_config("scheduler/scheduler_config.json", prediction_type=prediction_type)
-    backbone = StableDiffusion.from_pretrained(str(editable_weights))
-    assert backbone.prediction_type == prediction_type
-    scheduler = EulerDiscreteScheduler(prediction_type=prediction_type, **SCHEDULE)
-    scheduler.set_timesteps(25)
-    generator = torch.Generator().manual_seed(0)
-    x, unconditional, conditional = torch.randn(3, 2, 4, 8, 8, generator=generator)
-    scaled = scheduler.scale_model_input(x, scheduler.timesteps[step])
-    torch.testing.assert_close(x / (backbone.sigmas[step] ** 2 + 1) ** 0.5, scaled)
-    guided = unconditional + 5 * (conditional - unconditional)
-    expected = scheduler.step(guided, scheduler.timesteps[step], x).prev_sample
-    ours = backbone.euler(x, torch.stack([unconditional, conditional]), step, torch.arange(2), 2)
-    torch.testing.assert_close(ours, expected, rtol=1e-5, atol=1e-5)
-
-
-def test_the_setting_overrides_the_scheduler(tiny_weights):
-    backbone = StableDiffusion.from_pretrained(str(tiny_weights), prediction_type="v_prediction")
-    assert backbone.prediction_type == "v_prediction"
-
-
-@pytest.mark.parametrize(
-    ("entries", "problem"),
-    [
-        ({"prediction_type": "sample"}, "prediction_type 'sample' is not known"),
-        ({"beta_schedule": "linear"}, "beta_schedule 'linear' must be 'scaled_linear'"),
-    ],
-)
-def test_schedules_that_are_not_known(editable_weights, edit_config, entries, problem):
-    edit_config("scheduler/scheduler_config.json", **entries)
-    with pytest.raises(ValueError, match=problem):
-        StableDiffusion.from_pretrained(str(editable_weights))
 
 
 @torch.inference_mode()
@@ -97,8 +50,31 @@ def test_labels_and_signs_of_a_frame_share_its_attention_maps(tiny_weights, monk
         if maps is None:
             assert edit.shared_map_B is None
         else:
-            assert len(edit.query_Bnc) == len(edit.key_Bmc) == maps  # of two frames in both halves of the guidance
+            # Of two frames in both halves of the guidance.
+            assert len(edit.replace["query"]) == len(edit.replace["key"]) == maps
             assert edit.shared_map_B.tolist() == [1, 0, 0, 1, 0, 3, 2, 2, 3, 2]
+
+
+@torch.inference_mode()
+def test_a_feature_pass_goes_on_where_memory_ran_out(tiny_weights, monkeypatch):
+    backbone = StableDiffusion.from_pretrained(str(tiny_weights), max_batch=4)
+    noised_Tchw = torch.randn(3, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    conditioning, keys = backbone.condition(noised_Tchw, None), [FeatureKey(24, 7)]
+    expected = backbone.record(noised_Tchw, conditioning, keys)
+    run, tried = backbone.unet.forward, []
+
+    def run_short(sample, **inputs):
+        tried.append(len(sample))
+        if len(tried) > 1 and len(sample) > 1:  # behind the first pass others take the device's memory
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+        return run(sample, **inputs)
+
+    monkeypatch.setattr(backbone.unet, "forward", run_short)
+    short = backbone.record(noised_Tchw, conditioning, keys)
+    assert tried == [4, 2, 1, 1, *[1] * 6 * 2]  # six samples a step, three steps; the four that are done are kept
+    assert backbone.samples.size == 1
+    torch.testing.assert_close(short.latents[24], expected.latents[24], rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(short.tensors[keys[0]], expected.tensors[keys[0]], rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize(("dtype", "autocast"), [(torch.bfloat16, False), (torch.float32, True)])
@@ -118,36 +94,6 @@ def test_a_pass_of_the_autoencoder_is_bounded_on_a_cpu(tiny_weights, monkeypatch
     monkeypatch.setattr(backbone, "decode_images", lambda latents: passes.append(len(latents)) or latents)
     backbone.decode(torch.zeros(5, 4, height, 56))
     assert passes == sizes  # of images 448 pixels wide and 256, 576 or 16 high
-
-
-@pytest.fixture
-def weights_with_prompt(editable_weights):
-    """Tiny weights with a tokenizer and a text encoder, whose embedding is returned too."""
-    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
-
-    (editable_weights / "context.safetensors").unlink()
-    vocabulary = {"<|startoftext|>": 0, "<|endoftext|>": 1, "a</w>": 2, "a": 3}
-    files = editable_weights.parent
-    (files / "vocab.json").write_text(json.dumps(vocabulary))
-    (files / "merges.txt").write_text("#version: 0.2\n")
-    tokenizer = CLIPTokenizer(str(files / "vocab.json"), str(files / "merges.txt"), model_max_length=7)
-    tokenizer.save_pretrained(editable_weights / "tokenizer")
-    config = CLIPTextConfig(
-        vocab_size=4,
-        hidden_size=8,
-        intermediate_size=8,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        max_position_embeddings=7,
-        bos_token_id=0,
-        eos_token_id=1,
-        pad_token_id=1,
-    )
-    encoder = CLIPTextModel(config).eval()
-    encoder.save_pretrained(editable_weights / "text_encoder")
-    with torch.no_grad():
-        embedding = encoder(torch.tensor([[0, 1, 1, 1, 1, 1, 1]])).last_hidden_state
-    return editable_weights, embedding
 
 
 def test_the_empty_prompt_is_embedded_and_its_encoder_freed(weights_with_prompt):

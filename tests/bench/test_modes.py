@@ -12,7 +12,8 @@ from diffusers import AutoencoderKL
 
 from zsvss.backbones import embedded
 from zsvss.bench import modes
-from zsvss.bench.modes import Case, Row, agreement, compare, count
+from zsvss.bench.meters import agreement, count
+from zsvss.bench.modes import Case, Row, compare
 from zsvss.bench.stand_ins import RandomWeights, SparseLabels
 from zsvss.stages.refinement import CorrespondenceRefinement
 
@@ -41,7 +42,7 @@ def test_random_weights_are_built_once(tmp_path):
     assert first is not second
     pairs = zip(first.parameters(), second.parameters(), strict=True)
     assert all(one is other for one, other in pairs)
-    with pytest.raises(FileNotFoundError, match="run the benchmark from the repository"):
+    with pytest.raises(FileNotFoundError, match=r"has no unet/config\.json"):
         weights.config("unet")
 
 
@@ -64,22 +65,21 @@ def test_agreement_knows_no_names():
 def test_attention_is_counted():
     query = torch.randn(2, 3, 16, 8)
 
-    def attend():
-        return torch.nn.functional.scaled_dot_product_attention(query, query, query), {}
-
-    row = Row("attention")
-    count(attend, row, num_frames=2, device="cpu")
-    products = 2 * (2 * 2 * 3 * 16 * 16 * 8)  # two, of a multiplication and an addition each
-    assert row.tflop_per_frame * 1e12 == pytest.approx(products / 2)
+    counted = count(lambda: torch.nn.functional.scaled_dot_product_attention(query, query, query), "cpu")
+    assert counted.flop == 2 * (2 * 2 * 3 * 16 * 16 * 8)  # two products, of a multiplication and an addition each
+    assert counted.result.shape == query.shape
 
 
 def test_a_mode_that_runs_out_of_memory_is_left_out(monkeypatch, capsys):
-    def count_unless_fast(mode, row, *rest):
-        if row.mode == "fast":
-            raise torch.cuda.OutOfMemoryError("Tried to allocate 40 GiB.\nSee the documentation.")
-        return count(mode, row, *rest)
+    counted = []
 
-    monkeypatch.setattr(modes, "count", count_unless_fast)
+    def count_the_first(mode, device):
+        if counted:
+            raise torch.cuda.OutOfMemoryError("Tried to allocate 40 GiB.\nSee the documentation.")
+        counted.append(count(mode, device))
+        return counted[0]
+
+    monkeypatch.setattr(modes, "count", count_the_first)
     case = Case("embedded", (64, 64), num_frames=1, num_labels=2, present=1.0, repeats=1, published_repeats=0)
     rows = compare(case, "cpu", torch.float32, ["fast"])
     assert [row.mode for row in rows] == ["exact"]

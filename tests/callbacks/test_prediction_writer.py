@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from zsvss.callbacks.prediction_writer import BrowserVideo, PredictionWriter, VideoPredictions
+from zsvss.callbacks.prediction_writer import PredictionWriter, VideoPredictions
+from zsvss.viz.browser_video import BrowserVideo
 
 
 def _video(num_frames: int, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:

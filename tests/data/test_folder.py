@@ -3,7 +3,8 @@ import pytest
 import torch
 from PIL import Image
 
-from zsvss.data.folder import VideoFolder
+from zsvss.data.folder import VideoFolder, find_sources
+from zsvss.data.reader import has_decord
 
 
 def masks_like(frames):
@@ -173,11 +174,12 @@ def test_text_named_mp4(tmp_path):
         VideoFolder(tmp_path / "notes.mp4").setup("predict")
 
 
+@pytest.mark.skipif(not has_decord(), reason="decord has no wheel for this platform")
 def test_a_video_that_hangs_the_decoder(tmp_path, write_video, make_frames, monkeypatch):
     path = write_video(tmp_path / "slow.mp4", make_frames(3, 96, 160))
     monkeypatch.setattr("zsvss.data.folder.open_frames", lambda *_: __import__("time").sleep(60))
     with pytest.raises(ValueError, match=r"slow\.mp4 cannot be read.*more than 0\.5 s.*convert it with ffmpeg"):
-        VideoFolder(path, time_limit=0.5).setup("predict")
+        VideoFolder(path, time_limit=0.5, decoder="decord").setup("predict")
 
 
 def test_zero_byte_image_in_the_middle(video):
@@ -235,3 +237,67 @@ def test_two_videos_of_one_name(tmp_path, write_images, write_video, make_frames
     write_video(tmp_path / "all" / "a.mp4", make_frames(2, 96, 160))
     with pytest.raises(ValueError, match="two videos named 'a'; rename one"):
         VideoFolder(tmp_path / "all").setup("predict")
+
+
+# What lies beside videos.
+
+
+def test_folders_whose_names_have_dots_are_two_videos(tmp_path, write_images, make_frames):
+    for name in ("clip.1", "clip.2"):
+        write_images(tmp_path / "all" / name, make_frames(2, 40, 60))
+    assert [video.name for video in VideoFolder(tmp_path / "all").videos()] == ["clip.1", "clip.2"]
+    assert VideoFolder(tmp_path / "all" / "clip.1").name == "clip.1"
+
+
+def test_hidden_entries_and_pictures_beside_videos_are_no_videos(
+    tmp_path, write_images, write_video, make_frames, caplog
+):
+    path = write_video(tmp_path / "swan.mp4", make_frames(3, 96, 160))
+    (tmp_path / "._swan.mp4").write_bytes(b"no video")
+    write_images(tmp_path / ".thumbnails", make_frames(2, 40, 60))
+    Image.new("RGB", (60, 60)).save(tmp_path / "cover.jpg")
+    (tmp_path / "swan.srt").write_text("subtitles")
+    (tmp_path / "swan.xyz").write_text("?")
+    assert find_sources(tmp_path) == [path]
+    assert "1 x .jpg (cover.jpg); 1 x .srt (swan.srt); 1 x .xyz (swan.xyz)" in caplog.text
+    assert "swan.mp4" not in caplog.text
+
+
+def test_one_picture_beside_folders_of_frames(tmp_path, write_images, make_frames):
+    folder = write_images(tmp_path / "a", make_frames(2, 40, 60))
+    Image.new("RGB", (60, 60)).save(tmp_path / "folder.png")
+    assert find_sources(tmp_path) == [folder]
+
+
+def test_numbered_images_beside_a_video_are_ambiguous(tmp_path, write_images, write_video, make_frames):
+    write_images(tmp_path, make_frames(2, 40, 60))
+    write_video(tmp_path / "swan.mp4", make_frames(3, 96, 160))
+    with pytest.raises(
+        ValueError, match=r"both video files \(swan\.mp4 \.\.\.\) and 2 numbered images.*give the video file"
+    ):
+        find_sources(tmp_path)
+
+
+def test_a_folder_without_videos_names_what_is_there(tmp_path):
+    (tmp_path / "video.mp5").write_text("?")
+    with pytest.raises(ValueError, match=r"holds no frames; .*found 1 x \.mp5 \(video\.mp5\)"):
+        find_sources(tmp_path)
+
+
+def test_the_working_folder_has_a_name(video, monkeypatch):
+    folder, _ = video
+    monkeypatch.chdir(folder)
+    data = VideoFolder(".", num_workers=0)
+    assert (data.name, [clip.video for clip in clips_of(data)]) == ("swan", ["swan"])
+    monkeypatch.chdir(folder.parent)
+    assert VideoFolder("swan/../swan/.").name == "swan"
+
+
+def test_an_animation_is_a_video(tmp_path, make_frames):
+    images = [Image.fromarray(frame) for frame in make_frames(5, 40, 60)]
+    images[0].save(tmp_path / "a.webp", save_all=True, append_images=images[1:], lossless=True, duration=40)
+    data = VideoFolder(tmp_path / "a.webp", clip_length=3, num_workers=0)
+    clips = clips_of(data)
+    assert [clip.start for clip in clips] == [0, 2]
+    np.testing.assert_array_equal(clips[1].frames_THW3.numpy(), make_frames(5, 40, 60)[2:])
+    assert data.videos()[0].source.fps == 25

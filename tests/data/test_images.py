@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from zsvss.data.images import check_images, list_images, read_mask, read_rgb
+from zsvss.data.images import ImageFacts, check_images, list_images, read_mask, read_rgb
 
 
 def test_images_come_in_numeric_order(tmp_path):
@@ -38,7 +38,7 @@ def test_junk_after_the_end_is_no_damage(tmp_path, write_images, make_frames):
     folder = write_images(tmp_path / "video", make_frames(2, 40, 60), ".jpg")
     with (folder / "00001.jpg").open("ab") as file:
         file.write(bytes(5000))
-    assert check_images(list_images(folder)) == ((40, 60), {"JPEG"}, {"RGB"})
+    assert check_images(list_images(folder)) == ImageFacts((40, 60), {"JPEG"}, {"RGB"}, 2, None)
 
 
 def test_text_named_png_is_refused(tmp_path):

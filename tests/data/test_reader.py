@@ -2,6 +2,7 @@ import os
 import struct
 import tempfile
 import time
+import zlib
 from pathlib import Path
 
 import av
@@ -9,15 +10,18 @@ import numpy as np
 import psutil
 import pytest
 import torch
-from PIL import Image
+from PIL import ExifTags, Image, ImageOps
 
 from zsvss.data.images import list_images, read_rgb
 from zsvss.data.procedural import ProceduralVideos
-from zsvss.data.reader import DecordReader, PillowReader, PyAVReader, decord, open_frames
+from zsvss.data.reader import has_decord, open_frames
+from zsvss.data.readers.by_decord import DecordReader
+from zsvss.data.readers.by_pillow import AnimationReader, PillowReader
+from zsvss.data.readers.by_pyav import PyAVReader
 
-needs_decord = pytest.mark.skipif(decord is None, reason="decord has no wheel for this platform")
+needs_decord = pytest.mark.skipif(not has_decord(), reason="decord has no wheel for this platform")
 # What `auto` opens images by that Decord can read.
-AUTO_IMAGES = PillowReader if decord is None else DecordReader
+AUTO_IMAGES = DecordReader if has_decord() else PillowReader
 
 
 def decoded_by_pyav(path):
@@ -139,12 +143,12 @@ def test_video_files_in_any_order_of_access(tmp_path, write_video, make_frames, 
         reader.close()
 
 
-@pytest.mark.parametrize("decoder", [pytest.param("decord", marks=needs_decord), "pyav"])
-def test_a_waiting_consumer_does_not_let_the_decoder_run_ahead(tmp_path, write_video, make_frames, decoder):
+@needs_decord
+def test_a_waiting_consumer_does_not_let_decord_run_ahead(tmp_path, write_video, make_frames):
     frames = np.repeat(make_frames(4, 360, 640), 60, axis=0)
     path = write_video(tmp_path / "video.mp4", frames)
     del frames
-    reader = open_frames(path, decoder)
+    reader = open_frames(path, "decord")
     reader.read(0, 2)
     before = psutil.Process().memory_info().rss
     reader.read(2, 4)
@@ -159,13 +163,96 @@ def test_very_short_video_files(tmp_path, write_video, make_frames, num_frames):
     np.testing.assert_array_equal(open_frames(path).read(0, num_frames).numpy(), decoded_by_pyav(path))
 
 
-def test_av1_falls_back_to_pyav(tmp_path, write_video, make_frames):
+def test_video_files_are_read_by_pyav_unless_decord_is_asked_for(tmp_path, write_video, make_frames):
+    path = write_video(tmp_path / "video.mp4", make_frames(4, 96, 160))
+    assert isinstance(open_frames(path), PyAVReader)
+    if has_decord():
+        reader = open_frames(path, "decord")
+        assert isinstance(reader, DecordReader)
+        np.testing.assert_array_equal(reader.read(0, 4).numpy(), decoded_by_pyav(path))
+
+
+def test_av1(tmp_path, write_video, make_frames):
     if "libsvtav1" not in av.codecs_available:
         pytest.skip("this PyAV has no AV1 encoder")
     path = write_video(tmp_path / "video.mp4", make_frames(4, 96, 160), codec="libsvtav1")
+    np.testing.assert_array_equal(open_frames(path).read(0, 4).numpy(), decoded_by_pyav(path))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("suffix", [".jpg", ".png"])
+def test_images_are_turned_upright_as_their_exif_data_say(tmp_path, make_frames, suffix, orientation):
+    """Their pixels are stored turned; without the tag a viewer would show them so."""
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    for number, frame in enumerate(make_frames(3, 136, 160)):
+        options = {"quality": 95, "subsampling": 0} if suffix == ".jpg" else {}
+        Image.fromarray(frame).save(tmp_path / f"{number}{suffix}", exif=exif, **options)
+    shown = np.stack([np.asarray(ImageOps.exif_transpose(Image.open(path))) for path in list_images(tmp_path)])
+    reader = open_frames(tmp_path)
+    assert reader.size == shown.shape[1:3]
+    assert np.abs(reader.read(0, 3).numpy().astype(int) - shown).max() <= 3
+    if orientation > 1:
+        assert isinstance(reader, PillowReader)
+    if orientation > 1 and has_decord():
+        with pytest.raises(ValueError, match=rf"0{suffix} has an EXIF orientation.*use `decoder: auto`"):
+            open_frames(tmp_path, "decord")
+
+
+def test_an_orientation_behind_the_pixels_of_a_png(tmp_path, make_frames):
+    path = tmp_path / "0.png"
+    Image.fromarray(make_frames(1, 20, 30)[0]).save(path)
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    chunk = b"eXIf" + exif.tobytes()[6:]
+    data, end = path.read_bytes()[:-12], path.read_bytes()[-12:]
+    path.write_bytes(data + struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk)) + end)
+    assert open_frames(path).size == (30, 20)
+    np.testing.assert_array_equal(open_frames(path).read(0, 1)[0], np.rot90(make_frames(1, 20, 30)[0], 3))
+
+
+@pytest.mark.parametrize(
+    ("suffix", "reader_class"), [(".webp", AnimationReader), (".tif", AnimationReader), (".png", PyAVReader)]
+)
+def test_animated_images_are_read_whole_in_any_order(tmp_path, make_frames, suffix, reader_class):
+    frames, path = make_frames(6, 40, 60), tmp_path / f"a{suffix}"
+    write_animation(path, frames)
     reader = open_frames(path)
-    assert isinstance(reader, PyAVReader)
-    np.testing.assert_array_equal(reader.read(0, 4).numpy(), decoded_by_pyav(path))
+    assert isinstance(reader, reader_class)
+    np.testing.assert_array_equal(reader.read(0, 6).numpy(), frames)
+    for number in (5, 0, 4, 3, 1):
+        np.testing.assert_array_equal(reader.read(number, number + 1)[0].numpy(), frames[number])
+    expected = () if suffix == ".tif" else tuple(np.arange(6) / 10)
+    np.testing.assert_allclose(reader.facts.times, expected)
+    with pytest.raises(ValueError, match=rf"a{suffix} holds several frames, which `decoder: "):
+        open_frames(path, "pillow" if suffix == ".png" else "pyav")
+
+
+def test_an_animated_image_among_frames_is_refused(tmp_path, write_images, make_frames):
+    folder = write_images(tmp_path / "video", make_frames(3, 40, 60))
+    write_animation(folder / "00003.webp", make_frames(4, 40, 60))
+    with pytest.raises(ValueError, match=r"00003\.webp holds 4 frames, but in a folder of images every file is one"):
+        open_frames(folder)
+
+
+def test_pages_of_different_sizes_are_refused(tmp_path):
+    pages = [Image.new("RGB", (20, 10)), Image.new("RGB", (30, 10))]
+    pages[0].save(tmp_path / "a.tif", save_all=True, append_images=pages[1:])
+    with pytest.raises(ValueError, match=r"a\.tif: page 1 is 30x10 but page 0 is 20x10"):
+        open_frames(tmp_path / "a.tif")
+
+
+def test_a_jpeg_with_a_second_picture_is_one_frame(tmp_path, make_frames):
+    """Phones put a depth or brightness map behind the picture that is shown."""
+    images = [Image.fromarray(frame) for frame in make_frames(2, 40, 60)]
+    images[0].save(tmp_path / "0.jpg", format="MPO", save_all=True, append_images=images[1:])
+    assert len(open_frames(tmp_path)) == len(open_frames(tmp_path / "0.jpg")) == 1
+
+
+def write_animation(path, frames):
+    images = [Image.fromarray(frame) for frame in frames]
+    options = {".webp": {"lossless": True, "duration": 100}, ".png": {"duration": 100}}.get(path.suffix, {})
+    images[0].save(path, save_all=True, append_images=images[1:], **options)
 
 
 @pytest.mark.parametrize(
@@ -235,7 +322,7 @@ def test_a_decoder_that_does_not_fit_the_source(tmp_path, write_images, write_vi
 
 
 def test_without_decord_pyav_and_pillow_take_over(tmp_path, write_images, write_video, make_frames, monkeypatch):
-    monkeypatch.setattr("zsvss.data.reader.decord", None)
+    monkeypatch.setattr("zsvss.data.readers.by_decord.decord", None)
     frames = make_frames(3, 96, 160)
     assert isinstance(open_frames(write_images(tmp_path / "images", frames)), PillowReader)
     path = write_video(tmp_path / "video.mp4", frames)

@@ -31,7 +31,7 @@ def backbone():
 
 def segmented(backbone, frames_THW3, modulation):
     segmenter = VideoSegmenter(backbone, KNNSceneContext(num_clusters=5), CorrespondenceRefinement(), modulation)
-    return segmenter(frames_THW3)
+    return segmenter(frames_THW3).labels_THW
 
 
 @pytest.fixture(scope="module")

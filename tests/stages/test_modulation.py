@@ -5,7 +5,6 @@ import pytest
 import torch
 from toy_backbone import ToyBackbone, striped_video
 
-from zsvss.backbones import batching
 from zsvss.backbones.base import FeatureKey
 from zsvss.stages.modulation import LabelledClip, MaskedModulation, NearestUpsampling, blend_latents
 from zsvss.stages.trace import Trace
@@ -44,7 +43,7 @@ def test_frames_without_a_label_are_not_computed_unless_frames_are_coupled():
     MaskedModulation()(backbone, clip)
     present = sum(len(frame.unique()) for frame in clip.labels_Thw)
     assert sum(map(len, backbone.rows)) == present * 2 * 3  # signs and steps
-    coupled = ToyBackbone(couples_frames=True, max_rows=6)
+    coupled = ToyBackbone(couples_frames=True, pairs=3)
     MaskedModulation()(coupled, clip)
     assert all(rows == [0, 1, 2, 0, 1, 2] for rows in coupled.rows)
     assert len(coupled.rows) == 3 * 3  # labels and steps
@@ -54,8 +53,8 @@ def test_frames_without_a_label_are_not_computed_unless_frames_are_coupled():
 def test_the_size_of_a_pass_changes_nothing(difference):
     modulation = MaskedModulation(difference=difference, mask_prior=0.7)
     results = []
-    for max_rows in (2, 7, 64):
-        backbone = ToyBackbone(max_rows)
+    for pairs in (1, 3, 32):
+        backbone = ToyBackbone(pairs)
         results.append(modulation(backbone, labelled_clip(backbone)))
     assert torch.equal(results[0], results[1])
     assert torch.equal(results[0], results[2])
@@ -131,7 +130,7 @@ class SmallMemory(ToyBackbone):
     """Fits so many rows and no more."""
 
     def __init__(self, fits: int) -> None:
-        super().__init__(max_rows=64)
+        super().__init__(pairs=32)
         self.fits, self.failed = fits, 0
 
     def denoise(self, x_Bchw, step, recording, frames_B, offset_Bn=None, **options):
@@ -154,29 +153,6 @@ def test_out_of_memory_halves_the_rows_and_changes_nothing(fits):
     assert torch.equal(*(torch.cat(trace.modulated_steps[23]) for trace in traces))
     assert small.failed
     assert max(map(len, small.rows)) <= fits
-
-
-@pytest.mark.parametrize(("holds", "rows"), [(5, 2), (6, 4), (16, 8)])
-def test_a_batch_that_fills_memory_doubles_while_twice_the_largest_pass_fits(monkeypatch, holds, rows):
-    plain, growing = ToyBackbone(max_rows=2), ToyBackbone(max_rows=2)
-    growing.fills_memory = True
-    monkeypatch.setattr(batching, "memory_of_passes", lambda _: batching.PassMemory(holds, max(map(len, growing.rows))))
-    assert torch.equal(*(MaskedModulation()(backbone, labelled_clip(backbone)) for backbone in (plain, growing)))
-    assert max(map(len, plain.rows)) == 2
-    assert max(map(len, growing.rows)) == rows
-
-
-def test_a_batch_that_was_too_large_grows_no_more(monkeypatch):
-    small = SmallMemory(fits=5)
-    small.fills_memory = True
-    monkeypatch.setattr(batching, "memory_of_passes", lambda _: batching.PassMemory(10**12, 1))
-    MaskedModulation()(small, labelled_clip(small))
-    assert max(map(len, small.rows)) <= 5
-    assert not small.fills_memory
-
-
-def test_the_memory_of_a_cpu_lets_no_batch_grow():
-    assert batching.memory_of_passes(torch.device("cpu")) is None
 
 
 def test_out_of_memory_with_the_smallest_batch_is_an_error():

@@ -92,7 +92,7 @@ def test_an_object_that_enters_keeps_its_own_label_from_then_on(with_novelty):
     clips, is_new = late_object()
     context = KNNSceneContext(4, novelty=Novelty() if with_novelty else None)
     segmenter = VideoSegmenter(ToyBackbone(), context, CorrespondenceRefinement())
-    labels = [segmenter(frames, generator=generator(i)) for i, frames in enumerate(clips)]
+    labels = [segmenter(frames, generator=generator(i)).labels_THW for i, frames in enumerate(clips)]
     found = [part >= 4 for part in labels]
     assert not found[0].any()
     for part, new in zip(found[1:], is_new[1:], strict=True):

@@ -44,8 +44,8 @@ def test_the_method_runs_padded_and_labels_come_back_at_the_frames_own_size(padd
     segmenter = VideoSegmenter(
         backbone, KNNSceneContext(4), CorrespondenceRefinement(), MaskedModulation(), padding=padding
     )
-    labels, trace = segmenter(frames, generator=torch.Generator().manual_seed(0), trace=True)
-    assert isinstance(trace, Trace)
+    trace = Trace()
+    labels = segmenter(frames, generator=torch.Generator().manual_seed(0), trace=trace).labels_THW
     height, width = ((side + 2 * padding) // 32 * 32 for side in (128, 96))
     assert trace.latents_Tcuv.shape[-2:] == (height // 8, width // 8)
     assert trace.grid == ((height - 2 * padding) // 16, (width - 2 * padding) // 16)
@@ -60,9 +60,8 @@ def test_a_network_without_a_border_gives_the_same_inside():
     """Latents of the toy are means of their own pixels, so mirrored ones change nothing inside but the noise."""
     frames, _ = striped_video(num_frames=2)
     plain, padded = (VideoSegmenter(ToyBackbone(), padding=padding) for padding in (0, 32))
-    features = [
-        segmenter(frames, generator=torch.Generator().manual_seed(0), trace=True)[1].features_Tnc
-        for segmenter in (plain, padded)
-    ]
-    inner = [feature.unflatten(1, (4, 6))[:, 1:-1, 1:-1] for feature in features]
+    traces = Trace(), Trace()
+    for segmenter, trace in zip((plain, padded), traces, strict=True):
+        segmenter(frames, generator=torch.Generator().manual_seed(0), trace=trace)
+    inner = [trace.features_Tnc.unflatten(1, (4, 6))[:, 1:-1, 1:-1] for trace in traces]
     torch.testing.assert_close(*inner, atol=0.03, rtol=0)  # noise of 1e-3 over features that may be small

@@ -38,20 +38,17 @@ class AttentionEdit:
 
     Attributes:
         record: projections to keep; they appear in ``recorded`` after the call.
-        query_Bnc: replaces the query before the head split.
-        key_Bmc: replaces the key before the head split.
-        shared_map_B: int64 index into ``query_Bnc`` and ``key_Bmc``, which then hold a row for each attention map, and
-            not for each sample.
-        output_Bnc: replaces the output; nothing else of the layer is then computed.
+        replace: what to use in place of the layer's own query [B, n, c] and key [B, m, c], before the head split, and
+            output [B, n, c]; with the output, nothing else of the layer is computed.
+        shared_map_B: int64 index into the replaced query and key, which then hold a row for each attention map, and not
+            for each sample.
         offset_Bn: is added to every channel of the output, after ``to_out`` and before the residual.
         recorded: projection -> tensor [B, n or m, c] of the last call.
     """
 
     record: frozenset[Projection] = frozenset()
-    query_Bnc: Tensor | None = None
-    key_Bmc: Tensor | None = None
+    replace: dict[Projection, Tensor] = field(default_factory=dict)
     shared_map_B: Tensor | None = None
-    output_Bnc: Tensor | None = None
     offset_Bn: Tensor | None = None
     recorded: dict[Projection, Tensor] = field(default_factory=dict)
 
@@ -67,12 +64,13 @@ class EditedAttentionProcessor:
     ) -> Tensor:
         """Attend, as diffusers' default processor does for a transformer block without masks or extra norms."""
         edit = self.edit
-        if edit.output_Bnc is not None:
-            output_Bnc = edit.output_Bnc.to(hidden_states.dtype)
+        replace = {projection: tensor.to(hidden_states.dtype) for projection, tensor in edit.replace.items()}
+        if "output" in replace:
+            output_Bnc = replace["output"]
         else:
             context = hidden_states if encoder_hidden_states is None else encoder_hidden_states
-            query = attn.to_q(hidden_states) if edit.query_Bnc is None else edit.query_Bnc.to(hidden_states.dtype)
-            key = attn.to_k(context) if edit.key_Bmc is None else edit.key_Bmc.to(hidden_states.dtype)
+            query = replace["query"] if "query" in replace else attn.to_q(hidden_states)
+            key = replace["key"] if "key" in replace else attn.to_k(context)
             value = attn.to_v(context)
             if edit.shared_map_B is None:
                 attended = _attend(query, key, value, attn.heads)
@@ -163,24 +161,21 @@ def captured_calls(modules: Mapping[str, torch.nn.Module]) -> Iterator[dict[str,
             handle.remove()
 
 
-class _Ended(Exception):  # noqa: N818  (no error)
-    """The last module that was wanted has been run."""
+class _EndOfPassSignal(BaseException):
+    """Control flow, not an error: the last module whose result is wanted has been run."""
 
 
 @contextmanager
-def ending_behind(module: torch.nn.Module | None) -> Iterator[None]:
-    """Leave the context as soon as ``module`` has been called; ``None`` changes nothing."""
-    if module is None:
-        yield
-        return
+def ending_behind(module: torch.nn.Module) -> Iterator[None]:
+    """Leave the context as soon as ``module`` has been called."""
 
     def end(*_: Any) -> None:
-        raise _Ended
+        raise _EndOfPassSignal
 
     handle = module.register_forward_hook(end)
     try:
         yield
-    except _Ended:
+    except _EndOfPassSignal:
         pass
     finally:
         handle.remove()

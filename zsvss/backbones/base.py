@@ -18,6 +18,8 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from zsvss.backbones.batching import BatchLimit
+
 Layer = Literal["self", "cross", "temporal_self", "temporal_cross", "block"]
 Projection = Literal["query", "key", "value", "output"]
 
@@ -98,15 +100,14 @@ class Backbone(nn.Module, ABC):
         couples_frames: whether the frames of a clip influence each other, so that a batch must hold whole clips.
         steps: sampling steps that are run, first to last; the first one is the modulated step.
         blended_steps: steps after which masked modulation blends the latents.
-        max_rows: rows (modulated frames) that one call of :meth:`denoise` should hold.
-        fills_memory: whether :attr:`max_rows` grows as far as the device's memory allows.
+        pairs: how many pairs of a frame and a label masked modulation takes at once; each is two rows of
+            :meth:`denoise`, one for either sign.
     """
 
     couples_frames: bool = False
-    fills_memory: bool = False
     steps: Sequence[int]
     blended_steps: Sequence[int]
-    max_rows: int
+    pairs: BatchLimit
 
     @abstractmethod
     def check(self) -> None:
@@ -133,17 +134,6 @@ class Backbone(nn.Module, ABC):
             digest.update(f"{name} {tuple(tensor.shape)}\n".encode())
             digest.update(tensor.detach().cpu().float().numpy().tobytes())
         return digest.hexdigest()
-
-    def halve_batch(self) -> bool:
-        """Halve what passes like the last one hold, as the device is out of memory; False if they can hold no less."""
-        if self.max_rows <= 1:
-            return False
-        self.max_rows //= 2
-        return True
-
-    def double_batch(self) -> None:
-        """Double what one pass holds."""
-        self.max_rows *= 2
 
     @abstractmethod
     def sample_noise(self, num_frames: int, height: int, width: int, generator: torch.Generator) -> ClipNoise:

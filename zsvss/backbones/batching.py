@@ -1,71 +1,90 @@
-"""Batches that a device's memory holds."""
+"""Running items in batches that the device's memory holds: the only place that knows what running out of it means."""
 
 from __future__ import annotations
 
 import gc
 import logging
-from collections.abc import Callable
-from typing import NamedTuple, TypeVar
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
-
-from zsvss.backbones.base import Backbone
 
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 
-# From so many times the largest pass's memory on a pass of twice the size is tried: it, and a quarter to spare.
-_ROOM = 2.5
+# All parts of one of these lines are in the message of a RuntimeError that means "out of memory".
+_MESSAGES = (
+    ("CUDA", "out of memory"),
+    ("CUBLAS_STATUS_ALLOC_FAILED",),
+    ("cuDNN error: CUDNN_STATUS_NOT_SUPPORTED.",),  # what cuDNN says where its workspace does not fit
+    ("DefaultCPUAllocator: can't allocate memory",),
+)
 
 
-def with_smaller_batches(backbone: Backbone, compute: Callable[[], _T]) -> _T:
-    """Call ``compute``, and again with half the backbone's batch each time that the device runs out of memory.
+@dataclass
+class BatchLimit:
+    """How many items one batch may hold; it shrinks for good when a batch runs out of memory.
+
+    Attributes:
+        size: items of a batch.
+        items: what is counted, as the log names it.
+    """
+
+    size: int
+    items: str = "items"
+
+
+def in_batches(
+    compute: Callable[[slice], _T], num_items: int, limit: BatchLimit, *, whole: int = 1, at_most: int | None = None
+) -> Iterator[_T]:
+    """Compute items in batches; a batch that runs out of memory is split, and what is finished is kept.
 
     The smaller batch stays for the rest of the run. Sums of another batch size may differ in their last bits on a GPU.
 
     Args:
-        backbone: whose batch to halve.
-        compute: has no effect but its result, and reads the batch size from the backbone.
+        compute: takes the items' place among all and returns their result; has no other effect.
+        num_items: how many there are.
+        limit: of a batch; halved, from what the failed batch held, when memory runs out.
+        whole: items that must stay together, such as the frames of a clip: batches hold multiples of it, even above
+            ``limit``.
+        at_most: bounds a batch beside ``limit``, for reasons other than memory.
+
+    Yields:
+        The results, in the items' order.
 
     Raises:
-        torch.cuda.OutOfMemoryError: if even the smallest batch does not fit.
+        RuntimeError: PyTorch's own, if memory does not hold even the smallest batch.
+
+    Example:
+        >>> list(in_batches(lambda part: range(7)[part], 7, BatchLimit(3)))
+        [range(0, 3), range(3, 6), range(6, 7)]
     """
-    while True:
+    done = 0
+    while done < num_items:
+        bound = limit.size if at_most is None else min(limit.size, at_most)
+        end = min(num_items, done + max(1, bound // whole) * whole)
         try:
-            return compute()
-        except torch.cuda.OutOfMemoryError:
-            if not backbone.halve_batch():
+            result = compute(slice(done, end))
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
                 raise
-        backbone.fills_memory = False
-        # Not in the except block: until it ends, the traceback keeps the failed pass's tensors.
-        _log.warning("out of GPU memory; going on with %d modulated frames a pass", backbone.max_rows)
+            if end - done <= whole:
+                _log.error("out of memory with %d %s, which is the smallest batch", end - done, limit.items)
+                raise
+        else:
+            done = end
+            yield result
+            continue
+        # Not in the except block: until it ends, the traceback keeps the failed batch's tensors.
+        limit.size = max(1, (end - done) // whole // 2) * whole
+        _log.warning("out of memory with %d %s; going on with %d at once", end - done, limit.items, limit.size)
         gc.collect()
         torch.cuda.empty_cache()
 
 
-def grow_batch(backbone: Backbone) -> None:
-    """Double the backbone's batch if it is to fill the memory and twice the largest pass so far would fit easily.
-
-    All passes are then of the new size, also those of the next clip. Once one has run out of memory the batch is halved
-    and grows no more.
-    """
-    memory = memory_of_passes(backbone.device) if backbone.fills_memory else None
-    if memory is not None and memory.free > _ROOM * memory.largest:
-        backbone.double_batch()
-        _log.info("free GPU memory allows %d modulated frames a pass", backbone.max_rows)
-
-
-class PassMemory(NamedTuple):
-    """Bytes that the next pass could take, and the most that a pass of this process has taken."""
-
-    free: int
-    largest: int
-
-
-def memory_of_passes(device: torch.device) -> PassMemory | None:
-    """Memory of a GPU between two passes; ``None`` for other devices, whose batches stay as they are."""
-    if device.type != "cuda":
-        return None
-    held = torch.cuda.memory_allocated(device)
-    cached = torch.cuda.memory_reserved(device) - held
-    return PassMemory(torch.cuda.mem_get_info(device)[0] + cached, torch.cuda.max_memory_allocated(device) - held)
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether PyTorch, CUDA, cuBLAS or cuDNN raised this because memory ran out."""
+    if isinstance(error, torch.cuda.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(all(part in str(error) for part in parts) for parts in _MESSAGES)

@@ -7,22 +7,26 @@ Shape legend: T frames of a clip, B rows, H W pixels, h w latent cells, c channe
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Callable
 from functools import cached_property
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 from typing_extensions import Self, override
 
 from zsvss.backbones.base import Backbone, ClipNoise
+from zsvss.backbones.batching import BatchLimit, in_batches
+from zsvss.backbones.checks import check_inputs, check_pipeline
+from zsvss.backbones.half_precision import in_float32
 from zsvss.backbones.layout import NUM_UP_BLOCKS, blocks_with_attention, check_layout
+from zsvss.backbones.schedule import PredictionType
+from zsvss.backbones.single_file import open_weights
 from zsvss.backbones.upsampling import merge_upsampling
-from zsvss.backbones.weights import WeightsSource
+from zsvss.backbones.weights import Variant
 
-PredictionType = Literal["epsilon", "v_prediction"]
-
-# Samples of the U-Net that take about the memory of one image in the autoencoder.
-_SAMPLES_PER_IMAGE = 4
+_SAMPLES_PER_IMAGE = 4  # samples of the U-Net that take about the memory of one image in the autoencoder
+_SAMPLES_PER_PAIR = 4  # two signs in two guidance halves
 # Pixels that a pass of the autoencoder holds on a CPU, if an image has no more. Of 32 channels that is 32 MiB, above
 # which tensors are mapped anew each time; wider autoencoders gain memory.
 _PIXELS_ON_CPU = 2**18
@@ -35,17 +39,23 @@ class LatentDiffusion(Backbone):
     precision, sampling arithmetic in float32.
 
     Attributes:
+        pipeline: what diffusers' classes of pipelines of such models begin with.
+        parts: parts of the weights that may be read.
+        concatenated: latents that the network takes beside the noisy one.
         unet_class: diffusers class of the U-Net.
         vae_class: diffusers class of the autoencoder.
-        usual_batch: network samples a pass, until it is known what memory holds.
+        upcasts_decoder: whether ``force_upcast: true`` of the autoencoder's config holds for its decoder too.
         sigmas: noise level before each step, and 0 behind the last.
         timesteps: what the network is told of each step's noise level.
         prediction_type: what the network predicts.
     """
 
+    pipeline: ClassVar[str]
+    parts: ClassVar[tuple[str, ...]]
+    concatenated: ClassVar[int] = 0
     unet_class: ClassVar[str]
     vae_class: ClassVar[str]
-    usual_batch: ClassVar[int]
+    upcasts_decoder: ClassVar[bool] = True
     sigmas: list[float]
     timesteps: list[Any]
     prediction_type: PredictionType | None = None
@@ -55,26 +65,26 @@ class LatentDiffusion(Backbone):
     def __init__(
         self,
         weights: str,
-        variant: str | None,
+        variant: Variant,
+        revision: str | None,
         num_steps: int,
         first_step: int,
         modulation_block: int,
-        max_batch: int | None,
+        max_batch: int,
         compile_decoder: bool,
     ) -> None:
         super().__init__()
         if not 0 <= first_step < num_steps:
             raise ValueError(f"first_step = {first_step} must be in 0..{num_steps - 1} (num_steps = {num_steps}).")
-        if max_batch is not None and max_batch < 1:
-            raise ValueError(f"max_batch = {max_batch} must be at least 1, or null.")
-        self.source = WeightsSource(weights, variant)
+        if max_batch < 1:
+            raise ValueError(f"max_batch = {max_batch} must be at least 1.")
+        self.source = open_weights(weights, variant, revision, self.parts)
         self.num_steps = num_steps
         self.steps = range(first_step, num_steps)
-        self.fills_memory = max_batch is None
         self.compile_decoder = compile_decoder
-        self._set_batch(max_batch or self.usual_batch)
-        # Of the pass that was begun last: indivisible units, and samples of `max_batch` in each.
-        self._last_pass = (self.max_batch, 1)
+        self.samples = BatchLimit(max_batch, "samples of the U-Net")
+        self.images = BatchLimit(max(1, max_batch // _SAMPLES_PER_IMAGE), "images in the autoencoder")
+        self.pairs = BatchLimit(max(1, max_batch // _SAMPLES_PER_PAIR), "pairs of a frame and a label")
         self._modulation_block = modulation_block
         self._loaded = False
 
@@ -96,8 +106,16 @@ class LatentDiffusion(Backbone):
         """Read what :meth:`condition` needs."""
 
     @abstractmethod
+    def check_conditioner(self) -> None:
+        """Refuse encoders that do not fit the network, by their configs; raises what :meth:`check` raises."""
+
+    @abstractmethod
     def set_schedule(self) -> None:
-        """Set ``sigmas``, ``timesteps`` and ``prediction_type``."""
+        """Set ``sigmas``, ``timesteps`` and ``prediction_type`` by the scheduler's config.
+
+        Raises:
+            ValueError: if it is of another kind of model.
+        """
 
     @abstractmethod
     def guidance_scale(self, frames_B: Tensor, num_frames: int) -> Tensor:
@@ -111,20 +129,24 @@ class LatentDiffusion(Backbone):
 
     @override
     def check(self) -> None:
+        place = self.source.name
+        check_pipeline(self.source.pipeline(), self.pipeline, place)
         unet, vae = self.source.config("unet"), self.source.config("vae")
-        check_layout(unet, self.unet_class, f"{self.source.name}/unet")
+        check_layout(unet, self.unet_class, f"{place}/unet")
         if vae.get("_class_name") != self.vae_class:
             raise ValueError(
-                f"{self.source.name}/vae is a {vae.get('_class_name')}; {type(self).__name__} needs a {self.vae_class}."
+                f"{place}/vae is a {vae.get('_class_name')}; {type(self).__name__} needs a {self.vae_class}."
             )
+        check_inputs(unet, vae, self.concatenated, place)
         attentive = blocks_with_attention(unet["up_block_types"])
         if self.modulation_block not in attentive:
             raise ValueError(
-                f"modulation_block = {self.modulation_block} has no attention in {self.source.name}/unet; "
+                f"modulation_block = {self.modulation_block} has no attention in {place}/unet; "
                 f"choose one of {attentive}."
             )
-        for part in ("unet", "vae", *self.encoder_parts()):
-            self.source.check(part)
+        self.set_schedule()
+        self.check_conditioner()
+        self.source.check("unet", "vae", *self.encoder_parts())
 
     @override
     def load(self) -> None:
@@ -158,31 +180,6 @@ class LatentDiffusion(Backbone):
     def fingerprint(self) -> str:
         return self.source.fingerprint(("unet", "vae", *self.encoder_parts()))
 
-    @override
-    def halve_batch(self) -> bool:
-        num_units, samples_per_unit = self._last_pass
-        if num_units <= 1:
-            return False
-        self.begin_passes(num_units // 2, samples_per_unit)
-        self._set_batch(num_units // 2 * samples_per_unit)
-        return True
-
-    @override
-    def double_batch(self) -> None:
-        self._set_batch(2 * self.max_batch)
-
-    def _set_batch(self, max_batch: int) -> None:
-        self.max_batch, self.max_rows = max_batch, max(1, max_batch // 2)
-
-    def begin_passes(self, num_units: int, samples_per_unit: int) -> None:
-        """Note what the largest of the passes that begin holds, so that :meth:`halve_batch` knows what can be less.
-
-        Args:
-            num_units: what a pass cannot divide: samples, whole clips where frames are coupled, or images.
-            samples_per_unit: what one counts towards ``max_batch``.
-        """
-        self._last_pass = (num_units, samples_per_unit)
-
     # Images and latents
 
     @property
@@ -200,13 +197,10 @@ class LatentDiffusion(Backbone):
     def latent_stride(self) -> int:
         return 1 << (len(self.source.config("vae")["block_out_channels"]) - 1)
 
-    def _image_passes(self, num_images: int, num_pixels: int) -> int:
-        """Images of so many pixels that a pass of the autoencoder holds."""
-        image_batch = max(1, self.max_batch // _SAMPLES_PER_IMAGE)
-        if self.device.type == "cpu":
-            image_batch = max(1, min(image_batch, _PIXELS_ON_CPU // num_pixels))
-        self.begin_passes(min(num_images, image_batch), _SAMPLES_PER_IMAGE)
-        return image_batch
+    def _in_image_batches(self, compute: Callable[[slice], Tensor], num_images: int, num_pixels: int) -> Tensor:
+        """Compute images of so many pixels in batches that the autoencoder holds."""
+        at_most = max(1, _PIXELS_ON_CPU // num_pixels) if self.device.type == "cpu" else None
+        return torch.cat(list(in_batches(compute, num_images, self.images, at_most=at_most)))
 
     @override
     def sample_noise(self, num_frames: int, height: int, width: int, generator: torch.Generator) -> ClipNoise:
@@ -221,17 +215,32 @@ class LatentDiffusion(Backbone):
 
     @override
     def encode(self, images_T3HW: Tensor, noise: ClipNoise) -> Tensor:
-        latents = []
-        size = self._image_passes(len(images_T3HW), images_T3HW[0, 0].numel())
-        for images, noise_bchw in zip(images_T3HW.split(size), noise.posterior_Tchw.split(size), strict=True):
-            posterior = self.posterior(images)
-            latents.append(posterior.mean.float() + posterior.std.float() * noise_bchw.to(self.device))
-        return torch.cat(latents) * float(self.vae.config.scaling_factor)
+        def sample(part: slice) -> Tensor:
+            posterior = self.posterior(images_T3HW[part])
+            noise_bchw = noise.posterior_Tchw[part].to(self.device)
+            latents_bchw: Tensor = posterior.mean.float() + posterior.std.float() * noise_bchw
+            return latents_bchw
+
+        latents_Tchw = self._in_image_batches(sample, len(images_T3HW), images_T3HW[0, 0].numel())
+        return latents_Tchw * float(self.vae.config.scaling_factor)
 
     def posterior(self, images_b3HW: Tensor) -> Any:
-        """The autoencoder's Gaussian posterior of images in [-1, 1], not scaled."""
-        # Contiguous: torch's CPU group norm loses four digits on channels-last input.
-        return self.vae.encode(images_b3HW.to(self.device, self.vae.dtype).contiguous()).latent_dist
+        """The autoencoder's Gaussian posterior of images in [-1, 1], not scaled.
+
+        Encoders overflow in float16, so that there they run in float32, unless the checkpoint's config says that its
+        own does not (``force_upcast: false``).
+        """
+        encoder = self.vae.encoder
+        with in_float32((encoder, self.vae.quant_conv), self.device, needed=self._force_upcast is not False):
+            dtype = next(encoder.parameters()).dtype
+            # Contiguous: torch's CPU group norm loses four digits on channels-last input.
+            return self.vae.encode(images_b3HW.to(self.device, dtype).contiguous()).latent_dist
+
+    @cached_property
+    def _force_upcast(self) -> bool | None:
+        """Whether the checkpoint's config says that its autoencoder needs float32; ``None`` if it does not say."""
+        said: bool | None = self.source.config("vae").get("force_upcast")
+        return said
 
     @override
     def add_noise(self, latents_Tchw: Tensor, noise: ClipNoise) -> Tensor:
@@ -239,9 +248,15 @@ class LatentDiffusion(Backbone):
 
     @override
     def decode(self, latents_Bchw: Tensor) -> Tensor:
-        scaled = (latents_Bchw / self.vae.config.scaling_factor).to(self.vae.dtype).contiguous()
-        size = self._image_passes(len(scaled), scaled[0, 0].numel() * self.latent_stride**2)
-        return torch.cat([self.decode_images(chunk).float() for chunk in scaled.split(size)])
+        decoder, convolution = self.vae.decoder, getattr(self.vae, "post_quant_conv", None)
+        upcast = self.upcasts_decoder and self._force_upcast is True
+        with in_float32((decoder, convolution), self.device, needed=upcast):
+            dtype = next(decoder.parameters()).dtype
+            scaled = (latents_Bchw / self.vae.config.scaling_factor).to(dtype).contiguous()
+            num_pixels = scaled[0, 0].numel() * self.latent_stride**2
+            return self._in_image_batches(
+                lambda part: self.decode_images(scaled[part]).float(), len(scaled), num_pixels
+            )
 
     def euler(
         self,

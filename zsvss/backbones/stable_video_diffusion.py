@@ -16,8 +16,11 @@ from torch.nn import functional
 from typing_extensions import override
 
 from zsvss.backbones.base import ClipNoise, Conditioning, Layer, Projection
+from zsvss.backbones.checks import check_image_encoder
 from zsvss.backbones.layout import output_block
+from zsvss.backbones.schedule import check_kind, prediction_type
 from zsvss.backbones.unet import Samples, UNetBackbone
+from zsvss.backbones.weights import Variant
 
 _SIGMA_MAX, _SIGMA_MIN, _RHO = 700.0, 0.002, 7.0
 _CLIP_SIZE = 224
@@ -31,9 +34,10 @@ class StableVideoDiffusion(UNetBackbone):
     conditioned on the clip's first frame; guidance grows linearly over the frames. Clips may have any length.
 
     Args:
-        weights: local diffusers folder (``unet/``, ``vae/`` and ``image_encoder/``, or in place of the last a
-            ``context.safetensors`` holding a fixed ``cond`` [1, 1, c]) or hub id.
-        variant: file variant, such as ``fp16``.
+        weights: local diffusers folder or hub id (``unet/``, ``vae/`` and ``image_encoder/``, or in place of the last a
+            ``context.safetensors`` holding a fixed ``cond`` [1, 1, c]).
+        variant: file variant, such as ``fp16``, of each part that has it; or part -> variant.
+        revision: branch, tag or commit of a hub repository.
         num_steps: steps of the whole schedule.
         first_step: first step that is run; masked modulation acts in it.
         min_guidance: scale of classifier-free guidance in the first frame.
@@ -43,8 +47,8 @@ class StableVideoDiffusion(UNetBackbone):
         motion_bucket: amount of motion that the network is told.
         augmentation: standard deviation of the noise on the conditioning frame.
         modulation_block: output block whose spatial and temporal self-attention are modulated.
-        max_batch: frames of either guidance half a pass of the network, at least a clip's; bounds memory. ``None``
-            begins at 28 and doubles them as long as twice as many fit easily into a GPU's free memory.
+        max_batch: frames of either guidance half a pass of the network, at least a clip's; bounds memory. Where the
+            device has less, passes are halved until they fit, so that a number too large costs one failed pass.
         reuse_recorded: skip the blocks up to the modulated one in the modulated step. The arithmetic is the same;
             ``False`` runs everything.
         compile_decoder: decode through ``torch.compile``, as `StableDiffusion` does.
@@ -53,9 +57,12 @@ class StableVideoDiffusion(UNetBackbone):
     Space of Diffusion-Based Generative Models" (arXiv 2206.00364).
     """
 
+    pipeline = "StableVideoDiffusion"
+    parts = ("scheduler", "unet", "vae", "image_encoder", "feature_extractor")
+    concatenated = 1
     unet_class = "UNetSpatioTemporalConditionModel"
     vae_class = "AutoencoderKLTemporalDecoder"
-    usual_batch = 28
+    upcasts_decoder = False  # as in diffusers' pipeline, which decodes in float16
     attention_of_layer: ClassVar[Mapping[Layer, str]] = {
         "self": "transformer_blocks.0.attn1",
         "cross": "transformer_blocks.0.attn2",
@@ -71,7 +78,8 @@ class StableVideoDiffusion(UNetBackbone):
         self,
         weights: str = "stabilityai/stable-video-diffusion-img2vid",
         *,
-        variant: str | None = None,
+        variant: Variant = None,
+        revision: str | None = None,
         num_steps: int = 25,
         first_step: int = 17,
         min_guidance: float = 1.0,
@@ -80,15 +88,25 @@ class StableVideoDiffusion(UNetBackbone):
         motion_bucket: int = 127,
         augmentation: float = 0.02,
         modulation_block: int = 8,
-        max_batch: int | None = 28,
+        max_batch: int = 28,
         reuse_recorded: bool = True,
         compile_decoder: bool = False,
     ) -> None:
-        super().__init__(weights, variant, num_steps, first_step, modulation_block, max_batch, compile_decoder)
+        super().__init__(
+            weights, variant, revision, num_steps, first_step, modulation_block, max_batch, compile_decoder
+        )
         self.blended_steps = self.steps
         self.guidance = (min_guidance, max_guidance)
         self.vector_c = (float(frame_rate), float(motion_bucket), augmentation)
         self.reuse_recorded = reuse_recorded
+
+    @override
+    def check(self) -> None:
+        super().check()
+        scheduler, place = self.source.config("scheduler", required=False), f"{self.source.name}/scheduler"
+        check_kind(scheduler, place)
+        if scheduler and prediction_type(scheduler, None, place) != "v_prediction":
+            raise ValueError(f"{place}: prediction_type must be 'v_prediction', as in all of Stable Video Diffusion.")
 
     @override
     def load(self) -> None:
@@ -105,6 +123,12 @@ class StableVideoDiffusion(UNetBackbone):
         return () if "cond" in self.source.tensors("context.safetensors") else ("image_encoder",)
 
     @override
+    def check_conditioner(self) -> None:
+        if self.encoder_parts():
+            width = self.source.config("unet")["cross_attention_dim"]
+            check_image_encoder(self.source.config("image_encoder"), width, self.source.name)
+
+    @override
     def load_conditioner(self) -> None:
         self.image_encoder: Any = None
         context_1mc = self.source.tensors("context.safetensors").get("cond")
@@ -113,7 +137,7 @@ class StableVideoDiffusion(UNetBackbone):
             from transformers import CLIPVisionModelWithProjection
 
             self.image_encoder = self.source.load(CLIPVisionModelWithProjection, "image_encoder")
-            processor = self.source.config("feature_extractor", "preprocessor_config.json", required=False)
+            processor = self.source.config("feature_extractor", required=False)
             self.image_mean = processor.get("image_mean", _CLIP_MEAN)
             self.image_std = processor.get("image_std", _CLIP_STD)
 
@@ -131,7 +155,9 @@ class StableVideoDiffusion(UNetBackbone):
         first_13HW = images_T3HW[:1].to(self.device)
         context_1mc = self._embed_image(first_13HW) if self.context_1mc is None else self.context_1mc
         noisy_13HW = first_13HW + self.vector_c[2] * noise.conditioning_13HW.to(first_13HW)
-        latent_1chw = self.posterior(noisy_13HW).mode().float()
+        latent_1chw = self._in_image_batches(
+            lambda part: self.posterior(noisy_13HW[part]).mode().float(), 1, noisy_13HW[0, 0].numel()
+        )
         return Conditioning(
             torch.cat([torch.zeros_like(context_1mc), context_1mc]),
             torch.tensor([self.vector_c, self.vector_c], dtype=torch.float32, device=self.device),
@@ -145,22 +171,14 @@ class StableVideoDiffusion(UNetBackbone):
         embedding_1c: Tensor = self.image_encoder(pixels.to(self.image_encoder.dtype)).image_embeds
         return embedding_1c[:, None]
 
-    @override
-    def posterior(self, images_b3HW: Tensor) -> Any:
-        if self.vae.dtype != torch.float16:
-            return super().posterior(images_b3HW)
-        self.vae.float()  # its encoder overflows in float16, as diffusers' pipeline knows too
-        try:
-            return super().posterior(images_b3HW)
-        finally:
-            self.vae.half()
-
     # Sampling
 
     @override
     def set_schedule(self) -> None:
+        scheduler = self.source.config("scheduler", required=False)
+        bounds = (scheduler.get("sigma_min") or _SIGMA_MIN, scheduler.get("sigma_max") or _SIGMA_MAX)
+        low, high = (bound ** (1 / _RHO) for bound in bounds)
         ramp = torch.linspace(0, 1, self.num_steps, dtype=torch.float64)
-        low, high = _SIGMA_MIN ** (1 / _RHO), _SIGMA_MAX ** (1 / _RHO)
         self.sigmas = [*((high + ramp * (low - high)) ** _RHO).tolist(), 0.0]
         self.timesteps = [0.25 * math.log(sigma) for sigma in self.sigmas[:-1]]
 

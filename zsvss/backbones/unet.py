@@ -8,8 +8,9 @@ G = 2 guidance halves.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Collection, Iterable, Mapping
-from typing import Any, ClassVar, NamedTuple
+from collections.abc import Callable, Collection, Iterable, Mapping
+from functools import partial
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -17,12 +18,12 @@ from typing_extensions import override
 
 from zsvss.backbones.attention import AttentionEdit, captured_calls, edited_attention, ending_behind
 from zsvss.backbones.base import Conditioning, FeatureKey, Layer, Projection, Recording
+from zsvss.backbones.batching import in_batches
 from zsvss.backbones.latent_diffusion import LatentDiffusion
 from zsvss.backbones.layout import LAYERS_PER_UP_BLOCK, NUM_BLOCKS, blocks_with_attention, output_block, token_grid
+from zsvss.backbones.recording import RecordedPass, as_in_layer, by_half, by_key, joined, recorded
 from zsvss.backbones.resume import (
     ResumeState,
-    first_tensor,
-    join,
     modulated,
     resume_state,
     run_behind,
@@ -30,20 +31,24 @@ from zsvss.backbones.resume import (
     watched_modules,
 )
 
-_EDIT_OF_PROJECTION = {"query": "query_Bnc", "key": "key_Bmc", "output": "output_Bnc"}
+# Guidance halves, by their index from the end: a recording without guidance holds the conditional half alone.
+_UNCONDITIONAL, _CONDITIONAL = -2, -1
+# Batches of one attention call that CUDA's kernels take (a dimension of their grid).
+MOST_ATTENTION_BATCHES = 65_535
+
+_T = TypeVar("_T")
 
 
 class Samples(NamedTuple):
-    """Samples of one pass of the network: their row, guidance half and frame, int64 [b]."""
+    """Samples of the network's batch: their row, guidance half (from the end) and frame, int64 [b]."""
 
     row_b: Tensor
     half_b: Tensor
     frame_b: Tensor
 
-    @property
-    def recorded_half_b(self) -> Tensor:
-        """Index of the half in a recording, from the end: without guidance it holds the conditional one alone."""
-        return self.half_b - 2
+    def part(self, place: slice) -> Samples:
+        """Some of them."""
+        return Samples(self.row_b[place], self.half_b[place], self.frame_b[place])
 
 
 class UNetBackbone(LatentDiffusion):
@@ -98,27 +103,25 @@ class UNetBackbone(LatentDiffusion):
         *,
         for_denoising: bool = True,
     ) -> Recording:
-        recording = Recording(noised_Tchw, conditioning)
         wanted = self._checked(keys) | (self._injected_keys() if for_denoising else set())
         height, width = noised_Tchw.shape[-2:]
+        recording = Recording(noised_Tchw, conditioning)
         recording.grids = {block: token_grid(block, (height, width)) for block in range(NUM_BLOCKS)}
         frames_T = torch.arange(len(noised_Tchw), device=noised_Tchw.device)
         x_Tchw = noised_Tchw
         for step in self.steps:
-            outputs, states = [], []
-            collected: dict[FeatureKey, list[Tensor]] = {key: [] for key in wanted if key.step == step}
-            is_cut_short = step == self.steps[-1] and not for_denoising
-            last_block = max((key.block for key in collected), default=0) if is_cut_short else None
-            for samples in self._passes(frames_T, len(frames_T), self._halves()):
-                output, state = self._recorded_pass(x_Tchw, step, conditioning, samples, collected, last_block)
-                outputs += [output] if output is not None else []
-                states += [state] if state else []
-            recording.tensors |= {key: self._by_half(tensors, len(x_Tchw)) for key, tensors in collected.items()}
-            if states:
-                recording.resume = join(states, len(x_Tchw))
-            if outputs:
-                x_Tchw = self.euler(x_Tchw, self._by_half(outputs, len(x_Tchw)), step, frames_T, len(frames_T))
-                recording.latents[step] = x_Tchw
+            of_step = {key for key in wanted if key.step == step}
+            if step == self.steps[-1] and not for_denoising:
+                read = partial(self._shortened_pass, x_Tchw, step, conditioning, of_step)
+                recording.tensors |= by_key(self._in_passes(read, x_Tchw, frames_T, len(frames_T)), len(frames_T))
+                break
+            run = partial(self._recorded_pass, x_Tchw, step, conditioning, of_step)
+            whole = joined(self._in_passes(run, x_Tchw, frames_T, len(frames_T)), len(frames_T))
+            recording.tensors |= whole.tensors
+            if whole.state is not None:
+                recording.resume = whole.state
+            x_Tchw = self.euler(x_Tchw, whole.output, step, frames_T, len(frames_T))
+            recording.latents[step] = x_Tchw
         return recording
 
     @override
@@ -135,42 +138,58 @@ class UNetBackbone(LatentDiffusion):
         to_end: bool = False,
     ) -> Tensor:
         num_frames = len(recording.noised_Tchw)
-        outputs = []
-        for samples in self._passes(frames_B, num_frames, self._halves(guided=guided)):
+
+        def run(samples: Samples) -> Tensor:
             edits = self._injection(step, recording, samples) if inject else {}
-            offset_bn = None if offset_Bn is None else offset_Bn[samples.row_b]
-            if offset_bn is not None and self._resumes_at(step):
-                output = self._resumed_pass(recording, samples, offset_bn, edits)
-            else:
-                if offset_bn is not None:
-                    self._modulate(edits, offset_bn, num_frames)
-                with edited_attention(self.unet, edits):
-                    output = self._pass(x_Bchw, step, recording.conditioning, samples, num_frames)
-            outputs.append(output)
-        return self.euler(x_Bchw, self._by_half(outputs, len(x_Bchw)), step, frames_B, num_frames, to_end=to_end)
+            if offset_Bn is None:
+                return self._edited_pass(x_Bchw, step, recording, samples, edits)
+            offset_bn = offset_Bn[samples.row_b]
+            if self._resumes_at(step):
+                return self._resumed_pass(recording, samples, offset_bn, edits)
+            self._modulate(edits, offset_bn, num_frames)
+            return self._edited_pass(x_Bchw, step, recording, samples, edits)
+
+        outputs = self._in_passes(run, x_Bchw, frames_B, num_frames, guided=guided)
+        return self.euler(x_Bchw, by_half(outputs, len(x_Bchw)), step, frames_B, num_frames, to_end=to_end)
 
     # Passes of the network
 
-    def _halves(self, *, guided: bool = True) -> tuple[int, ...]:
-        """Guidance halves that must be run: the conditional one alone where there is no guidance."""
-        return (0, 1) if guided and self.is_guided else (1,)
+    def _in_passes(
+        self, run: Callable[[Samples], _T], x_Bchw: Tensor, frames_B: Tensor, num_frames: int, *, guided: bool = True
+    ) -> list[_T]:
+        """Run rows, in the guidance halves that matter, in passes that memory holds.
 
-    def _passes(self, frames_B: Tensor, num_frames: int, halves: tuple[int, ...]) -> list[Samples]:
-        """Split rows in their halves into passes of at most ``max_batch`` samples, but never a sequence of frames."""
+        A network that couples frames gets whole clips.
+        """
         num_rows, device = len(frames_B), frames_B.device
-        sequence = num_frames if self.couples_frames else 1
+        whole, at_most = 1, None
         if self.couples_frames:
             in_order_B = torch.arange(num_rows, device=device) % num_frames
             if num_rows % num_frames or not torch.equal(frames_B, in_order_B):
                 raise ValueError(
                     f"rows must be whole clips of {num_frames} frames in order; found {frames_B.tolist()}."
                 )
-        rows_b = torch.arange(num_rows, device=device).repeat(len(halves))
-        halves_b = torch.tensor(halves, device=device).repeat_interleave(num_rows)
-        size = sequence * max(1, self.max_batch // sequence)
-        self.begin_passes(min(len(rows_b), size) // sequence, sequence)
-        parts = (tensor.split(size) for tensor in (rows_b, halves_b, frames_B.repeat(len(halves))))
-        return [Samples(*part) for part in zip(*parts, strict=True)]
+            whole, at_most = num_frames, num_frames * self._most_clips(x_Bchw)
+        halves = (_UNCONDITIONAL, _CONDITIONAL) if guided and self.is_guided else (_CONDITIONAL,)
+        samples = Samples(
+            torch.arange(num_rows, device=device).repeat(len(halves)),
+            torch.tensor(halves, device=device).repeat_interleave(num_rows),
+            frames_B.repeat(len(halves)),
+        )
+        passes = in_batches(
+            lambda place: run(samples.part(place)), len(samples.row_b), self.samples, whole=whole, at_most=at_most
+        )
+        return list(passes)
+
+    def _most_clips(self, x_Bchw: Tensor) -> int:
+        """Clips a pass whose attention over time, a batch of its own for each latent cell, CUDA's kernels take."""
+        cells = x_Bchw[0, 0].numel()
+        if x_Bchw.device.type != "cpu" and cells > MOST_ATTENTION_BATCHES:
+            raise ValueError(
+                f"{cells} latent cells a frame are more than the {MOST_ATTENTION_BATCHES} that attention over time "
+                "takes on a GPU. Set model.input_size to something smaller."
+            )
+        return max(1, MOST_ATTENTION_BATCHES // cells)
 
     def _pass(self, x_Bchw: Tensor, step: int, conditioning: Conditioning, samples: Samples, num_frames: int) -> Tensor:
         """Run the network; returns its float32 output [b, c, h, w]."""
@@ -180,35 +199,29 @@ class UNetBackbone(LatentDiffusion):
         return output.float().view(-1, *x_Bchw.shape[1:])
 
     def _recorded_pass(
-        self,
-        x_Tchw: Tensor,
-        step: int,
-        conditioning: Conditioning,
-        samples: Samples,
-        collected: dict[FeatureKey, list[Tensor]],
-        last_block: int | None = None,
-    ) -> tuple[Tensor | None, ResumeState | None]:
-        """Run the network, up to ``last_block`` if given; append what was asked for to ``collected``, as [b, n, c]."""
-        output_bchw = None
-        edits: dict[str, AttentionEdit] = {}
-        watches_state = self._resumes_at(step) and last_block is None
-        watched = watched_modules(self.unet, self.modulation_block) if watches_state else {}
-        for key in collected:
-            if key.layer == "block":
-                watched[f"block {key.block}"] = output_block(self.unet, key.block)
-            else:
-                edit = edits.setdefault(self._attention_path(key.block, key.layer), AttentionEdit())
-                edit.record |= {key.projection}
-        end = None if last_block is None else output_block(self.unet, last_block)
-        with edited_attention(self.unet, edits), captured_calls(watched) as calls, ending_behind(end):
+        self, x_Tchw: Tensor, step: int, conditioning: Conditioning, keys: set[FeatureKey], samples: Samples
+    ) -> RecordedPass:
+        """Run the network and keep what was asked for."""
+        watched = watched_modules(self.unet, self.modulation_block) if self._resumes_at(step) else {}
+        with recorded(self.unet, self._paths(keys), len(samples.row_b)) as tensors, captured_calls(watched) as calls:
             output_bchw = self._pass(x_Tchw, step, conditioning, samples, len(x_Tchw))
-        for key, tensors in collected.items():
-            if key.layer == "block":
-                tensors.append(first_tensor(calls[f"block {key.block}"][1]).flatten(2).transpose(1, 2))
-            else:
-                recorded = edits[self._attention_path(key.block, key.layer)].recorded[key.projection]
-                tensors.append(_by_frame(recorded, key.layer, len(samples.row_b)))
-        return output_bchw, resume_state(calls, self.modulation_block) if watches_state else None
+        return RecordedPass(output_bchw, tensors, resume_state(calls, self.modulation_block) if watched else None)
+
+    def _shortened_pass(
+        self, x_Tchw: Tensor, step: int, conditioning: Conditioning, keys: set[FeatureKey], samples: Samples
+    ) -> dict[FeatureKey, Tensor]:
+        """Run the network only as far as something is to be kept."""
+        last = output_block(self.unet, max((key.block for key in keys), default=0))
+        with recorded(self.unet, self._paths(keys), len(samples.row_b)) as tensors, ending_behind(last):
+            self._pass(x_Tchw, step, conditioning, samples, len(x_Tchw))
+        return tensors
+
+    def _edited_pass(
+        self, x_Bchw: Tensor, step: int, recording: Recording, samples: Samples, edits: dict[str, AttentionEdit]
+    ) -> Tensor:
+        """Run the network with its attention edited; returns its float32 output [b, c, h, w]."""
+        with edited_attention(self.unet, edits):
+            return self._pass(x_Bchw, step, recording.conditioning, samples, len(recording.noised_Tchw))
 
     def _resumed_pass(
         self, recording: Recording, samples: Samples, offset_bn: Tensor, edits: dict[str, AttentionEdit]
@@ -216,17 +229,11 @@ class UNetBackbone(LatentDiffusion):
         """Run only the blocks behind the modulated one; returns the network's float32 output [b, c, h, w]."""
         if not isinstance(recording.resume, ResumeState):
             raise TypeError("the recording holds no state to resume from; record with reuse_recorded=True.")
-        state = select(recording.resume, samples.recorded_half_b, samples.frame_b)
+        state = select(recording.resume, samples.half_b, samples.frame_b)
         state = modulated(state, self.unet, self.modulation_block, offset_bn * self.modulation_gain())
         options = self.block_options(recording.conditioning, samples, len(recording.noised_Tchw))
         with edited_attention(self.unet, edits):
             return run_behind(state, self.unet, self.modulation_block, *options).float()
-
-    @staticmethod
-    def _by_half(tensors_b: list[Tensor], num_rows: int) -> Tensor:
-        """Join passes into [G, B, ...]."""
-        joined_b = torch.cat(tensors_b)
-        return joined_b.view(-1, num_rows, *joined_b.shape[1:])
 
     def _resumes_at(self, step: int) -> bool:
         return self.reuse_recorded and step == self.steps[0]
@@ -239,12 +246,11 @@ class UNetBackbone(LatentDiffusion):
         for key in self._injected_keys():
             if key.step == step:
                 edit = edits.setdefault(self._attention_path(key.block, key.layer), AttentionEdit())
-                half_b, frame_b = samples.recorded_half_b, samples.frame_b
+                half_b, frame_b = samples.half_b, samples.frame_b
                 if shared is not None and key.layer == "self":
                     half_b, frame_b, edit.shared_map_B = shared
                 tensor_bnc = recording.tensors[key][half_b, frame_b]
-                arranged = _as_in_layer(tensor_bnc, key.layer, len(recording.noised_Tchw))
-                setattr(edit, _EDIT_OF_PROJECTION[key.projection], arranged)
+                edit.replace[key.projection] = as_in_layer(tensor_bnc, key.layer, len(recording.noised_Tchw))
         return edits
 
     def _shared_maps(self, samples: Samples) -> tuple[Tensor, Tensor, Tensor] | None:
@@ -256,7 +262,7 @@ class UNetBackbone(LatentDiffusion):
         is_cpu_float32 = self.device.type == "cpu" and self.unet.dtype == torch.float32
         if not (self.reuse_recorded and is_cpu_float32) or torch.is_autocast_enabled("cpu"):
             return None
-        half_and_frame = torch.stack([samples.recorded_half_b, samples.frame_b])
+        half_and_frame = torch.stack([samples.half_b, samples.frame_b])
         (half_U, frame_U), map_b = torch.unique(half_and_frame, dim=1, return_inverse=True)
         return (half_U, frame_U, map_b) if 2 * len(half_U) <= len(map_b) else None
 
@@ -274,11 +280,15 @@ class UNetBackbone(LatentDiffusion):
     def _modulate(self, edits: dict[str, AttentionEdit], offset_bn: Tensor, num_frames: int) -> None:
         for layer in self.modulated_layers:
             edit = edits.setdefault(self._attention_path(self.modulation_block, layer), AttentionEdit())
-            edit.offset_Bn = _as_in_layer(offset_bn[..., None], layer, num_frames)[..., 0]
+            edit.offset_Bn = as_in_layer(offset_bn[..., None], layer, num_frames)[..., 0]
 
     @property
     def _blocks(self) -> list[int]:
         return blocks_with_attention(self.unet.config.up_block_types)
+
+    def _paths(self, keys: Iterable[FeatureKey]) -> dict[FeatureKey, str | None]:
+        """Path of the attention module of each key; ``None`` for the output of a block."""
+        return {key: None if key.layer == "block" else self._attention_path(key.block, key.layer) for key in keys}
 
     def _attention_path(self, block: int, layer: Layer) -> str:
         i, j = divmod(block, LAYERS_PER_UP_BLOCK)
@@ -300,20 +310,3 @@ class UNetBackbone(LatentDiffusion):
             if key.layer == "temporal_cross" and key.projection in ("key", "value"):
                 raise ValueError(f"{key}: temporal cross-attention has no {key.projection} of its own for each frame.")
         return set(keys)
-
-
-def _as_in_layer(tensor_bnc: Tensor, layer: Layer, num_frames: int) -> Tensor:
-    """Rearrange [S T, n, c] as temporal layers have it, [S n, T, c]; other layers have it as it is."""
-    if not layer.startswith("temporal"):
-        return tensor_bnc
-    tensor_STnc = tensor_bnc.reshape(-1, num_frames, *tensor_bnc.shape[1:])
-    return tensor_STnc.transpose(1, 2).flatten(0, 1)
-
-
-def _by_frame(tensor: Tensor, layer: Layer, num_samples: int) -> Tensor:
-    """Undo :func:`_as_in_layer`; returns [b, n, c]."""
-    if not layer.startswith("temporal"):
-        return tensor
-    num_frames = tensor.shape[1]
-    tensor_SnTc = tensor.reshape(num_samples // num_frames, -1, *tensor.shape[1:])
-    return tensor_SnTc.transpose(1, 2).flatten(0, 1)

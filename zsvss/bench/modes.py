@@ -9,7 +9,6 @@ Shape legend: T frames of a clip, H W pixels, n tokens, h w token cells, L label
 from __future__ import annotations
 
 import argparse
-import ctypes
 import json
 import statistics
 import sys
@@ -17,7 +16,6 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,19 +25,17 @@ import yaml
 from rich import box
 from rich.console import Console
 from rich.table import Table
-from scipy.optimize import linear_sum_assignment
-from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from zsvss.backbones.embedded import Embedded
 from zsvss.backbones.stable_diffusion import StableDiffusion
+from zsvss.bench.meters import agreement, count, matrix_rate
 from zsvss.bench.published import PublishedSchedule
 from zsvss.bench.stand_ins import RandomWeights, SparseLabels
 from zsvss.commands.allocator import keep_freed_memory
 from zsvss.commands.config import find_config
 from zsvss.data.scenes import Scene, scene_split
 from zsvss.results.fingerprint import code_version
-from zsvss.segmenter import VideoSegmenter
+from zsvss.segmenter import SegmentedClip, VideoSegmenter
 from zsvss.stages import upsampling
 from zsvss.stages.context import KNNSceneContext
 from zsvss.stages.modulation import MaskedModulation, Modulation
@@ -51,12 +47,6 @@ _PRESENT = (1.0, 0.6)
 _MODES = ("published", "published, through disk", "exact", "fast, modulated", "fast")
 
 
-def _attention_flop(*shapes: tuple[int, ...], **_unused: Any) -> int:
-    return int(sdpa_flop_count(*shapes[:3]))
-
-
-# The counter knows attention's kernels on a GPU only.
-_ATTENTION_ON_CPU = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention_flop}
 # Stages as the table has them -> what stopwatches call their parts.
 _STAGES = {
     "encode": ("encode",),
@@ -194,68 +184,84 @@ def compare(case: Case, device: str, dtype: torch.dtype, wanted: Sequence[str] |
         dtype: of the networks.
         wanted: modes beside the exact one; ``None`` takes all.
     """
+    modes = _modes(case, device, dtype)
+    if wanted is not None:
+        modes = {name: mode for name, mode in modes.items() if name == "exact" or name in wanted}
+    rows: dict[str, Row] = {}
+    results: dict[str, SegmentedClip] = {}
+    for name, mode in modes.items():
+        try:
+            counted = count(mode, device)
+        except torch.cuda.OutOfMemoryError as error:
+            if name == "exact":
+                raise  # what the others are compared with
+            print(f"{name} is left out of {case}: {str(error).splitlines()[0]}", file=sys.stderr)
+            torch.cuda.empty_cache()
+            continue
+        tflop = counted.flop / case.num_frames / 1e12
+        rows[name] = Row(name, tflop_per_frame=tflop, peak_mib=counted.peak / 2**20)
+        results[name] = counted.result
+    for name, row in rows.items():
+        row.agreement = agreement(results[name].labels_THW, results["exact"].labels_THW)
+        row.labels_per_frame = statistics.mean(len(labels_hw.unique()) for labels_hw in results["exact"].refined_Thw)
+    _time(rows, modes, case, device, dtype)
+    return list(rows.values())
+
+
+def _modes(case: Case, device: str, dtype: torch.dtype) -> dict[str, Callable[[], SegmentedClip]]:
+    """What each mode runs, on the same frames."""
     scene = Scene(scene_split("test")[0], num_frames=case.num_frames, height=case.size[0], width=case.size[1])
     frames_THW3 = torch.from_numpy(np.stack([scene.render(number)[0] for number in range(case.num_frames)]))
     thin = SparseLabels(CorrespondenceRefinement(), case.num_labels, case.present)
-
     random = RandomWeights(_SD21)
 
     def network(**settings: Any) -> StableDiffusion:
         backbone: StableDiffusion = Embedded(**settings)
         if case.network == "sd21":
             backbone = StableDiffusion(random.name, **settings)
-            backbone.source = random  # type: ignore[assignment]
+            backbone.source = random
         backbone.load()
         return backbone.to(device, dtype)  # buffers are cast too, as by Lightning's precisions
 
-    def segmenter(backbone: StableDiffusion, modulation: Modulation | None) -> VideoSegmenter:
-        return VideoSegmenter(backbone, KNNSceneContext(case.num_labels), thin, modulation)
+    def segmented(backbone: StableDiffusion, modulation: Modulation) -> Callable[[], SegmentedClip]:
+        segmenter = VideoSegmenter(backbone, KNNSceneContext(case.num_labels), thin, modulation)
+
+        def run() -> SegmentedClip:
+            segmenter.reset()
+            result: SegmentedClip = segmenter(frames_THW3)
+            return result
+
+        return run
 
     fast_settings, fast_modulation = fast_mode()
     shared = network()
-    exact = segmenter(shared, MaskedModulation())
-    segmenters = {
-        "exact": exact,
-        "fast, modulated": segmenter(shared, MaskedModulation(guided=False, num_steps=1)),
-        "fast": segmenter(network(**fast_settings), fast_modulation),
+    modes = {
+        "exact": segmented(shared, MaskedModulation()),
+        "fast, modulated": segmented(shared, MaskedModulation(guided=False, num_steps=1)),
+        "fast": segmented(network(**fast_settings), fast_modulation),
     }
-    modes: dict[str, Callable[[], tuple[Tensor, dict[str, float]]]] = {}
-    for name, built in segmenters.items():
-        modes[name] = partial(_segment, built, frames_THW3)
-    if case.published_repeats:
-        plain = network(reuse_recorded=False, max_batch=2 * case.num_frames)
-        generator = torch.Generator().manual_seed(0)
-        noise = plain.sample_noise(case.num_frames, *case.size, generator)
-        exact(frames_THW3)
-        labels_Thw = exact.token_labels["refined"]
-        label_set_L = torch.arange(case.num_labels, device=device)
-
-        def run(folder: Path | None) -> tuple[Tensor, dict[str, float]]:
-            mode = PublishedSchedule(plain, case.num_labels, thin, folder)
-            return mode(frames_THW3, noise, labels_Thw, label_set_L), mode.timings
-
-        def run_through_disk() -> tuple[Tensor, dict[str, float]]:
-            with tempfile.TemporaryDirectory(prefix="zsvss-bench-") as folder:
-                return run(Path(folder))
-
-        modes = {"published": lambda: run(None), "published, through disk": run_through_disk, **modes}
-    else:
+    if not case.published_repeats:
         print(f"the published schedule is left out: too slow for L = {case.num_labels}", file=sys.stderr)
-    if wanted is not None:
-        modes = {name: mode for name, mode in modes.items() if name == "exact" or name in wanted}
-    rows: dict[str, Row] = {}
-    labels: dict[str, Tensor] = {}
-    for name, mode in modes.items():
-        row = Row(name)
-        try:
-            labels[name] = count(mode, row, case.num_frames, device)
-        except torch.cuda.OutOfMemoryError as error:
-            if name == "exact":
-                raise  # what the others are compared with
-            print(f"{name} is left out of {case}: {str(error).splitlines()[0]}", file=sys.stderr)
-            torch.cuda.empty_cache()
-        else:
-            rows[name] = row
+        return modes
+    plain = network(reuse_recorded=False, max_batch=2 * case.num_frames)
+    noise = plain.sample_noise(case.num_frames, *case.size, torch.Generator().manual_seed(0))
+    labels_Thw = modes["exact"]().refined_Thw
+    label_set_L = torch.arange(case.num_labels, device=device)
+
+    def run(folder: Path | None = None) -> SegmentedClip:
+        return PublishedSchedule(plain, case.num_labels, thin, folder)(frames_THW3, noise, labels_Thw, label_set_L)
+
+    def run_through_disk() -> SegmentedClip:
+        with tempfile.TemporaryDirectory(prefix="zsvss-bench-") as folder:
+            return run(Path(folder))
+
+    return {"published": run, "published, through disk": run_through_disk, **modes}
+
+
+def _time(
+    rows: dict[str, Row], modes: dict[str, Callable[[], SegmentedClip]], case: Case, device: str, dtype: torch.dtype
+) -> None:
+    """Fill in the rows' seconds, and what follows from them."""
     stages: dict[str, list[dict[str, float]]] = {name: [] for name in rows}
     rates = []
     for repeat in range(case.repeats):
@@ -264,36 +270,16 @@ def compare(case: Case, device: str, dtype: torch.dtype, wanted: Sequence[str] |
             if name.startswith("published") and repeat >= case.published_repeats:
                 continue
             start = time.process_time()
-            timings = modes[name]()[1]
+            seconds = modes[name]().seconds
             row.processor_seconds.append((time.process_time() - start) / case.num_frames)
-            stages[name].append(timings)
-            row.all_seconds.append(sum(timings.values()) / case.num_frames)
-    tokens_Thw = exact.token_labels["refined"]
+            stages[name].append(seconds)
+            row.all_seconds.append(sum(seconds.values()) / case.num_frames)
     for name, row in rows.items():
         for stage, parts in _STAGES.items():
-            sums = [sum(timings.get(part, 0.0) for part in parts) for timings in stages[name]]
+            sums = [sum(seconds.get(part, 0.0) for part in parts) for seconds in stages[name]]
             row.seconds[stage] = statistics.median(sums) / case.num_frames
-        seconds = row.seconds_per_frame if device != "cpu" else statistics.median(row.processor_seconds)
-        row.share_of_matrix_rate = row.tflop_per_frame * 1e12 / seconds / statistics.median(rates)
-        row.agreement = agreement(labels[name], labels["exact"])
-        row.labels_per_frame = statistics.mean(len(labels_hw.unique()) for labels_hw in tokens_Thw)
-    return list(rows.values())
-
-
-def _segment(segmenter: VideoSegmenter, frames_THW3: Tensor) -> tuple[Tensor, dict[str, float]]:
-    segmenter.reset()
-    labels_THW: Tensor = segmenter(frames_THW3)
-    return labels_THW, segmenter.timings
-
-
-def count(mode: Callable[[], tuple[Tensor, Any]], row: Row, num_frames: int, device: str) -> Tensor:
-    """Count a run's arithmetic and memory; returns its labels."""
-    held = _start_of_peak(device)
-    with FlopCounterMode(display=False, custom_mapping=_ATTENTION_ON_CPU) as counter:
-        labels_THW, _ = mode()
-    row.tflop_per_frame = counter.get_total_flops() / num_frames / 1e12
-    row.peak_mib = (_memory(device, peak=True) - held) / 2**20
-    return labels_THW
+        per_frame = row.seconds_per_frame if device != "cpu" else statistics.median(row.processor_seconds)
+        row.share_of_matrix_rate = row.tflop_per_frame * 1e12 / per_frame / statistics.median(rates)
 
 
 def fast_mode() -> tuple[dict[str, Any], Modulation]:
@@ -302,26 +288,6 @@ def fast_mode() -> tuple[dict[str, Any], Modulation]:
     chosen = model["modulation"]
     modulation: Modulation = getattr(upsampling, chosen["class_path"])(**chosen["init_args"])
     return model["backbone"], modulation
-
-
-def agreement(labels_THW: Tensor, reference_THW: Tensor) -> float:
-    """Share of pixels with the same label under the best one-to-one renaming."""
-    size = int(max(labels_THW.max(), reference_THW.max())) + 1
-    pairs = torch.bincount((labels_THW * size + reference_THW).flatten(), minlength=size * size).view(size, size)
-    rows, columns = linear_sum_assignment(pairs.cpu().numpy(), maximize=True)
-    return float(pairs[rows, columns].sum()) / labels_THW.numel()
-
-
-def matrix_rate(device: str, dtype: torch.dtype) -> float:
-    """Floating-point operations per second of a large matrix product, on a CPU of processor time; median of three."""
-    side = 8192 if device != "cpu" else 2048
-    matrix = torch.randn(side, side, device=device, dtype=dtype)
-    seconds = []
-    for _ in range(4):
-        start = _clock(device)
-        matrix @ matrix
-        seconds.append(_clock(device) - start)
-    return 2 * side**3 / statistics.median(seconds[1:])
 
 
 def table(case: Case, rows: Sequence[Row]) -> Table:
@@ -358,31 +324,3 @@ def table(case: Case, rows: Sequence[Row]) -> Table:
             f"{row.agreement:.2%}",
         )
     return result
-
-
-def _clock(device: str) -> float:
-    if device == "cpu":
-        return time.process_time()
-    torch.cuda.synchronize(device)
-    return time.perf_counter()
-
-
-def _start_of_peak(device: str) -> int:
-    """Count the peak memory anew, where the system lets a process do so; returns what is held now."""
-    if device != "cpu":
-        torch.cuda.reset_peak_memory_stats(device)
-    elif sys.platform == "linux":
-        ctypes.CDLL(None).malloc_trim(0)
-        Path("/proc/self/clear_refs").write_text("5")
-    return _memory(device, peak=False)
-
-
-def _memory(device: str, *, peak: bool) -> int:
-    """Bytes of the device's allocations, or of the process's memory; 0 if unknown."""
-    if device != "cpu":
-        return torch.cuda.max_memory_allocated(device) if peak else torch.cuda.memory_allocated(device)
-    if sys.platform != "linux":
-        return 0
-    field_name = "VmHWM" if peak else "VmRSS"
-    status = Path("/proc/self/status").read_text()
-    return next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith(field_name))

@@ -23,7 +23,7 @@ from torch.nn import functional
 from zsvss.backbones.base import ClipNoise, Recording
 from zsvss.backbones.stable_diffusion import StableDiffusion
 from zsvss.backbones.upsampling import MergedUpsampling
-from zsvss.segmenter import VideoSegmenter
+from zsvss.segmenter import SegmentedClip, VideoSegmenter
 from zsvss.stages.difference import difference_map
 from zsvss.stages.features import AttentionFeatures
 from zsvss.stages.modulation import LargestDifference, blend_latents
@@ -56,10 +56,9 @@ class PublishedSchedule:
             put_back_plain_layers(network)
         self.backbone, self.num_clusters, self.refinement = backbone, num_clusters, refinement
         self.folder, self.strength = folder, strength
-        self.timings: dict[str, float] = {}
 
     @torch.inference_mode()
-    def __call__(self, frames_THW3: Tensor, noise: ClipNoise, labels_Thw: Tensor, label_set_L: Tensor) -> Tensor:
+    def __call__(self, frames_THW3: Tensor, noise: ClipNoise, labels_Thw: Tensor, label_set_L: Tensor) -> SegmentedClip:
         """Segment a clip.
 
         Args:
@@ -70,10 +69,9 @@ class PublishedSchedule:
             label_set_L: sorted labels of the video.
 
         Returns:
-            int64 labels [T, H, W].
+            labels, with the token labels that were given as the refined ones.
         """
         backbone, watch = self.backbone, Stopwatch(self._clock)
-        self.timings = watch.seconds
         with watch.measure("encode"):
             images_T3HW = VideoSegmenter(backbone).to_images(frames_THW3)
             latents_Tcuv = backbone.encode(images_T3HW, noise)
@@ -98,7 +96,8 @@ class PublishedSchedule:
                 masks_Thw = (labels_Thw == label).float()
                 plus, minus = (self._modulated(recording, sign * masks_Thw, f"{index}_{sign}") for sign in (1, -1))
                 election.add(frames_T, torch.full_like(frames_T, index), difference_map(plus, minus))
-        return election.labels_THW
+        coarse_Thw = coarse_Tn.view(labels_Thw.shape)
+        return SegmentedClip(election.labels_THW, coarse_Thw, labels_Thw, watch.seconds)
 
     def _cluster(self, features_Tnc: Tensor) -> Tensor:
         """K-means over the clip, then the vote of the first frame's four nearest neighbours; int64 [T, n]."""

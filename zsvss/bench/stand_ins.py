@@ -6,7 +6,6 @@ Shape legend: T frames of a clip, n tokens, c channels, P trajectories.
 from __future__ import annotations
 
 import copy
-import json
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -15,35 +14,32 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
+from zsvss.backbones.weights import WeightsSource
 from zsvss.stages.refinement import CorrespondenceRefinement, Refinement
 
 
-class RandomWeights:
-    """In place of a folder of weights: an architecture's configs, filled with random numbers."""
+class RandomWeights(WeightsSource):
+    """In place of a folder of weights: an architecture's configs, filled with random numbers.
 
-    variant = None
-    folder = None
+    Args:
+        folder: of the configs.
+    """
 
     def __init__(self, folder: Path) -> None:
-        self.name = str(folder)
+        super().__init__(str(folder))
         self._networks: dict[str, Any] = {}
 
-    def config(self, part: str, filename: str = "config.json", *, required: bool = True) -> dict[str, Any]:
-        """A part's config."""
-        path = Path(self.name) / part / filename
-        if not path.is_file():
-            raise FileNotFoundError(f"{path} is not there: run the benchmark from the repository.")
-        config: dict[str, Any] = json.loads(path.read_text())
-        return config
-
-    def check(self, part: str) -> None:
+    @override
+    def check(self, *parts: str) -> None:
         """Nothing can be missing."""
 
+    @override
     def tensors(self, filename: str) -> dict[str, Tensor]:
         """The embedding of the empty prompt."""
         width = self.config("unet")["cross_attention_dim"]
         return {"cond": torch.randn(1, 77, width, generator=torch.Generator().manual_seed(0))}
 
+    @override
     def load(self, model_class: Any, part: str) -> Any:
         """The network of a part; all that are loaded share their numbers."""
         if part not in self._networks:

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
-from torch import Tensor
 
 from zsvss.data.clip import Clip
 
@@ -16,9 +15,7 @@ class ClipCallback(Callback, ABC):
     """A callback that is told of every clip."""
 
     @abstractmethod
-    def on_clip_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Mapping[str, Tensor], clip: Clip
-    ) -> None:
+    def on_clip_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Mapping[str, Any], clip: Clip) -> None:
         """Do something with what the module's step returned for a clip; ``trainer.testing`` tells test from predict."""
 
     def on_test_batch_end(

@@ -10,12 +10,9 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from fractions import Fraction
 from pathlib import Path, PurePosixPath
-from types import TracebackType
 from typing import Any
 
-import av
 import numpy as np
 import numpy.typing as npt
 from lightning.pytorch import LightningModule, Trainer
@@ -24,8 +21,10 @@ from torch import Tensor
 from zsvss.callbacks.clips import ClipCallback
 from zsvss.data.clip import Clip
 from zsvss.data.datamodule import datamodule
-from zsvss.results.files import write_atomically
+from zsvss.data.facts import VideoFacts
+from zsvss.results.files import check_folder, write_atomically
 from zsvss.results.palette import VOID_ID, UInt8, class_colors, palette, write_id_png
+from zsvss.viz.browser_video import BrowserVideo
 from zsvss.viz.overlay import overlay
 
 Labels = npt.NDArray[np.integer[Any]]
@@ -46,7 +45,8 @@ class PredictionWriter(ClipCallback):
         in_test: write predictions in ``test`` as well, not only in ``predict``.
         masks: write the index PNGs.
         video: write the overlay video.
-        fps: frames per second of the overlay; ``None`` takes the source's, or 15 where it has none.
+        fps: frames per second of the overlay; ``None`` shows every frame when the source does, or 15 a second where
+            the source has no times.
         alpha: weight of the segments' colours in the overlay, 0..1.
     """
 
@@ -73,6 +73,7 @@ class PredictionWriter(ClipCallback):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Choose the folder."""
         self.folder = self.folder or Path(trainer.default_root_dir) / "predictions"
+        check_folder(self.folder, "predictions.folder")
 
     def on_clip_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Mapping[str, Tensor], clip: Clip
@@ -88,7 +89,8 @@ class PredictionWriter(ClipCallback):
                 clip.video,
                 masks=self.masks,
                 video=self.video,
-                fps=self.fps or source_fps(trainer, clip.video) or 15.0,
+                fps=self.fps,
+                source=source_facts(trainer, clip.video),
                 alpha=self.alpha,
                 colors=_colors(trainer),
             )
@@ -131,7 +133,8 @@ class VideoPredictions:
         name: the video's name.
         masks: write the index PNGs.
         video: write the overlay video.
-        fps: frames per second of the overlay.
+        fps: frames per second of the overlay; ``None`` takes the times of ``source``, or 15 where it has none.
+        source: what is known of the video file whose frames these are.
         alpha: weight of the segments' colours in the overlay.
         colors: uint8 RGB of each id, ``[any, 3]``; by default `palette`.
     """
@@ -143,7 +146,8 @@ class VideoPredictions:
         *,
         masks: bool = True,
         video: bool = True,
-        fps: float = 15.0,
+        fps: float | None = None,
+        source: VideoFacts | None = None,
         alpha: float = 0.5,
         colors: UInt8 | None = None,
     ) -> None:
@@ -152,7 +156,7 @@ class VideoPredictions:
         self.masks = masks
         (folder / "masks" if masks else folder).mkdir(parents=True, exist_ok=True)
         (folder / "segments.json").unlink(missing_ok=True)  # written last, it says that the others are whole
-        self._movie = BrowserVideo(folder / "overlay.mp4", fps) if video else None
+        self._movie = BrowserVideo(folder / "overlay.mp4", fps, source) if video else None
         self._frame_names: list[str] = []
         self._areas: dict[int, dict[int, int]] = {}
         self._size: tuple[int, int] | None = None
@@ -206,51 +210,6 @@ class VideoPredictions:
         }
 
 
-class BrowserVideo:
-    """An H.264 file with 4:2:0 colours and its index in front, which is what every browser plays.
-
-    That format needs even sizes: an odd last row or column is repeated once.
-
-    Args:
-        path: file to write.
-        fps: frames per second.
-    """
-
-    def __init__(self, path: Path, fps: float) -> None:
-        self.path, self.fps = path, fps
-        self._container: Any = None
-        self._stream: Any = None
-
-    def write(self, frame_HW3: UInt8) -> None:
-        """Append a frame; all must have one size."""
-        height, width = frame_HW3.shape[:2]
-        frame_HW3 = np.pad(frame_HW3, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
-        if self._container is None:
-            self._container = av.open(str(self.path), "w", options={"movflags": "faststart"})
-            rate = Fraction(self.fps).limit_denominator(1001)
-            self._stream = self._container.add_stream("libx264", rate=rate)
-            self._stream.height, self._stream.width = frame_HW3.shape[:2]
-            self._stream.pix_fmt = "yuv420p"
-            self._stream.options = {"crf": "18", "preset": "veryfast"}
-        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame_HW3), format="rgb24")
-        self._container.mux(self._stream.encode(frame))
-
-    def close(self) -> None:
-        """Flush the encoder and finish the file."""
-        if self._container is not None:
-            self._container.mux(self._stream.encode(None))
-            self._container.close()
-            self._container = None
-
-    def __enter__(self) -> BrowserVideo:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-
 def safe_folder(video: str) -> PurePosixPath:
     """Relative folder for a video's name, which may hold slashes but cannot lead out of the run folder.
 
@@ -261,15 +220,9 @@ def safe_folder(video: str) -> PurePosixPath:
     return PurePosixPath(*parts or ["video"])
 
 
-def source_fps(trainer: Trainer, video: str) -> float | None:
-    """Frames per second of a video file of the run; ``None`` for images and generated videos."""
-    data = datamodule(trainer)
-    paths = [getattr(entry, "frames", None) for entry in data.videos() if entry.name == video]
-    if not paths or not isinstance(paths[0], Path):
-        return None
-    with av.open(str(paths[0])) as container:
-        rate = container.streams.video[0].average_rate
-    return float(rate) if rate else None
+def source_facts(trainer: Trainer, video: str) -> VideoFacts | None:
+    """What is known of a video file of the run; ``None`` for images and generated videos."""
+    return next((entry.source for entry in datamodule(trainer).videos() if entry.name == video), None)
 
 
 def _colors(trainer: Trainer) -> UInt8 | None:

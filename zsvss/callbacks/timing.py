@@ -14,7 +14,6 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_only
-from torch import Tensor
 
 from zsvss.callbacks.clips import ClipCallback
 from zsvss.data.clip import Clip
@@ -37,14 +36,11 @@ class StageTiming(ClipCallback):
         """Start the clock."""
         self._start = time.perf_counter()
 
-    def on_clip_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Mapping[str, Tensor], clip: Clip
-    ) -> None:
+    def on_clip_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Mapping[str, Any], clip: Clip) -> None:
         """Add the clip's times."""
         # Frames that an overlapping clip predicts again are paid for twice and counted once.
         self._num_frames += clip.num_final
-        module: Any = pl_module
-        for stage, seconds in module.segmenter.timings.items():
+        for stage, seconds in outputs["seconds"].items():
             self._seconds[stage] += seconds
 
     @rank_zero_only  # type: ignore[untyped-decorator, unused-ignore]

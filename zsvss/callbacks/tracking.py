@@ -26,13 +26,14 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 
-from zsvss.callbacks.prediction_writer import BrowserVideo, source_fps
+from zsvss.callbacks.prediction_writer import source_facts
 from zsvss.callbacks.results import environment
 from zsvss.data.datamodule import datamodule
 from zsvss.metrics import class_table, video_table
 from zsvss.results.media import STAGES, VideoMedia, read_media
 from zsvss.results.palette import UInt8
 from zsvss.results.records import file_stem
+from zsvss.viz.browser_video import BrowserVideo
 from zsvss.viz.overlay import overlay
 
 _GAP = 4
@@ -97,7 +98,7 @@ def stage_videos(trainer: Trainer) -> Iterator[tuple[str, Path]]:
     for media in read_media(folder):
         path = folder / "stages" / f"{file_stem(media.video)}.mp4"
         path.parent.mkdir(exist_ok=True)
-        with BrowserVideo(path, source_fps(trainer, media.video) or 15.0) as video:
+        with BrowserVideo(path, source=source_facts(trainer, media.video)) as video:
             for number in range(media.num_frames):
                 video.write(side_by_side(media, number))
         yield media.video, path

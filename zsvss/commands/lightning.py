@@ -39,6 +39,7 @@ from zsvss.commands.logs import log_to_file, quiet_console
 from zsvss.commands.wandb_mode import prepare_wandb
 from zsvss.data.datamodule import VideoDataModule
 from zsvss.module import VideoSegmentation
+from zsvss.results.files import check_folder
 from zsvss.results.fingerprint import code_version
 from zsvss.results.screen import failure_rows, show
 
@@ -115,6 +116,7 @@ class CommandLine(LightningCLI):
         """Choose the run folder and, where the choice is left open, a device that can compute in float64."""
         config = self.config[self.subcommand]
         config.output = str(Path(config.output).expanduser() if config.output else Path("runs") / self._run_name())
+        check_folder(Path(config.output), "output")
         accelerator = config.trainer.accelerator
         if accelerator == "mps":
             raise ValueError("trainer.accelerator = mps has no float64, which votes and ties need; use cpu or cuda")

@@ -178,7 +178,7 @@ class CamVid(VideoDataModule):
 
 
 def _check_masks(frames: list[Path], masks: tuple[Path, ...]) -> None:
-    size, _, _ = check_images(frames)
+    size = check_images(frames).size
     for frame, mask in zip(frames, masks, strict=True):
         if not mask.is_file():
             raise FileNotFoundError(f"{mask} not found, the mask of {frame}; every frame of CamVid has one")

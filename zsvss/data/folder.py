@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+import logging
+import os
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from zsvss.data.datamodule import VideoDataModule
+from zsvss.data.facts import VideoFacts
 from zsvss.data.images import check_images, is_image, list_images, mask_size, read_mask
 from zsvss.data.loader import call_with_time_limit
-from zsvss.data.reader import Decoder, first_line, open_frames
+from zsvss.data.reader import Decoder, first_line, is_video_file, open_frames
 from zsvss.data.taxonomy import Taxonomy, bit_palette
 from zsvss.data.video import UNLABELLED, FileVideo, Video
 
-VIDEO_SUFFIXES = (".mp4", ".mov", ".m4v", ".avi", ".mkv", ".webm", ".mpg", ".mpeg")
+_log = logging.getLogger(__name__)
+
+VIDEO_SUFFIXES = (
+    *(".mp4", ".m4v", ".mov", ".3gp", ".3g2", ".mkv", ".webm", ".avi", ".divx", ".wmv", ".asf", ".flv", ".f4v"),
+    *(".mpg", ".mpeg", ".m1v", ".m2v", ".vob", ".ts", ".mts", ".m2ts", ".mxf", ".dv", ".ogv", ".ogg", ".rm", ".rmvb"),
+    *(".gif", ".apng", ".h264", ".264", ".avc", ".h265", ".265", ".hevc", ".obu", ".ivf", ".mjpg", ".mjpeg", ".y4m"),
+)
+_NAMED = 5
 
 
 class VideoFolder(VideoDataModule):
@@ -53,7 +64,7 @@ class VideoFolder(VideoDataModule):
         self.masks = None if masks is None else Path(masks).expanduser()
         self.class_names = None if class_names is None else tuple(class_names)
         self.ignore_value = ignore_value
-        self.name = name or self.input.stem
+        self.name = name or video_name(self.input)
         self._taxonomy: Taxonomy | None = None
 
     @property
@@ -68,17 +79,19 @@ class VideoFolder(VideoDataModule):
         sources = find_sources(self.input)
         videos: list[Video] = []
         for source in sources:
+            name = video_name(source)
             try:
-                frames, num_frames, size = self._frames(source)
+                frames, facts = self._frames(source)
             except ValueError as error:
                 if len(sources) == 1:
                     raise
-                self.unreadable[source.stem] = str(error)
+                self.unreadable[name] = str(error)
                 continue
-            folder = self.masks / source.stem if self.masks is not None and len(sources) > 1 else self.masks
+            folder = self.masks / name if self.masks is not None and len(sources) > 1 else self.masks
             numbers = {} if isinstance(frames, Path) else {path.stem: number for number, path in enumerate(frames)}
-            labels = None if folder is None else _match_masks(folder, numbers, num_frames, size)
-            videos.append(FileVideo(source.stem, num_frames, frames, labels, read_mask, self.decoder))
+            labels = None if folder is None else _match_masks(folder, numbers, facts.num_frames, facts.size)
+            kept = facts if isinstance(frames, Path) else None
+            videos.append(FileVideo(name, facts.num_frames, frames, labels, read_mask, self.decoder, kept))
         if not videos:
             raise ValueError(f"{self.input}: no video can be read: {'; '.join(self.unreadable.values())}")
         if self.masks is not None and not any(video.has_ground_truth for video in videos):
@@ -87,20 +100,20 @@ class VideoFolder(VideoDataModule):
         _ = self.taxonomy
         return videos
 
-    def _frames(self, source: Path) -> tuple[Path | tuple[Path, ...], int, tuple[int, int]]:
-        """The video file or the images, their number, height and width."""
-        if source.is_dir() or is_image(source):
+    def _frames(self, source: Path) -> tuple[Path | tuple[Path, ...], VideoFacts]:
+        """The video file or the images, and what is known of them."""
+        if not is_video_file(source):
             images = list_images(source) if source.is_dir() else (source,)
-            size, _, _ = check_images(images)
-            return images, len(images), size
-        try:
-            num_frames, size = call_with_time_limit(_probe, source, self.decoder, seconds=self.time_limit)
+            return images, VideoFacts(len(images), check_images(images).size)
+        if self.decoder != "decord":
+            return source, _probe(source, self.decoder)
+        try:  # of some damaged files Decord never comes back
+            return source, call_with_time_limit(_probe, source, self.decoder, seconds=self.time_limit)
         except TimeoutError as error:
             raise ValueError(
                 f"{source} cannot be read as a video (decoding its first and last frame takes more than "
                 f"{self.time_limit:g} s): is the file damaged? Copy it again or convert it with ffmpeg"
             ) from error
-        return source, num_frames, size
 
     def _read_taxonomy(self, folder: Path) -> Taxonomy:
         largest, path_of_largest = -1, folder
@@ -120,34 +133,69 @@ class VideoFolder(VideoDataModule):
         return Taxonomy(f"{self.name}-masks", names, bit_palette(len(names)), class_of_raw)
 
 
+def video_name(source: Path) -> str:
+    """Name of a video or a data set by its place: a folder's own name, a file's without its ending.
+
+    >>> video_name(Path("nowhere/clip.mp4"))
+    'clip'
+    """
+    path = Path(os.path.abspath(source))  # "." and ".." have a name too; links keep theirs
+    return (path.name if path.is_dir() else path.stem) or "videos"
+
+
 def find_sources(path: Path) -> list[Path]:
     """The videos in a place: itself, or the video files and image folders in it.
 
+    Hidden entries are left out. What is no video is left out too and named in the log, such as a cover picture beside
+    a video.
+
     Raises:
         FileNotFoundError: If there is nothing.
-        ValueError: If there is no video in it, or two of one name.
+        ValueError: If there is no video in it, two of one name, or both video files and numbered images.
     """
     if path.is_file():
         return [path]
     if not path.is_dir():
         raise FileNotFoundError(f"{path} not found; data.input must be a video file or a folder of numbered images")
-    if list_images(path):
+    entries = [entry for entry in sorted(path.iterdir()) if not entry.name.startswith(".")]
+    files = [entry for entry in entries if entry.is_file()]
+    images = [entry for entry in files if is_image(entry)]
+    videos = [entry for entry in files if entry.suffix.lower() in VIDEO_SUFFIXES]
+    folders = [entry for entry in entries if entry.is_dir() and any(is_image(inner) for inner in entry.iterdir())]
+    numbered = [image for image in images if any(character.isdigit() for character in image.stem)]
+    if videos and len(numbered) > 1:
+        raise ValueError(
+            f"{path} holds both video files ({videos[0].name} ...) and {len(numbered)} numbered images "
+            f"({numbered[0].name} ...); give the video file itself, or put the images into a folder of their own"
+        )
+    if images and (len(numbered) > 1 or not videos + folders):
         return [path]
-    sources = [
-        entry
-        for entry in sorted(path.iterdir(), key=lambda entry: entry.name)
-        if (entry.is_dir() and list_images(entry)) or (entry.is_file() and entry.suffix.lower() in VIDEO_SUFFIXES)
-    ]
+    sources = sorted(videos + folders, key=lambda entry: entry.name)
     if not sources:
         raise ValueError(
             f"{path} holds no frames; expected numbered images (00000.jpg, 00001.jpg ...; PNG or JPEG), "
-            f"folders of them, or video files ({' '.join(VIDEO_SUFFIXES)})"
+            f"folders of them, or video files ({' '.join(VIDEO_SUFFIXES)}); found {_endings(entries) or 'nothing'}"
         )
-    names = [source.stem for source in sources]
-    for name in names:
-        if names.count(name) > 1:
-            raise ValueError(f"{path} holds two videos named {name!r}; rename one of them")
+    if skipped := [entry for entry in entries if entry not in sources]:
+        _log.warning("%s: left out, since they are neither videos nor folders of images: %s", path, _endings(skipped))
+    names = [video_name(source) for source in sources]
+    if twice := [name for name, number in Counter(names).items() if number > 1]:
+        raise ValueError(f"{path} holds two videos named {twice[0]!r}; rename one of them")
     return sources
+
+
+def _endings(entries: Sequence[Path]) -> str:
+    """Names of some entries, sorted by their endings, and how many there are of each ending."""
+    kinds = Counter("folders" if entry.is_dir() else entry.suffix.lower() or "no ending" for entry in entries)
+    parts = []
+    for kind, number in sorted(kinds.items()):
+        names = [
+            entry.name
+            for entry in entries
+            if ("folders" if entry.is_dir() else entry.suffix.lower() or "no ending") == kind
+        ]
+        parts.append(f"{number} x {kind} ({', '.join(names[:_NAMED])}{' ...' if number > _NAMED else ''})")
+    return "; ".join(parts)
 
 
 def _match_masks(
@@ -179,14 +227,17 @@ def _match_masks(
     return tuple(labels)
 
 
-def _probe(path: Path, decoder: Decoder) -> tuple[int, tuple[int, int]]:
-    """Number of frames and size; reads the last frame too, which a truncated file does not have."""
+def _probe(path: Path, decoder: Decoder) -> VideoFacts:
+    """What is known of a video file; reads the last frame by Decord, which finds only thus that it is cut short."""
     reader = open_frames(path, decoder)
     try:
-        reader.read(len(reader) - 1, len(reader))
+        if decoder == "decord":
+            reader.read(len(reader) - 1, len(reader))
     except Exception as error:
         raise ValueError(
             f"{path} cannot be read to its end ({first_line(error)}): is it complete? Copy it again or "
             "convert it with ffmpeg"
         ) from error
-    return len(reader), reader.size
+    finally:
+        reader.close()
+    return reader.facts

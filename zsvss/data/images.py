@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import ExifTags, Image
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 
@@ -18,6 +19,47 @@ ByteArray = NDArray[np.uint8]
 # The last bytes of a complete file; a copy that was cut short does not have them.
 _ENDINGS = {"PNG": b"IEND", "JPEG": b"\xff\xd9"}
 _ENDING_BYTES = 1024
+# Formats of which a single file may be a whole video. (A JPEG may hold pictures beside the one that is shown.)
+_SEVERAL_FRAMES = {"PNG", "WEBP", "TIFF", "GIF"}
+
+# What turns an image upright, by its orientation as EXIF counts it.
+_UPRIGHT: dict[int, Callable[[ByteArray], ByteArray]] = {
+    1: lambda image: image,
+    2: lambda image: image[:, ::-1],
+    3: lambda image: image[::-1, ::-1],
+    4: lambda image: image[::-1],
+    5: lambda image: image.swapaxes(0, 1),
+    6: lambda image: np.rot90(image, 3),
+    7: lambda image: image[::-1, ::-1].swapaxes(0, 1),
+    8: lambda image: np.rot90(image, 1),
+}
+
+
+class ImageFacts(NamedTuple):
+    """What the headers of a video's images say.
+
+    Attributes:
+        size: (H, W) of every image, upright.
+        formats: Names of their formats, as Pillow calls them.
+        modes: Their Pillow modes.
+        num_images: How many there are.
+        turned: The first image that must be turned upright, if any.
+    """
+
+    size: tuple[int, int]
+    formats: set[str]
+    modes: set[str]
+    num_images: int
+    turned: Path | None
+
+
+class _Header(NamedTuple):
+    size: tuple[int, int]
+    """(H, W) as stored."""
+    image_format: str
+    mode: str
+    orientation: int
+    num_frames: int
 
 
 def numeric_order(name: str) -> list[str | int]:
@@ -46,22 +88,20 @@ def list_images(folder: Path) -> tuple[Path, ...]:
     return tuple(images)
 
 
-def check_images(images: Sequence[Path]) -> tuple[tuple[int, int], set[str], set[str]]:
+def check_images(images: Sequence[Path]) -> ImageFacts:
     """Check every image by its header and its end, without decoding it.
 
     Args:
         images: The frames of one video.
 
-    Returns:
-        Their common size (H, W), their formats and their Pillow modes.
-
     Raises:
-        ValueError: If a file is empty, cut short or no image, or if the sizes differ.
+        ValueError: If a file is empty, cut short, no image or several in one, or if the sizes differ.
     """
     size: tuple[int, int] | None = None
-    formats, modes = set[str](), set[str]()
+    formats, modes, turned = set[str](), set[str](), None
     for path in images:
-        width, height, image_format, mode = _header(path)
+        header = _header(path)
+        height, width = upright_size(header.size, header.orientation)
         if size is None:
             size = height, width
         elif size != (height, width):
@@ -69,27 +109,57 @@ def check_images(images: Sequence[Path]) -> tuple[tuple[int, int], set[str], set
                 f"{path} is {width}x{height} but {images[0].name} is {size[1]}x{size[0]}: all frames of a video must "
                 "have one size; resize them or put them into folders of their own"
             )
-        formats.add(image_format)
-        modes.add(mode)
+        if header.num_frames > 1:
+            raise ValueError(
+                f"{path} holds {header.num_frames} frames, but in a folder of images every file is one frame; give "
+                "that file alone as data.input, or save its frames as numbered images"
+            )
+        formats.add(header.image_format)
+        modes.add(header.mode)
+        turned = turned or (path if header.orientation != 1 else None)
     if size is None:
         raise ValueError("a video needs at least one image")
-    return size, formats, modes
+    return ImageFacts(size, formats, modes, len(images), turned)
+
+
+def num_frames_of(path: Path) -> int:
+    """Number of frames in an image file: above 1 for animated PNG, WebP and GIF and for TIFFs of several pages.
+
+    Raises:
+        ValueError: If the file is empty, cut short or no image.
+    """
+    return _header(path).num_frames
+
+
+def upright_size(size: tuple[int, int], orientation: int) -> tuple[int, int]:
+    """(H, W) of an image once it is turned upright; ``orientation`` is 1..8 as in EXIF."""
+    return (size[1], size[0]) if orientation > 4 else size
+
+
+def turn_upright(image_HW3: ByteArray, orientation: int) -> ByteArray:
+    """The image (HW3) turned upright, as a view; ``orientation`` is 1..8 as in EXIF."""
+    return _UPRIGHT[orientation](image_HW3)
 
 
 def read_rgb(path: Path) -> ByteArray:
-    """One image as uint8 RGB (HW3): alpha is dropped, 16-bit values keep their upper byte.
+    """One image as uint8 RGB (HW3), upright: alpha is dropped, 16-bit values keep their upper byte.
 
     Raises:
         ValueError: If the file cannot be decoded.
     """
     try:
         with Image.open(path) as image:
-            if image.mode.startswith("I"):
-                grey_HW = (np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8)
-                return np.repeat(grey_HW[..., None], 3, axis=-1)
-            return np.array(image.convert("RGB"))
+            return np.ascontiguousarray(turn_upright(rgb_array(image), _orientation(image)))
     except (OSError, SyntaxError) as error:
         raise ValueError(f"{path} cannot be decoded ({error}); replace it by a good copy") from error
+
+
+def rgb_array(image: Image.Image) -> ByteArray:
+    """The current frame of an open image as uint8 RGB (HW3), as it is stored."""
+    if image.mode.startswith("I"):
+        grey_HW = (np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8)
+        return np.repeat(grey_HW[..., None], 3, axis=-1)
+    return np.array(image.convert("RGB"))
 
 
 def read_mask(path: Path) -> ByteArray:
@@ -119,24 +189,41 @@ def mask_size(path: Path) -> tuple[int, int]:
     Raises:
         ValueError: If the file is empty, cut short or no image.
     """
-    width, height, _, _ = _header(path)
-    return height, width
+    return _header(path).size
 
 
-def _header(path: Path) -> tuple[int, int, str, str]:
-    """Width, height, format and mode of an image that looks complete."""
+def _header(path: Path) -> _Header:
+    """What the header says of an image that looks complete."""
     num_bytes = path.stat().st_size
     if num_bytes == 0:
         raise ValueError(f"{path} is empty (0 bytes); replace it by a good copy or remove it")
-    try:
-        with Image.open(path) as image:
-            header = image.width, image.height, str(image.format), image.mode
-    except OSError as error:
-        raise ValueError(f"{path} is not an image that can be read ({error}); replace it or remove it") from error
-    ending = _ENDINGS.get(header[2], b"")
     with path.open("rb") as file:
         file.seek(max(0, num_bytes - _ENDING_BYTES))
-        # Junk after the end is legal, so a missing end alone proves nothing: decode this one file to know.
-        if ending not in file.read():
-            read_rgb(path)
+        last_bytes = file.read()
+    try:
+        with Image.open(path) as image:
+            image_format = str(image.format)
+            if image_format == "PNG" and b"eXIf" in last_bytes:
+                image.load()  # behind the pixels, where Pillow finds it only when it has read them
+            several = image_format in _SEVERAL_FRAMES
+            header = _Header(
+                (image.height, image.width),
+                image_format,
+                image.mode,
+                _orientation(image),
+                int(getattr(image, "n_frames", 1)) if several else 1,
+            )
+    except (OSError, SyntaxError) as error:
+        raise ValueError(f"{path} is not an image that can be read ({error}); replace it or remove it") from error
+    # Junk after the end is legal, so a missing end alone proves nothing: decode this one file to know.
+    if _ENDINGS.get(image_format, b"") not in last_bytes:
+        read_rgb(path)
     return header
+
+
+def _orientation(image: Image.Image) -> int:
+    """How the image must be turned, 1..8 as in EXIF; of a PNG only as far as it has been read."""
+    if image.format == "PNG" and "exif" not in image.info:
+        return 1  # `getexif` would decode the whole image to look for it
+    orientation: Any = image.getexif().get(ExifTags.Base.Orientation, 1)
+    return orientation if orientation in _UPRIGHT else 1

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from zsvss.data.facts import VideoFacts
 from zsvss.data.images import ByteArray, read_mask
 from zsvss.data.reader import Decoder, FrameReader, open_frames
 
@@ -79,6 +80,11 @@ class Video(ABC):
         """Whether the first frame has ground truth."""
         return self.has_ground_truth
 
+    @property
+    def source(self) -> VideoFacts | None:
+        """Times of the frames and shape of the pixels, where the video is a file; None for images."""
+        return None
+
     @abstractmethod
     def open(self) -> OpenVideo:
         """Open it for reading.
@@ -97,12 +103,19 @@ class FileVideo(Video):
         labels: Ground-truth file of every frame, None for frames without; None if the video has no ground truth.
         read_labels: Reads one ground-truth file as raw values (uint8 HW).
         decoder: Which decoder reads the frames.
+        facts: What is known of a video file; found out again by every reader if left out.
     """
 
     frames: Path | tuple[Path, ...]
     labels: tuple[Path | None, ...] | None = None
     read_labels: Callable[[Path], ByteArray] = field(default=read_mask, repr=False)
     decoder: Decoder = "auto"
+    facts: VideoFacts | None = field(default=None, repr=False)
+
+    @property
+    def source(self) -> VideoFacts | None:
+        """Times of the frames and shape of the pixels, where the video is a file."""
+        return self.facts
 
     @property
     def path(self) -> str:
@@ -121,7 +134,7 @@ class FileVideo(Video):
 
     def open(self) -> OpenVideo:
         """Open the files."""
-        reader = open_frames(self.frames, self.decoder)
+        reader = open_frames(self.frames, self.decoder, self.facts)
         if len(reader) < self.num_frames:
             raise ValueError(f"{self.path} has {len(reader)} frames where {self.num_frames} were expected")
         return _OpenFiles(reader, self.labels, self.read_labels)

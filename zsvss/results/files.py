@@ -43,3 +43,22 @@ def fill_in(page: Path, name: str, text: str) -> None:
     if not (found_start and found_end):
         raise ValueError(f"{page} must have the lines {start!r} and, below, {end!r}, for the table to lie between.")
     write_atomically(page, f"{before}{start}\n{text}\n{end}{after}")
+
+
+def check_folder(path: Path, key: str) -> None:
+    """Refuse a place for results that is a file or lies below one.
+
+    Args:
+        path: the folder, which need not exist.
+        key: the setting that names it, for the message.
+
+    Raises:
+        ValueError: if it can be no folder.
+    """
+    for place in (path, *path.parents):
+        if place.exists() and not place.is_dir():
+            raise ValueError(
+                f"{key} is {path}, but {place} is a file; give a folder: a new one, or that of the run to go on with"
+            )
+        if place.is_dir():
+            return

@@ -7,7 +7,6 @@ u v latent cells, n tokens, c channels, L labels.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -16,7 +15,7 @@ from torch.nn import functional
 from typing_extensions import override
 
 from zsvss.backbones.base import Backbone, Recording
-from zsvss.backbones.batching import grow_batch, with_smaller_batches
+from zsvss.backbones.batching import in_batches
 from zsvss.stages.difference import Difference, difference_map, mask_prior, peak_normalized
 from zsvss.stages.padding import crop, mirror
 from zsvss.stages.precision import full_precision
@@ -41,6 +40,13 @@ class LabelledClip(NamedTuple):
     recording: Recording
     features_Tnc: Tensor | None = None
     margins: tuple[int, int] = (0, 0)
+
+    def part(self, frames: slice) -> LabelledClip:
+        """The same with some of the first frames; the recording stays whole."""
+        features_Tnc = None if self.features_Tnc is None else self.features_Tnc[frames]
+        return self._replace(
+            labels_Thw=self.labels_Thw[frames], frames_THW3=self.frames_THW3[frames], features_Tnc=features_Tnc
+        )
 
 
 class _ModulatedPass(NamedTuple):
@@ -132,8 +138,12 @@ class MaskedModulation(Modulation):
         size = (clip.frames_THW3.shape[1], clip.frames_THW3.shape[2])
         election = LargestDifference(clip.labels_Thw, clip.label_set_L, size, self.mask_prior)
         frames_B, label_index_B = self._rows(backbone, clip)
-        while len(frames_B):
-            done = with_smaller_batches(backbone, partial(self._pass, backbone, clip, frames_B, label_index_B))
+        whole = len(clip.labels_Thw) if backbone.couples_frames else 1
+
+        def modulate(part: slice) -> _ModulatedPass:
+            return self._modulated(backbone, clip, frames_B[part], label_index_B[part])
+
+        for done in in_batches(modulate, len(frames_B), backbone.pairs, whole=whole):
             election.add(done.frames_B, done.label_index_B, done.maps_BHW)
             if trace is not None:
                 latents_BScuv = done.latents_SBcuv.transpose(0, 1)
@@ -142,9 +152,6 @@ class MaskedModulation(Modulation):
                 )
                 for step, x_BScuv in done.steps.items():
                     trace.modulated_steps.setdefault(step, []).append(x_BScuv)
-            frames_B, label_index_B = frames_B[len(done.frames_B) :], label_index_B[len(done.frames_B) :]
-            if len(frames_B):
-                grow_batch(backbone)
         return election.labels_THW
 
     def _rows(self, backbone: Backbone, clip: LabelledClip) -> tuple[Tensor, Tensor]:
@@ -163,31 +170,18 @@ class MaskedModulation(Modulation):
         frames_B, label_index_B = present_TL.nonzero(as_tuple=True)
         return frames_B, label_index_B
 
-    def rows_per_pass(self, backbone: Backbone, num_frames: int) -> int:
-        """How many pairs fit in a pass, in both signs."""
-        if backbone.couples_frames:
-            return max(1, backbone.max_rows // (2 * num_frames)) * num_frames
-        return max(1, backbone.max_rows // 2)
-
-    def _pass(self, backbone: Backbone, clip: LabelledClip, frames_B: Tensor, label_index_B: Tensor) -> _ModulatedPass:
-        """Compute as many of the first pairs as one pass holds."""
-        num_rows = self.rows_per_pass(backbone, len(clip.labels_Thw))
-        frames_B, label_index_B = frames_B[:num_rows], label_index_B[:num_rows]
+    def _modulated(
+        self, backbone: Backbone, clip: LabelledClip, frames_B: Tensor, label_index_B: Tensor
+    ) -> _ModulatedPass:
         masks_Bhw = clip.labels_Thw[frames_B] == clip.label_set_L[label_index_B][:, None, None]
         masks_Bhw = mirror(masks_Bhw.float(), clip.margins)
-        latents_SBcuv, steps = self.modulated_latents(backbone, clip.recording, frames_B, masks_Bhw)
-        maps_BHW = self.difference_maps(backbone, clip, frames_B, latents_SBcuv)
+        latents_SBcuv, steps = self._modulated_latents(backbone, clip.recording, frames_B, masks_Bhw)
+        plus_B3HW, minus_B3HW = _decoded_signs(backbone, clip, latents_SBcuv)
+        with full_precision(plus_B3HW.device):
+            maps_BHW = difference_map(plus_B3HW, minus_B3HW, self.difference)
         return _ModulatedPass(frames_B, label_index_B, latents_SBcuv, steps, maps_BHW)
 
-    def difference_maps(
-        self, backbone: Backbone, clip: LabelledClip, frames_B: Tensor, latents_SBcuv: Tensor
-    ) -> Tensor:
-        """Blurred difference maps [B, H, W] between the two signs of each row; not normalised."""
-        plus_B3HW, minus_B3HW = decoded_signs(backbone, clip, latents_SBcuv)
-        with full_precision(plus_B3HW.device):
-            return difference_map(plus_B3HW, minus_B3HW, self.difference)
-
-    def modulated_latents(
+    def _modulated_latents(
         self, backbone: Backbone, recording: Recording, frames_B: Tensor, masks_Bhw: Tensor
     ) -> tuple[Tensor, dict[int, Tensor]]:
         """Final latents [S, B, c, u, v] for the signs + and -, and those after each step, before blending."""
@@ -241,7 +235,7 @@ class LargestDifference:
             self.labels_THW[frame] = torch.where(larger_HW, label, self.labels_THW[frame])
 
 
-def decoded_signs(backbone: Backbone, clip: LabelledClip, latents_SBcuv: Tensor) -> Tensor:
+def _decoded_signs(backbone: Backbone, clip: LabelledClip, latents_SBcuv: Tensor) -> Tensor:
     """Decode both signs without the padding, at the frames' own size: [S, B, 3, H, W], nominally in [-1, 1]."""
     decoded = backbone.decode(latents_SBcuv.flatten(0, 1))
     cell = decoded.shape[-2] // (clip.labels_Thw.shape[1] + 2 * clip.margins[0])

@@ -1,6 +1,6 @@
 """The report as one self-contained HTML page: templates by Jinja, charts by Vega-Lite, no network.
 
-``templates/`` holds the page, its style and its script; the script draws from the plain values of `page_data`.
+``templates/`` holds the page, its style and its scripts; they draw from the plain values of `page_data`.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ _TITLES = {
     "mIoU_video_mean": "mean of the videos' own mIoUs",
     "pixel_accuracy": "share of the labelled pixels that are right",
 }
+_SCRIPTS = ("basics", "charts", "painting", "browser", "start")  # in this order, the body of one function
 _STAGE_TITLES = {"record": "feature pass", "kmeans": "K-means", "knn": "KNN", "context": "scene context, rest"}
 
 
@@ -53,7 +54,7 @@ def render_page(runs: Sequence[Run], *, max_side: int = 320, max_frames: int = 1
         data=page_data(runs, max_side, max_frames),
         made=datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
         style=Markup(source(environment, "report.css")[0]),
-        script=Markup(source(environment, "report.js")[0]),
+        script=Markup("\n".join(source(environment, f"script/{name}.js")[0] for name in _SCRIPTS)),
         library=_vega(),
     )
 

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from zsvss.data.scenes import ground
 from zsvss.data.scenes.figures import Figure, draw_building, draw_tree, make_figure
+from zsvss.data.scenes.pasting import cast_shadow, cast_silhouette, paste
 from zsvss.data.scenes.textures import ByteArray, Colours, FloatArray, smooth_noise
 
 CLASSES: tuple[str, ...] = ("sky", "hills", "road", "grass", "water", "building", "tree", "car", "person", "animal")
@@ -187,8 +188,8 @@ class Scene:
             tall, wide = int(unit * rng.uniform(0.18, 0.62)), int(unit * rng.uniform(0.2, 0.55))
             picture_hw3, mask_hw = draw_building(rng, self._colours, tall, wide, unit)
             if self.hard:
-                _cast_shadow(colour_HW3, int(x), foot, wide, int(0.14 * unit))
-            _paste(colour_HW3, labels_HW, picture_hw3, mask_hw, int(x), foot - picture_hw3.shape[0], _BUILDING)
+                cast_shadow(colour_HW3, int(x), foot, wide, int(0.14 * unit))
+            paste(colour_HW3, labels_HW, picture_hw3, mask_hw, int(x), foot - picture_hw3.shape[0], _BUILDING)
             x += wide + gap * unit * rng.uniform(0.2, 2)
 
     def _place_trees(self) -> None:
@@ -314,8 +315,8 @@ class Scene:
             mask_hw = cv2.resize(source_mask_hw.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST) > 0
         left, top = round(x - picture_hw3.shape[1] / 2), round(y) - picture_hw3.shape[0]
         if self.hard:
-            _cast_silhouette(image_HW3, mask_hw, left, round(y))
-        _paste(image_HW3, labels_HW, picture_hw3, mask_hw, left, top, sprite.label)
+            cast_silhouette(image_HW3, mask_hw, left, round(y))
+        paste(image_HW3, labels_HW, picture_hw3, mask_hw, left, top, sprite.label)
 
     def _expose(self, index: int, image_HW3: ByteArray) -> ByteArray:
         """Drifting light, cloud shadows, lens blur and sensor noise."""
@@ -333,49 +334,3 @@ class Scene:
         row, column = np.random.default_rng([self.seed, index, 7]).integers(0, 32, 2)
         grain_HW3 = self._noise_bank[row : row + self.height, column : column + self.width]
         return np.asarray(cv2.add(soft_HW3, np.ascontiguousarray(grain_HW3), dtype=cv2.CV_8U))
-
-
-def _paste(
-    image_HW3: ByteArray,
-    labels_HW: ByteArray,
-    picture_hw3: ByteArray,
-    mask_hw: NDArray[np.bool_],
-    left: int,
-    top: int,
-    label: int,
-) -> None:
-    """Draw a picture at (`left`, `top`) where its mask is set, clipped to the image."""
-    height, width = mask_hw.shape
-    y0, x0 = max(top, 0), max(left, 0)
-    y1, x1 = min(top + height, image_HW3.shape[0]), min(left + width, image_HW3.shape[1])
-    if y0 >= y1 or x0 >= x1:
-        return
-    inside = mask_hw[y0 - top : y1 - top, x0 - left : x1 - left]
-    np.copyto(image_HW3[y0:y1, x0:x1], picture_hw3[y0 - top : y1 - top, x0 - left : x1 - left], where=inside[..., None])
-    labels_HW[y0:y1, x0:x1][inside] = label
-
-
-def _cast_silhouette(image_HW3: ByteArray, mask_hw: NDArray[np.bool_], left: int, foot: int) -> None:
-    """Darken the ground under a figure by its flattened, sheared silhouette."""
-    height, width = mask_hw.shape
-    tall = max(2, height // 3)
-    shear = np.array([[1, 0.9, 0], [0, -tall / height, tall]], np.float32)
-    shadow_hw = cv2.warpAffine(mask_hw.astype(np.uint8), shear, (width + height, tall), flags=cv2.INTER_NEAREST)
-    _darken(image_HW3, shadow_hw > 0, left, foot - 1)
-
-
-def _cast_shadow(image_HW3: ByteArray, left: int, top: int, width: int, height: int) -> None:
-    """Darken a sheared rectangle on the ground in front of a building."""
-    columns_W = np.arange(width + height)
-    inside = (columns_W[None] >= np.arange(height)[:, None]) & (columns_W[None] < width + np.arange(height)[:, None])
-    _darken(image_HW3, inside, left, top)
-
-
-def _darken(image_HW3: ByteArray, mask_hw: NDArray[np.bool_], left: int, top: int) -> None:
-    y0, x0 = max(top, 0), max(left, 0)
-    y1, x1 = min(top + mask_hw.shape[0], image_HW3.shape[0]), min(left + mask_hw.shape[1], image_HW3.shape[1])
-    if y0 >= y1 or x0 >= x1:
-        return
-    view_hw3 = image_HW3[y0:y1, x0:x1]
-    inside = mask_hw[y0 - top : y1 - top, x0 - left : x1 - left]
-    np.copyto(view_hw3, (view_hw3 * np.float32(0.55)).astype(np.uint8), where=inside[..., None])

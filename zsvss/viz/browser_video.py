@@ -1,0 +1,114 @@
+"""Videos that every browser plays, with the times and the shape of pixels of the video that they show.
+
+H W pixels; 3 is RGB.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import av
+import numpy as np
+from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc
+
+from zsvss.data.facts import VideoFacts
+from zsvss.results.palette import UInt8
+
+_FALLBACK_FPS = 15.0
+_FRAME_DURATION = 1 << 8  # AV_CODEC_FLAG_FRAME_DURATION: the encoder hands on how long a frame is shown
+# What MP4 files count time in where the source counts finer; it divides the usual frame rates.
+_FINEST_TIME_BASE = Fraction(1, 90_000)
+
+
+class BrowserVideo:
+    """An H.264 file with 4:2:0 colours and its index in front, which is what every browser plays.
+
+    That format needs even sizes: an odd last row or column is repeated once. Colours are BT.709, and tagged as that.
+
+    Args:
+        path: file to write.
+        fps: frames per second; ``None`` shows every frame when ``source`` shows it, or 15 a second where that has no
+            times.
+        source: what is known of the video whose frames are written, in order and from the first; its pixels' shape is
+            kept.
+    """
+
+    def __init__(self, path: Path, fps: float | None = None, source: VideoFacts | None = None) -> None:
+        self.path = path
+        self._aspect = Fraction(1) if source is None else source.sample_aspect_ratio
+        if fps is None and source is not None and source.fps:
+            self._rate = Fraction(source.fps).limit_denominator(1001)
+            self._time_base = max(source.time_base, _FINEST_TIME_BASE)
+            self._stamps = _rescaled(source, self._time_base)
+        else:
+            self._rate = Fraction(fps or _FALLBACK_FPS).limit_denominator(1001)
+            self._time_base, self._stamps = 1 / self._rate, []
+        self._written = 0
+        self._container: Any = None
+        self._stream: Any = None
+
+    def write(self, frame_HW3: UInt8) -> None:
+        """Append a frame; all must have one size."""
+        height, width = frame_HW3.shape[:2]
+        frame_HW3 = np.pad(frame_HW3, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+        if self._container is None:
+            self._open(frame_HW3.shape[:2])
+        rgb = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame_HW3), format="rgb24")
+        frame: Any = rgb.reformat(format="yuv420p", dst_colorspace=Colorspace.ITU709, dst_color_range=ColorRange.MPEG)
+        frame.color_primaries, frame.color_trc = ColorPrimaries.BT709, ColorTrc.BT709
+        frame.time_base = self._time_base
+        frame.pts, frame.duration = self._when(self._written), self._when(self._written + 1) - self._when(self._written)
+        self._container.mux(self._stream.encode(frame))
+        self._written += 1
+
+    def close(self) -> None:
+        """Flush the encoder and finish the file."""
+        if self._container is not None:
+            self._container.mux(self._stream.encode(None))
+            self._container.close()
+            self._container = None
+
+    def __enter__(self) -> BrowserVideo:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _open(self, size: Sequence[int]) -> None:
+        # The prefix lets names have a colon, which would otherwise be a protocol.
+        self._container = av.open(f"file:{self.path}", "w", options={"movflags": "faststart"})
+        self._stream = self._container.add_stream("libx264", rate=self._rate)
+        codec = self._stream.codec_context
+        codec.height, codec.width = size
+        codec.pix_fmt = "yuv420p"
+        codec.time_base = self._time_base
+        codec.sample_aspect_ratio = self._aspect
+        codec.flags |= _FRAME_DURATION
+        codec.colorspace, codec.color_range = 1, ColorRange.MPEG  # AVCOL_SPC_BT709
+        codec.color_primaries, codec.color_trc = ColorPrimaries.BT709, ColorTrc.BT709
+        # In MP4 the last frame has a duration of its own only where no frame is stored behind one that it needs.
+        own_times = {"bf": "0"} if self._stamps else {}
+        self._stream.options = {"crf": "18", "preset": "veryfast", **own_times}
+
+    def _when(self, number: int) -> int:
+        """Time stamp of a frame; frames behind the source's last one follow at its rate."""
+        if number < len(self._stamps):
+            return self._stamps[number]
+        beyond = number - max(0, len(self._stamps) - 1)
+        return (self._stamps[-1] if self._stamps else 0) + round(beyond / self._rate / self._time_base)
+
+
+def _rescaled(source: VideoFacts, time_base: Fraction) -> list[int]:
+    """The source's time stamps from 0 on, and that of its end; strictly increasing."""
+    ends = [*source.stamps, source.stamps[-1] + source.last_duration] if source.last_duration else source.stamps
+    stamps: list[int] = []
+    for stamp in ends:
+        time = round((stamp - source.stamps[0]) * source.time_base / time_base)
+        stamps.append(max(time, stamps[-1] + 1) if stamps else time)
+    return stamps
