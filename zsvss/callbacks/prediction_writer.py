@@ -37,7 +37,8 @@ class PredictionWriter(ClipCallback):
     A thread writes while the next clips are computed; at the end of a video everything of it is on disk.
 
     ``masks/<frame>.png`` holds the ids in palette mode (255: no label), ``overlay.mp4`` plays in a browser, and
-    ``segments.json`` lists each segment's id, colour, first and last frame and its area in every frame. A frame with an
+    ``segments.json`` lists each segment's id, colour, first and last frame and its area in every frame, and says with
+    ``complete`` whether it is of the whole video, or of the first frames of one that was interrupted. A frame with an
     id above 254, as novelty opens them beside class ids, is a 16-bit grey PNG (65535: no label).
 
     Args:
@@ -87,6 +88,7 @@ class PredictionWriter(ClipCallback):
             self._open = VideoPredictions(
                 self.folder / safe_folder(clip.video),
                 clip.video,
+                video_length=clip.video_length,
                 masks=self.masks,
                 video=self.video,
                 fps=self.fps,
@@ -131,6 +133,7 @@ class VideoPredictions:
     Args:
         folder: where to write.
         name: the video's name.
+        video_length: how many frames it has; ``None`` if as many as are written.
         masks: write the index PNGs.
         video: write the overlay video.
         fps: frames per second of the overlay; ``None`` takes the times of ``source``, or 15 where it has none.
@@ -144,6 +147,7 @@ class VideoPredictions:
         folder: Path,
         name: str,
         *,
+        video_length: int | None = None,
         masks: bool = True,
         video: bool = True,
         fps: float | None = None,
@@ -151,7 +155,7 @@ class VideoPredictions:
         alpha: float = 0.5,
         colors: UInt8 | None = None,
     ) -> None:
-        self.folder, self.name, self.alpha = folder, name, alpha
+        self.folder, self.name, self.video_length, self.alpha = folder, name, video_length, alpha
         self.colors: UInt8 = palette(VOID_ID) if colors is None else colors
         self.masks = masks
         (folder / "masks" if masks else folder).mkdir(parents=True, exist_ok=True)
@@ -187,7 +191,10 @@ class VideoPredictions:
         write_atomically(self.folder / "segments.json", json.dumps(self.segments()) + "\n")
 
     def segments(self) -> dict[str, Any]:
-        """The content of ``segments.json``; frames are counted from 0, areas are pixels."""
+        """The content of ``segments.json``; frames are counted from 0, areas are pixels.
+
+        ``overlay_alpha`` is the weight of the colours in the overlay video, null without one.
+        """
         num_frames = len(self._frame_names)
         height, width = self._size or (0, 0)
         return {
@@ -195,6 +202,9 @@ class VideoPredictions:
             "height": height,
             "width": width,
             "num_frames": num_frames,
+            "complete": self.video_length in (None, num_frames),
+            "video_length": self.video_length or num_frames,
+            "overlay_alpha": None if self._movie is None else self.alpha,
             "frame_names": self._frame_names,
             "segments": [
                 {
