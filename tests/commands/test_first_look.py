@@ -210,9 +210,10 @@ def test_options_are_those_of_the_parser(command: str, real: dict[str, set[str]]
 def test_classes_and_their_options_are_those_of_the_parser(parsing_quietly: None) -> None:
     bases = {key: base for key, base in slots().items() if base.__module__.startswith("zsvss.")}
     assert {key: base.__name__ for key, base in bases.items()} == dict(options.slots())
+    packages = tuple(f"zsvss.{package}." for package in options.COMPONENTS)
     for key, base in bases.items():
         names = options.subclasses(options.slots()[key])
-        ours = [cls for cls in _subclasses(base) if cls.__module__.startswith("zsvss.")]
+        ours = [cls for cls in _subclasses(base) if cls.__module__.startswith(packages)]
         assert names == sorted({cls.__name__ for cls in ours} & set(subclass_names(base)))
         for cls in {cls.__name__: cls for cls in ours if cls.__name__ in names}.values():
             parser = jsonargparse.ArgumentParser()
