@@ -120,7 +120,7 @@ class OnePassAClip:
 
 def build_backbones(keys: Callable[[Embedded], Collection[FeatureKey]] = lambda _: ()) -> dict[str, OnePassAClip]:
     """The embedded backbone, and the same with a U-Net as it was before training; ``keys`` as in `OnePassAClip`."""
-    trained, untrained = Embedded(), Embedded()
+    trained, untrained = Embedded(guidance=1), Embedded(guidance=1)
     trained.load()
     untrained.load()
     with torch.random.fork_rng():
