@@ -148,7 +148,7 @@ class VideoSegmentation(LightningModule):
                 *self.segmenter.network_size.native,
             )
         self.backbone.load()
-        self._patient_group = patient_group()
+        self._patient_group = patient_group(self.trainer.num_nodes)
         self.data.network_size = self.segmenter.network_size
 
     def on_test_start(self) -> None:

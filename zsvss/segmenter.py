@@ -8,12 +8,14 @@ Shape legend: T frames of a clip, H W pixels, u v latent cells, h w token grid o
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from zsvss.backbones.base import Backbone, ClipNoise, Conditioning, Recording
+from zsvss.backbones.batching import once
 from zsvss.backbones.input_size import NetworkSize, resize_frames
 from zsvss.backbones.layout import token_grid
 from zsvss.stages.context import Memory, PerFrameClustering, SceneContext
@@ -185,7 +187,8 @@ class VideoSegmenter(nn.Module):
         trace: Trace | None,
     ) -> Recording:
         """Latents -> what the feature pass records, of which a trace wants everything."""
-        conditioning = conditioning or self.backbone.condition(images_T3HW, noise)
+        condition = partial(self.backbone.condition, images_T3HW, noise)
+        conditioning = conditioning or once(condition, "clip's conditioning")
         keys = self.features.keys(self.backbone)
         if self.memory is None:
             keys = keys + self.context.keys(self.backbone)

@@ -197,9 +197,9 @@ class VideoEvaluator:
                 f"{self.name}: {len(pred_THW)} predicted frames, {len(labelled_T)} flags and "
                 f"{'no' if raw_THW is None else len(raw_THW)} ground-truth frames; pass one of each for every frame"
             )
-        pred_THW = pred_THW.cpu()
+        pred_THW, raw_THW = pred_THW.cpu(), None if raw_THW is None else raw_THW.cpu()
         for t, labelled in enumerate(labelled_T.tolist()):
-            raw_HW = raw_THW[t].cpu() if labelled and raw_THW is not None else None
+            raw_HW = raw_THW[t] if labelled and raw_THW is not None else None
             self._add_frame(pred_THW[t], raw_HW)
 
     def finish(self, seconds: float | None = None) -> VideoResult:
