@@ -1,7 +1,7 @@
 """Pictures drawn from pure noise, and reconstructions: `python experiments/embedded_backbone/sample.py`.
 
-Writes `samples.png`: a row of samples of the shipped backbone, and below it validation scenes beside what the autoencoder
-gives back of them.
+Writes `samples.png`: a row of samples of the shipped backbone, below it validation scenes, and below those what the
+autoencoder gives back of them.
 """
 
 from __future__ import annotations
