@@ -19,6 +19,9 @@ from zsvss.commands.allocator import keep_freed_memory
 
 keep_freed_memory()  # as runs on a CPU do
 
+# A device registers once in a process; pytest would import the file a second time, to look for doctests.
+collect_ignore = ["pretend_device.py"]
+
 
 @pytest.fixture(scope="session")
 def warm_python() -> Iterator[WarmPython]:
