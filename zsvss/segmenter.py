@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from zsvss.backbones.base import Backbone, ClipNoise, Conditioning, Recording
+from zsvss.backbones.base import Backbone, ClipNoise, Conditioning, FeatureKey, Recording
 from zsvss.backbones.input_size import NetworkSize, resize_frames
 from zsvss.backbones.layout import token_grid
 from zsvss.stages.context import Memory, PerFrameClustering, SceneContext
@@ -23,6 +23,7 @@ from zsvss.stages.modulation import LabelledClip, Modulation, NearestUpsampling
 from zsvss.stages.padding import margins_on, mirror
 from zsvss.stages.precision import full_precision
 from zsvss.stages.refinement import Refinement
+from zsvss.stages.specks import merge_specks
 from zsvss.stages.trace import Trace
 from zsvss.stopwatch import Stopwatch, measured
 
@@ -57,6 +58,8 @@ class VideoSegmenter(nn.Module):
             ``native_size``). Labels always come back at the frames' own size.
         padding: pixels by which the backbone's input is mirrored beyond each border, a multiple of a feature cell's
             (16 or 32); the zero padding of convolutions otherwise leaves clusters of its own along the border.
+        min_region: connected regions below this share of the frame's pixels, 0..1, take the labels of what surrounds
+            them; where given labels are propagated, the largest region of a label stays. 0 merges nothing.
 
     Example:
         >>> segmenter = VideoSegmenter(backbone, KNNSceneContext())  # doctest: +SKIP
@@ -75,10 +78,13 @@ class VideoSegmenter(nn.Module):
         features: Features | None = None,
         input_size: tuple[int, int] | Literal["frames"] | None = None,
         padding: int = 0,
+        min_region: float = 0.0,
     ) -> None:
         super().__init__()
         if padding < 0:
             raise ValueError(f"padding = {padding} must be 0 or more pixels.")
+        if not 0 <= min_region < 1:
+            raise ValueError(f"min_region = {min_region} must be a share of the frame: 0 or more, and below 1.")
         self.backbone = backbone
         self.context = context or PerFrameClustering()
         self.refinement = refinement
@@ -86,6 +92,7 @@ class VideoSegmenter(nn.Module):
         self.features = features or AttentionFeatures()
         self.input_size = input_size
         self.padding = padding
+        self.min_region = min_region
         self.memory: Memory | None = None
 
     def reset(self) -> None:
@@ -133,8 +140,14 @@ class VideoSegmenter(nn.Module):
         kept = Trace() if trace is None else trace
         with Stopwatch(self._clock).running() as watch:
             images_T3HW, kept.noise = self._prepare(frames_THW3, resized_THW3, noise, generator)
-            kept.latents_Tcuv = self._encode(images_T3HW, kept.noise)
-            kept.recording = self._record(kept.latents_Tcuv, images_T3HW, kept.noise, conditioning, trace)
+            keys, for_denoising = self._to_record(), self.modulation.denoises or trace is not None
+            if keys or for_denoising or self._reads_latents:
+                kept.latents_Tcuv = self._encode(images_T3HW, kept.noise)
+            if kept.latents_Tcuv is not None and (keys or for_denoising):
+                conditioning = conditioning or self.backbone.condition(images_T3HW, kept.noise)
+                kept.recording = self._record(kept.latents_Tcuv, kept.noise, conditioning, keys, for_denoising)
+            else:  # colours or latents alone: the network is not run
+                kept.recording = Recording.of_nothing(kept.noise, kept.latents_Tcuv)
             seen = FeaturePass(self.backbone, kept.recording, images_T3HW, self.padding)
             kept.features_Tnc, kept.grid = self._read(seen)
             kept.coarse_Tn, memory = self._cluster(
@@ -172,24 +185,32 @@ class VideoSegmenter(nn.Module):
         """Images -> latents [T, c, u, v]."""
         return self.backbone.encode(images_T3HW, noise)
 
-    @measured("record")
-    def _record(
-        self,
-        latents_Tcuv: Tensor,
-        images_T3HW: Tensor,
-        noise: ClipNoise,
-        conditioning: Conditioning | None,
-        trace: Trace | None,
-    ) -> Recording:
-        """Latents -> what the feature pass records, of which a trace wants everything."""
-        conditioning = conditioning or self.backbone.condition(images_T3HW, noise)
+    def _to_record(self) -> list[FeatureKey]:
+        """What the stages read of the feature pass."""
         keys = self.features.keys(self.backbone)
         if self.memory is None:
             keys = keys + self.context.keys(self.backbone)
         if self.refinement is not None:
             keys = keys + self.refinement.features.keys(self.backbone)
+        return keys
+
+    @property
+    def _reads_latents(self) -> bool:
+        """Whether a stage reads the latents themselves."""
+        parts = [self.features, self.context, *([self.refinement.features] if self.refinement else [])]
+        return any(part.reads_latents for part in parts)
+
+    @measured("record")
+    def _record(
+        self,
+        latents_Tcuv: Tensor,
+        noise: ClipNoise,
+        conditioning: Conditioning,
+        keys: list[FeatureKey],
+        for_denoising: bool,
+    ) -> Recording:
+        """Latents -> what the feature pass records, of which a trace wants everything."""
         noised_Tcuv = self.backbone.add_noise(latents_Tcuv, noise)
-        for_denoising = self.modulation.denoises or trace is not None
         recording = self.backbone.record(noised_Tcuv, conditioning, keys, for_denoising=for_denoising)
         recording.encoded_Tchw = latents_Tcuv
         return recording
@@ -242,7 +263,8 @@ class VideoSegmenter(nn.Module):
         margins = margins_on(self.features.grid(clip.recording), self.padding, size)
         used = slice(None if self.backbone.couples_frames else num_wanted)
         clip = clip.part(used)._replace(margins=margins)
-        return self.modulation(self.backbone, clip, trace)[:num_wanted]
+        labels_THW = self.modulation(self.backbone, clip, trace)[:num_wanted]
+        return merge_specks(labels_THW, self.min_region, keep_largest=self.context.takes_given_labels)
 
     @property
     def network_size(self) -> NetworkSize:

@@ -91,6 +91,12 @@ class Recording:
     encoded_Tchw: Tensor | None = None
     resume: object = None
 
+    @classmethod
+    def of_nothing(cls, noise: ClipNoise, encoded_Tchw: Tensor | None = None) -> Recording:
+        """What there is of a clip that the network was not run on: the size of its latents, or the latents."""
+        noised_Tchw = noise.diffusion_Tchw if encoded_Tchw is None else encoded_Tchw
+        return cls(noised_Tchw, Conditioning(noised_Tchw.new_empty(2, 0, 0)), encoded_Tchw=encoded_Tchw)
+
 
 class Backbone(nn.Module, ABC):
     """A frozen diffusion model, as the stages see it.
