@@ -189,9 +189,9 @@ def test_frames_that_are_none_are_refused():
         full_method()(torch.zeros(2, 16, 64, 3, dtype=torch.uint8))
 
 
-def test_labels_are_resized_to_the_grid_by_lookup():
+def test_labels_are_sampled_at_the_centre_of_each_cell():
     labels = torch.arange(12).view(2, 6)
-    assert to_grid(labels, (1, 3)).tolist() == [[0, 2, 4]]
+    assert to_grid(labels, (1, 3)).tolist() == [[7, 9, 11]]  # the centres lie on corners: below and right of them
 
 
 def no_network(*_args, **_options):

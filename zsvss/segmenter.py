@@ -12,14 +12,15 @@ from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from zsvss.backbones.base import Backbone, ClipNoise, Conditioning, FeatureKey, Recording
 from zsvss.backbones.input_size import NetworkSize, resize_frames
 from zsvss.backbones.layout import token_grid
 from zsvss.stages.context import Memory, PerFrameClustering, SceneContext
 from zsvss.stages.features import AttentionFeatures, FeaturePass, Features
+from zsvss.stages.finiteness import FiniteCheck
 from zsvss.stages.modulation import LabelledClip, Modulation, NearestUpsampling
+from zsvss.stages.nearest import nearest
 from zsvss.stages.padding import margins_on, mirror
 from zsvss.stages.precision import full_precision
 from zsvss.stages.refinement import Refinement
@@ -135,6 +136,7 @@ class VideoSegmenter(nn.Module):
         Raises:
             ValueError: if the frames are not uint8 [T, H, W, 3] or too small for the backbone, or labels are given that
                 the context does not take.
+            NotFiniteError: if a stage gives infinite values or NaN.
         """
         generator = generator or torch.Generator().manual_seed(0)
         kept = Trace() if trace is None else trace
@@ -150,6 +152,7 @@ class VideoSegmenter(nn.Module):
                 kept.recording = Recording.of_nothing(kept.noise, kept.latents_Tcuv)
             seen = FeaturePass(self.backbone, kept.recording, images_T3HW, self.padding)
             kept.features_Tnc, kept.grid = self._read(seen)
+            self._check_finite(kept.recording, kept.features_Tnc)
             kept.coarse_Tn, memory = self._cluster(
                 kept.features_Tnc, kept.grid, seen, generator, first_labels_HW, given_THW
             )
@@ -220,6 +223,15 @@ class VideoSegmenter(nn.Module):
         """Recording -> features [T, n, c], and the height and width of their grid."""
         return seen.read(self.features)
 
+    def _check_finite(self, recording: Recording, features_Tnc: Tensor) -> None:
+        """Nothing is clustered that is not finite; one question for the whole feature pass."""
+        check = FiniteCheck(self.backbone)
+        check.add("latents behind the encoder", recording.encoded_Tchw)
+        for step, x_Tcuv in recording.latents.items():
+            check.add(f"latents behind step {step} of the feature pass", x_Tcuv)
+        check.add("features", features_Tnc)
+        check.ask()
+
     @measured("context")
     def _cluster(
         self,
@@ -244,8 +256,11 @@ class VideoSegmenter(nn.Module):
         """Coarse labels -> refined labels [T, n]; how goes into the trace."""
         if self.refinement is None:
             return coarse_Tn
+        check = FiniteCheck(self.backbone)
         with full_precision(coarse_Tn.device):
             trace.correspondence_Tnc, own_grid = seen.read(self.refinement.features)
+            check.add("features for the refinement", trace.correspondence_Tnc)
+            check.ask()
             check_grids(own_grid, grid)
             refined_Tn, trace.trajectories_TP = self.refinement(trace.correspondence_Tnc, coarse_Tn, grid)
         return refined_Tn
@@ -328,5 +343,5 @@ def check_grids(correspondence: tuple[int, int], features: tuple[int, int]) -> N
 
 
 def to_grid(labels_HW: Tensor, grid: tuple[int, int]) -> Tensor:
-    """Resize a label map to the token grid by nearest neighbour; int64."""
-    return functional.interpolate(labels_HW[None, None].double(), grid, mode="nearest")[0, 0].long()
+    """Sample a label map at the centre of each cell of the token grid, as the released code does; int64."""
+    return nearest(labels_HW, grid).long()

@@ -136,10 +136,10 @@ def test_names_are_the_plain_majority(seed):
         assert int(result[k]) == int(result[nearest])
 
 
-def test_a_frame_of_void_names_every_cluster_void():
+def test_a_frame_of_void_names_every_cluster_void_and_keeps_them_apart():
     clusters = torch.tensor([0, 1, 1])
     result = name_clusters(clusters, torch.full((3,), -1), torch.zeros(2, 2))
-    assert result.tolist() == [-1, -1]
+    assert result.tolist() == [-1, -2]
 
 
 def test_per_frame_clusters_are_matched_one_to_one():

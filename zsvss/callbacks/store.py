@@ -43,7 +43,8 @@ class ResultStore(ClipCallback):
         self._records: RecordFolder | None = None
         self._digest = ""
         self._stored: list[VideoResult] = []
-        self._sources: dict[str, str] = {}
+        self._videos: dict[str, Video] = {}
+        self._source = ""
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Take the run folder, check that its records are of this run, and leave out the videos they cover.
@@ -69,7 +70,7 @@ class ResultStore(ClipCallback):
         if not trainer.is_global_zero:
             self._records.join(trainer.global_rank)
         self._digest, data.finished = opened
-        self._sources = {video.name: video_source(video) for video in data.videos()}
+        self._videos = {video.name: video for video in data.videos()}
 
     def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Count the videos of earlier starts in."""
@@ -80,6 +81,8 @@ class ResultStore(ClipCallback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Mapping[str, Tensor], clip: Clip
     ) -> None:
         """Record the video if this was its last clip."""
+        if clip.is_first:  # not before: hashing the masks of a whole benchmark would delay the start
+            self._source = video_source(self._videos[clip.video])
         if not clip.is_last:
             return
         content: dict[str, Any] = {"num_frames": clip.video_length}
@@ -144,7 +147,7 @@ class ResultStore(ClipCallback):
 
     def _write(self, clip: Clip, content: Mapping[str, Any]) -> None:
         assert self._records is not None
-        self._records.write(clip.video, self._digest, {"source": self._sources[clip.video], **content})
+        self._records.write(clip.video, self._digest, {"source": self._source, **content})
 
 
 def _prediction_writer(trainer: Trainer, task: str) -> PredictionWriter | None:

@@ -79,7 +79,7 @@ class ClipLoader:
             while position < len(self.plan):
                 for item in self._read_ahead(position, num_workers, scratch):
                     if isinstance(item, UnreadableVideoError):
-                        self._record(item)
+                        self.record(item)
                     elif self.plan[position].video.name not in self.failures:
                         yield item
                     position += 1
@@ -127,7 +127,12 @@ class ClipLoader:
                 return
             yield item.unpack(slots[number % len(slots)]) if isinstance(item, _PackedClip) else item
 
-    def _record(self, failure: UnreadableVideoError) -> None:
+    def record(self, failure: UnreadableVideoError) -> None:
+        """Leave out (the rest of) a video.
+
+        Raises:
+            UnreadableVideoError: it, unless ``skip_unreadable``.
+        """
         if not self.skip_unreadable:
             raise failure
         if failure.video not in self.failures:

@@ -58,8 +58,20 @@ _PALETTE: tuple[tuple[int, int, int], ...] = (
     (255, 0, 163), (255, 204, 0), (255, 0, 143), (0, 255, 235), (133, 255, 0),
 )  # fmt: skip
 
-VSPW_SHIFTED = Taxonomy("vspw-shifted", _CLASSES, _PALETTE, {raw: raw - 1 for raw in range(1, 125)})
-VSPW_RAW = Taxonomy("vspw-raw", ("void", *_CLASSES[:-1]), ((0, 0, 0), *_PALETTE[:-1]), {raw: raw for raw in range(124)})
+VSPW_SHIFTED = Taxonomy(
+    name="vspw-shifted",
+    classes=_CLASSES,
+    palette=_PALETTE,
+    class_of_raw={raw: raw - 1 for raw in range(1, 125)},
+    void=frozenset({0, 254, 255}),
+)
+VSPW_RAW = Taxonomy(
+    name="vspw-raw",
+    classes=("void", *_CLASSES[:-1]),
+    palette=((0, 0, 0), *_PALETTE[:-1]),
+    class_of_raw={raw: raw for raw in range(124)},
+    void=frozenset({124, 254, 255}),
+)
 
 
 class VSPW(VideoDataModule):

@@ -70,11 +70,15 @@ def decisive_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
 def video_source(video: Video) -> str:
     """What a result was computed from, so that it is not kept when a video is repaired or another takes its name.
 
-    Number of frames, and the names and sizes of all files.
+    Number of frames, the names of all files, the sizes of those of the frames and the content of the masks: an edited
+    mask often keeps its size.
     """
-    files = [f"{path.name} {path.stat().st_size if path.exists() else 'missing'}" for path in _files(video)]
-    if not files:
+    if not isinstance(video, FileVideo):
         return f"{video.num_frames} frames"
+    frames = [video.frames] if isinstance(video.frames, Path) else list(video.frames)
+    masks = [path for path in video.labels or () if path is not None]
+    files = [f"{path.name} {path.stat().st_size if path.exists() else 'missing'}" for path in frames]
+    files += [f"{path.name} {_content(path)}" for path in masks]
     return f"{video.num_frames} frames, {len(files)} files {hashlib.sha256(' '.join(files).encode()).hexdigest()[:16]}"
 
 
@@ -132,12 +136,8 @@ def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
             yield f"{prefix}{key}", json.loads(json.dumps(value, default=str))
 
 
-def _files(video: Video) -> list[Path]:
-    """The frames, or the video file, and the ground truth."""
-    if not isinstance(video, FileVideo):
-        return []
-    frames = [video.frames] if isinstance(video.frames, Path) else list(video.frames)
-    return frames + [path for path in video.labels or () if path is not None]
+def _content(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else "missing"
 
 
 def _version(package: str) -> str:

@@ -33,11 +33,11 @@ import numpy.typing as npt
 import torch
 from PIL import Image
 
-from zsvss.metrics.evaluation import resize_labels
 from zsvss.metrics.naming import rename_clusters
 from zsvss.results.files import write_atomically
 from zsvss.results.palette import VOID_ID, UInt8, class_colors, palette, write_index_png
 from zsvss.results.records import file_stem
+from zsvss.stages.nearest import nearest
 
 Labels = npt.NDArray[np.int64]
 
@@ -257,7 +257,7 @@ class MediaWriter:
         return self._folder / kind / f"{number:05d}.{suffix}"
 
     def _scaled(self, labels_HW: Labels) -> Labels:
-        scaled: Labels = resize_labels(torch.from_numpy(labels_HW), *self._size).numpy()
+        scaled: Labels = nearest(torch.from_numpy(labels_HW), self._size).numpy()
         return scaled
 
     def _pixel_values(self, labels_HW: Labels) -> Labels:

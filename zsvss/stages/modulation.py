@@ -18,6 +18,8 @@ from zsvss.backbones.base import Backbone, Recording
 from zsvss.backbones.batching import in_batches
 from zsvss.progress import part
 from zsvss.stages.difference import Difference, difference_map, mask_prior, peak_normalized
+from zsvss.stages.finiteness import FiniteCheck
+from zsvss.stages.nearest import nearest
 from zsvss.stages.padding import crop, mirror
 from zsvss.stages.precision import full_precision
 from zsvss.stages.shares import LabelShares
@@ -84,11 +86,7 @@ class NearestUpsampling(Modulation):
 
     @override
     def __call__(self, backbone: Backbone, clip: LabelledClip, trace: Trace | None = None) -> Tensor:
-        cells = [
-            (2 * torch.arange(side, device=clip.labels_Thw.device) + 1) * num_cells // (2 * side)
-            for side, num_cells in zip(clip.frames_THW3.shape[1:3], clip.labels_Thw.shape[1:], strict=True)
-        ]
-        return clip.labels_Thw[:, cells[0][:, None], cells[1]]
+        return nearest(clip.labels_Thw, (clip.frames_THW3.shape[1], clip.frames_THW3.shape[2]))
 
 
 class MaskedModulation(Modulation):
@@ -182,8 +180,12 @@ class MaskedModulation(Modulation):
         masks_Bhw = clip.labels_Thw[frames_B] == clip.label_set_L[label_index_B][:, None, None]
         masks_Bhw = mirror(masks_Bhw.float(), clip.margins)
         latents_SBcuv, steps = self._modulated_latents(backbone, clip.recording, frames_B, masks_Bhw)
+        check = FiniteCheck(backbone)
+        check.add("latents behind the last modulated step", latents_SBcuv)
         with part(len(steps), len(steps) + 1, len(steps) + 1):
-            plus_B3HW, minus_B3HW = _decoded_signs(backbone, clip, latents_SBcuv)
+            plus_B3HW, minus_B3HW = signs_SB3HW = _decoded_signs(backbone, clip, latents_SBcuv)
+            check.add("decoded images", signs_SB3HW)
+            check.ask()
         with full_precision(plus_B3HW.device):
             maps_BHW = difference_map(plus_B3HW, minus_B3HW, self.difference)
         return _ModulatedPass(frames_B, label_index_B, latents_SBcuv, steps, maps_BHW)
@@ -194,9 +196,9 @@ class MaskedModulation(Modulation):
         """Final latents [S, B, c, u, v] for the signs + and -, and those after each step, before blending."""
         frames_R = frames_B.repeat(2)  # rows of both signs
         modulated_grid = recording.grids.get(backbone.modulation_block, (masks_Bhw.shape[1], masks_Bhw.shape[2]))
-        offset_Bn = self.strength * functional.interpolate(masks_Bhw[:, None], modulated_grid).flatten(1)
+        offset_Bn = self.strength * nearest(masks_Bhw, modulated_grid).flatten(1)
         x_Rcuv = recording.noised_Tchw[frames_R]
-        blend_masks_R1uv = functional.interpolate(masks_Bhw[:, None], x_Rcuv.shape[-2:]).repeat(2, 1, 1, 1)
+        blend_masks_R1uv = nearest(masks_Bhw[:, None], (x_Rcuv.shape[-2], x_Rcuv.shape[-1])).repeat(2, 1, 1, 1)
         steps: dict[int, Tensor] = {}
         run = backbone.steps[: self.num_steps]
         for number, step in enumerate(run):
