@@ -7,7 +7,7 @@ TORCH := $(shell grep '^torch==' constraints.txt)
 # Set WORKERS=0 to see the output of a test as it runs.
 WORKERS ?= 2
 
-.PHONY: install demo test test-slurm ablation lint docs docs-serve wheel
+.PHONY: install demo test test-slurm gpu ablation lint docs docs-serve wheel
 install: $(STAMP)
 
 # PyTorch comes first and by its exact version, so that a build already chosen for this machine (CPU, CUDA) is kept.
@@ -28,6 +28,15 @@ test: $(STAMP)
 		echo "Chromium is missing: the tests of the report's page will be skipped; apt-get install chromium"
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
+# Everything that a session on a GPU is to answer, in under 8 minutes: its tests, then one JSON file and a page for
+# docs/benchmarks.md. Try it without a GPU: make gpu GPU="--device cpu --network embedded --size 64 64 --frames 1
+# --labels 2 --dtype float32" GPU_JSON=/tmp/gpu.json
+GPU_JSON ?= gpu.json
+GPU ?=
+gpu: $(STAMP)
+	-HF_HUB_OFFLINE=1 timeout 240 $(BIN)/python -m pytest -m gpu -p no:cacheprovider -n 0 tests/gpu --junitxml=$(GPU_JSON).xml
+	HF_HUB_OFFLINE=1 $(BIN)/python -m zsvss.run bench --page --minutes 3.5 --tests $(GPU_JSON).xml --json $(GPU_JSON) $(GPU)
+
 # A SLURM of one node for the length of the test; needs root and `apt-get install slurm-wlm munge`.
 test-slurm: $(STAMP)
 	$(BIN)/python -m pytest -m slurm tests/cluster
@@ -41,6 +50,7 @@ lint: $(STAMP) docs
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy --strict zsvss
+	MYPYPATH=tests $(BIN)/mypy --strict --explicit-package-bases tests/gpu
 	$(BIN)/lint-imports
 
 # The documentation site in site/; a broken link fails.

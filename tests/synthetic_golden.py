@@ -23,9 +23,9 @@ from zsvss.backbones.base import Conditioning, FeatureKey, Recording
 from zsvss.backbones.stable_diffusion import StableDiffusion
 from zsvss.segmenter import VideoSegmenter
 from zsvss.stages import context as context_module
-from zsvss.stages.clustering import KMeans, kmeans
 from zsvss.stages.context import KNNSceneContext
 from zsvss.stages.difference import difference_map
+from zsvss.stages.kmeans import KMeans, kmeans
 from zsvss.stages.modulation import LargestDifference, MaskedModulation, resize_images
 from zsvss.stages.refinement import CorrespondenceRefinement
 from zsvss.stages.trace import Trace
@@ -171,7 +171,6 @@ def _write_pixels(
         differences[f"L{index}_f{frame}_correct"] = of_kind["uint8"][frame].half()
         for name, kind in variants.items() if len(frames_B) else ():
             elections[name].add(frames_B, torch.full_like(frames_B, index), of_kind[kind][frames_B])
-    assert torch.equal(elections["unfiltered"].labels_THW, labels_THW)
     seg |= {name: election.labels_THW.byte() for name, election in elections.items()}
     crops["feature_pass"] = backbone.decode(trace.recording.latents[last][[frame]])[window].half()
     assert num_frames == CLIP_LENGTH

@@ -50,7 +50,7 @@ def test_the_teacher_is_named_where_it_is_missing(modules: dict[str, ModuleType]
 
 
 def test_targets_of_a_plain_picture(modules: dict[str, ModuleType]) -> None:
-    """A picture of two halves: cells tell their half, nothing has texture away from the edge, places run from 0 to 1."""
+    """Of two halves: cells tell their half, texture is at the edge alone, places run from 0 to 1."""
     module = modules["targets"]
     latents = torch.zeros(1, module.NUM_LATENTS, 16, 16)
     latents[..., 8:] = 3.0

@@ -27,6 +27,7 @@ from zsvss.metrics import (
     FirstFrameNaming,
     GivenFirstFrameNaming,
     ObjectProtocol,
+    VideoConsistency,
     VideoEvaluator,
     VideoResult,
     fold_results,
@@ -34,7 +35,7 @@ from zsvss.metrics import (
     headline_scores,
     video_table,
 )
-from zsvss.metrics.consistency import ConsistencyWindows, ground_truth
+from zsvss.metrics.consistency import ground_truth
 from zsvss.metrics.objects import check_protocol
 from zsvss.results.summary import percent
 from zsvss.segmenter import SegmentedClip, VideoSegmenter
@@ -104,7 +105,7 @@ class VideoSegmentation(LightningModule):
         )
         self.naming = naming or FirstFrameNaming()
         self.seed = seed
-        ConsistencyWindows(windows, consistency)  # refuses what cannot be counted, before anything is read
+        VideoConsistency(windows, consistency)  # refuses what cannot be counted, before anything is read
         self.windows = tuple(windows)
         self.consistency: ConsistencyProtocol = consistency
         check_protocol(objects)
@@ -151,7 +152,7 @@ class VideoSegmentation(LightningModule):
                 *self.segmenter.network_size.native,
             )
         self.backbone.load()
-        self._patient_group = patient_group()
+        self._patient_group = patient_group(self.trainer.num_nodes)
         self.data.network_size = self.segmenter.network_size
 
     def on_test_start(self) -> None:

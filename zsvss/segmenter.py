@@ -8,12 +8,14 @@ Shape legend: T frames of a clip, H W pixels, u v latent cells, h w token grid o
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from zsvss.backbones.base import Backbone, ClipNoise, Conditioning, FeatureKey, Recording
+from zsvss.backbones.batching import once
 from zsvss.backbones.input_size import NetworkSize, resize_frames
 from zsvss.backbones.layout import token_grid
 from zsvss.stages.context import Memory, PerFrameClustering, SceneContext
@@ -142,14 +144,8 @@ class VideoSegmenter(nn.Module):
         kept = Trace() if trace is None else trace
         with Stopwatch(self._clock).running() as watch:
             images_T3HW, kept.noise = self._prepare(frames_THW3, resized_THW3, noise, generator)
-            keys, for_denoising = self._to_record(), self.modulation.denoises or trace is not None
-            if keys or for_denoising or self._reads_latents:
-                kept.latents_Tcuv = self._encode(images_T3HW, kept.noise)
-            if kept.latents_Tcuv is not None and (keys or for_denoising):
-                conditioning = conditioning or self.backbone.condition(images_T3HW, kept.noise)
-                kept.recording = self._record(kept.latents_Tcuv, kept.noise, conditioning, keys, for_denoising)
-            else:  # colours or latents alone: the network is not run
-                kept.recording = Recording.of_nothing(kept.noise, kept.latents_Tcuv)
+            kept.recording = self._see(images_T3HW, kept.noise, conditioning, trace)
+            kept.latents_Tcuv = kept.recording.encoded_Tchw
             seen = FeaturePass(self.backbone, kept.recording, images_T3HW, self.padding)
             kept.features_Tnc, kept.grid = self._read(seen)
             self._check_finite(kept.recording, kept.features_Tnc)
@@ -188,31 +184,33 @@ class VideoSegmenter(nn.Module):
         """Images -> latents [T, c, u, v]."""
         return self.backbone.encode(images_T3HW, noise)
 
-    def _to_record(self) -> list[FeatureKey]:
-        """What the stages read of the feature pass."""
-        keys = self.features.keys(self.backbone)
-        if self.memory is None:
-            keys = keys + self.context.keys(self.backbone)
-        if self.refinement is not None:
-            keys = keys + self.refinement.features.keys(self.backbone)
-        return keys
-
-    @property
-    def _reads_latents(self) -> bool:
-        """Whether a stage reads the latents themselves."""
-        parts = [self.features, self.context, *([self.refinement.features] if self.refinement else [])]
-        return any(part.reads_latents for part in parts)
+    def _see(
+        self, images_T3HW: Tensor, noise: ClipNoise, conditioning: Conditioning | None, trace: Trace | None
+    ) -> Recording:
+        """Images -> what the stages read of the backbone; no network is run for colours alone."""
+        stages = [self.features, *([self.refinement.features] if self.refinement else [])]
+        readers = [*stages, *([self.context] if self.memory is None else [])]
+        keys = [key for reader in readers for key in reader.keys(self.backbone)]
+        for_denoising = self.modulation.denoises or trace is not None
+        if keys or for_denoising:
+            latents_Tcuv = self._encode(images_T3HW, noise)
+            return self._record(latents_Tcuv, images_T3HW, noise, conditioning, keys, for_denoising)
+        reads_latents = any(reader.reads_latents for reader in readers)
+        return Recording.of_nothing(noise, self._encode(images_T3HW, noise) if reads_latents else None)
 
     @measured("record")
     def _record(
         self,
         latents_Tcuv: Tensor,
+        images_T3HW: Tensor,
         noise: ClipNoise,
-        conditioning: Conditioning,
+        conditioning: Conditioning | None,
         keys: list[FeatureKey],
         for_denoising: bool,
     ) -> Recording:
         """Latents -> what the feature pass records, of which a trace wants everything."""
+        condition = partial(self.backbone.condition, images_T3HW, noise)
+        conditioning = conditioning or once(condition, "clip's conditioning")
         noised_Tcuv = self.backbone.add_noise(latents_Tcuv, noise)
         recording = self.backbone.record(noised_Tcuv, conditioning, keys, for_denoising=for_denoising)
         recording.encoded_Tchw = latents_Tcuv

@@ -262,6 +262,13 @@ def test_all_options_on_request(capsys: pytest.CaptureFixture[str], real: dict[s
     assert all(line.startswith("--trainer.") for line in lines)
 
 
+def test_help_is_cut_short_in_silence() -> None:
+    line = f"{sys.executable} -m zsvss.run predict --help all | head -n 1"
+    done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("  --config")
+    assert done.stderr == ""
+
+
 def test_nothing_heavy_is_imported() -> None:
     code = """
 import sys, time

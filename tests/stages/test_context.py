@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from zsvss.stages import context as context_module
-from zsvss.stages.clustering import knn_classify
 from zsvss.stages.context import KNNSceneContext, Memory, PerFrameClustering, SceneContext, name_clusters
+from zsvss.stages.neighbors import knn_classify
 
 CONTEXTS = [
     cls

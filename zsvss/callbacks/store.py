@@ -20,7 +20,7 @@ from zsvss.data.clip import Clip
 from zsvss.data.datamodule import datamodule
 from zsvss.data.video import Video
 from zsvss.metrics import VideoResult
-from zsvss.results.fingerprint import digest, run_fingerprint, video_source
+from zsvss.results.fingerprint import device_facts, digest, run_fingerprint, video_source
 from zsvss.results.records import RecordFolder
 
 _log = logging.getLogger(__name__)
@@ -56,10 +56,11 @@ class ResultStore(ClipCallback):
         data.skip_unreadable = True
         task = "test" if stage == "test" else "predict"  # Lightning's is an enum of strings
         self._records = RecordFolder(Path(trainer.default_root_dir) / "records" / task)
+        devices = device_facts(trainer.strategy.root_device)
         opened: tuple[str, list[str]] | Exception | None = None
         if trainer.is_global_zero:
             try:
-                opened = self._open(self._records, trainer, pl_module, task)
+                opened = self._open(self._records, trainer, pl_module, task, devices)
             except (ValueError, OSError) as error:
                 opened = error
         # All processes go on with the same list, or none of them does.
@@ -111,7 +112,12 @@ class ResultStore(ClipCallback):
         self.teardown(trainer, pl_module, "")
 
     def _open(
-        self, records: RecordFolder, trainer: Trainer, pl_module: LightningModule, task: str
+        self,
+        records: RecordFolder,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        task: str,
+        devices: Mapping[str, Any],
     ) -> tuple[str, list[str]]:
         """Digest of the fingerprint and names of the finished videos."""
         module: Any = pl_module
@@ -120,8 +126,7 @@ class ResultStore(ClipCallback):
         if type(backbone).fingerprint is Backbone.fingerprint:
             backbone.load()  # hashes what is in memory
         backbone.check()
-        device = trainer.strategy.root_device.type
-        fingerprint = run_fingerprint(task, self.settings, data, backbone, str(trainer.precision), device)
+        fingerprint = run_fingerprint(task, self.settings, data, backbone, str(trainer.precision), devices)
         records.open(fingerprint, run_facts(trainer, module))
         found, damaged = records.read()
         for name, reason in damaged.items():

@@ -7,6 +7,8 @@ u v latent cells, n tokens, c channels, L labels.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -142,13 +144,18 @@ class MaskedModulation(Modulation):
         size = (clip.frames_THW3.shape[1], clip.frames_THW3.shape[2])
         election = LargestDifference(clip.labels_Thw, clip.label_set_L, size, self.mask_prior)
         frames_B, label_index_B = self._rows(backbone, clip)
+        frames = frames_B.tolist()
         whole = len(clip.labels_Thw) if backbone.couples_frames else 1
 
         def modulate(part: slice) -> _ModulatedPass:
             return self._modulated(backbone, clip, frames_B[part], label_index_B[part])
 
-        for done in in_batches(modulate, len(frames_B), backbone.pairs, whole=whole):
-            election.add(done.frames_B, done.label_index_B, done.maps_BHW)
+        relief = partial(backbone.free_memory, clip.recording)
+        num_done = 0
+        for done in in_batches(modulate, len(frames), backbone.pairs, whole=whole, relief=relief):
+            num_added = num_done + len(done.frames_B)
+            election.add(frames[num_done:num_added], done.label_index_B, done.maps_BHW)
+            num_done = num_added
             if trace is not None:
                 latents_BScuv = done.latents_SBcuv.transpose(0, 1)
                 trace.add_rows(
@@ -233,14 +240,14 @@ class LargestDifference:
         self._best_THW = torch.zeros(len(labels_Thw), *size, dtype=torch.float64, device=labels_Thw.device)
         self.labels_THW = label_set_L[0].expand(self._best_THW.shape).clone()
 
-    def add(self, frames_B: Tensor, label_index_B: Tensor, maps_BHW: Tensor) -> None:
-        """Take in difference maps; the labels of a frame come in ascending order."""
+    def add(self, frames: Sequence[int], label_index_B: Tensor, maps_BHW: Tensor) -> None:
+        """Take in the difference map of each row's frame and label; the labels of a frame come in ascending order."""
         labels_B = self._label_set_L[label_index_B]
         weighted_BHW = peak_normalized(maps_BHW)
         if self._prior is not None:
-            masks_Bhw = self._labels_Thw[frames_B] == labels_B[:, None, None]
+            masks_Bhw = self._labels_Thw[frames] == labels_B[:, None, None]
             weighted_BHW *= mask_prior(masks_Bhw.float(), self._size, self._prior)
-        for frame, label, weighted_HW in zip(frames_B, labels_B, weighted_BHW, strict=True):
+        for frame, label, weighted_HW in zip(frames, labels_B, weighted_BHW, strict=True):
             larger_HW = weighted_HW > self._best_THW[frame]
             self._best_THW[frame] = torch.where(larger_HW, weighted_HW, self._best_THW[frame])
             self.labels_THW[frame] = torch.where(larger_HW, label, self.labels_THW[frame])

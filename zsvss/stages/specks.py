@@ -61,9 +61,7 @@ def _merged(labels_HW: npt.NDArray[np.int64], min_pixels: float, keep_largest: b
     return merged_HW
 
 
-def _in_small_regions(
-    labels_HW: npt.NDArray[np.int64], min_pixels: float, keep_largest: bool
-) -> npt.NDArray[np.bool_]:
+def _in_small_regions(labels_HW: npt.NDArray[np.int64], min_pixels: float, keep_largest: bool) -> npt.NDArray[np.bool_]:
     """Which pixels lie in small regions: those of the runs that touch runs of their label from row to row."""
     width = labels_HW.shape[1]
     starts_HW = np.ones(labels_HW.shape, np.bool_)

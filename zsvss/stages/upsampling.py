@@ -5,8 +5,9 @@ Shape legend: T frames of a clip, H W pixels, u v subsampled pixels, h w token c
 
 from __future__ import annotations
 
+import itertools
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -14,8 +15,8 @@ from torch.nn import functional
 from typing_extensions import override
 
 from zsvss.backbones.base import Backbone
-from zsvss.stages.clustering import knn_votes
 from zsvss.stages.modulation import LabelledClip, Modulation
+from zsvss.stages.neighbors import knn_votes
 from zsvss.stages.precision import full_precision
 from zsvss.stages.resampling import bilinear, window_mean
 from zsvss.stages.trace import Trace
@@ -46,10 +47,11 @@ class ProbabilityUpsampling(Modulation):
         size = (clip.frames_THW3.shape[1], clip.frames_THW3.shape[2])
         device = clip.labels_Thw.device
         labels_THW = torch.empty(len(clip.labels_Thw), *size, dtype=torch.int64, device=device)
+        frames_THW3 = clip.frames_THW3.to(device)
         with full_precision(device):
-            for t in range(len(clip.labels_Thw)):
-                probabilities_Luv, present_L = self._probabilities(clip, t)
-                score = self.upsampler(probabilities_Luv, clip.frames_THW3[t].to(device))
+            for t, (shown_L, shared_l) in enumerate(self._labels(clip)):
+                probabilities_Luv, present_L = self._probabilities(clip, t, shown_L, shared_l)
+                score = self.upsampler(probabilities_Luv, frames_THW3[t])
                 best_HW = score(0)
                 index_HW = torch.zeros(size, dtype=torch.int16, device=device)
                 for index in range(1, len(present_L)):  # one map at a time: there are many labels and pixels
@@ -59,20 +61,43 @@ class ProbabilityUpsampling(Modulation):
                 labels_THW[t] = present_L[index_HW.int()]
         return labels_THW
 
-    def _probabilities(self, clip: LabelledClip, frame: int) -> tuple[Tensor, Tensor]:
+    def _labels(self, clip: LabelledClip) -> Iterator[tuple[Tensor, Tensor | None]]:
+        """For each frame the labels of its tokens, and which of the propagated ones it has a share of, if there are."""
+        shown = labels_of_frames(clip.labels_Thw, clip.label_set_L)
+        if clip.shares is None:
+            return zip(shown, itertools.repeat(None))
+        index_L = torch.arange(len(clip.shares.labels_L), device=clip.labels_Thw.device)
+        return zip(shown, where_present(clip.shares.shares_TLuv.flatten(2).any(2), index_L), strict=True)
+
+    def _probabilities(
+        self, clip: LabelledClip, frame: int, shown_L: Tensor, shared_l: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
         """Probability of each label of the frame [L, u, v], and these labels [L]."""
         labels_hw = clip.labels_Thw[frame]
-        if clip.shares is not None and bool(clip.shares.shares_TLuv[frame].any()):
-            shares_Luv = clip.shares.shares_TLuv[frame]
-            is_present_L = shares_Luv.flatten(1).any(1)
-            return shares_Luv[is_present_L], clip.shares.labels_L[is_present_L]
-        present_L = labels_hw.unique()
+        if clip.shares is not None and shared_l is not None and len(shared_l):
+            return clip.shares.shares_TLuv[frame][shared_l], clip.shares.labels_L[shared_l]
         if clip.features_Tnc is None or self.num_neighbors == 1:
-            return (labels_hw == present_L[:, None, None]).float(), present_L
+            return (labels_hw == shown_L[:, None, None]).float(), shown_L
         tokens_nc = clip.features_Tnc[frame]
-        votes_nL = knn_votes(tokens_nc, tokens_nc, labels_hw.flatten(), present_L, self.num_neighbors)
+        votes_nL = knn_votes(tokens_nc, tokens_nc, labels_hw.flatten(), shown_L, self.num_neighbors)
         shares_Ln = votes_nL.T.float() / votes_nL.sum(1)
-        return shares_Ln.view(-1, *labels_hw.shape), present_L
+        return shares_Ln.view(-1, *labels_hw.shape), shown_L
+
+
+def labels_of_frames(labels_Thw: Tensor, label_set_L: Tensor) -> Sequence[Tensor]:
+    """The labels that each frame shows, sorted; a device is asked once for all frames.
+
+    Example:
+        >>> labels_of_frames(torch.tensor([[[4, 4]], [[9, 7]]]), torch.tensor([4, 7, 9]))
+        (tensor([4]), tensor([7, 9]))
+    """
+    return where_present((labels_Thw[..., None] == label_set_L).flatten(1, 2).any(1), label_set_L)
+
+
+def where_present(present_TL: Tensor, values_L: Tensor) -> Sequence[Tensor]:
+    """The values that are present in each frame; a device is asked once for all frames."""
+    values: Sequence[Tensor] = values_L[present_TL.nonzero()[:, 1]].split(present_TL.sum(1).tolist())
+    return values
 
 
 class SoftUpsampling(ProbabilityUpsampling):
