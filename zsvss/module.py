@@ -67,6 +67,7 @@ class VideoSegmentation(LightningModule):
         input_size: height and width at which the backbone sees the frames; ``frames`` is the frames' own, and so is
             ``None`` unless they are larger than what the backbone is made for.
         padding: pixels by which the backbone's input is mirrored beyond each border.
+        min_region: connected regions below this share of the frame's pixels take the labels of what surrounds them.
         naming: naming protocol, how clusters get their class names in ``test``; ``predict`` needs none.
         seed: all randomness is drawn from (seed, dataset, video, clip).
         windows: lengths C of the windows of video consistency.
@@ -83,6 +84,7 @@ class VideoSegmentation(LightningModule):
         features: Features | None = None,
         input_size: tuple[int, int] | Literal["frames"] | None = None,
         padding: int = 0,
+        min_region: float = 0.0,
         naming: ClusterNaming | None = None,
         seed: int = 0,
         windows: Sequence[int] = (8, 16),
@@ -99,6 +101,7 @@ class VideoSegmentation(LightningModule):
             features=features,
             input_size=input_size,
             padding=padding,
+            min_region=min_region,
         )
         self.naming = naming or FirstFrameNaming()
         self.seed = seed

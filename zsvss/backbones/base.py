@@ -111,6 +111,12 @@ class Recording:
         self.tensors = {key: to_host(tensor) for key, tensor in self.tensors.items()}
         self.resume = self.resume and self.resume.to_host()
 
+    @classmethod
+    def of_nothing(cls, noise: ClipNoise, encoded_Tchw: Tensor | None = None) -> Recording:
+        """What there is of a clip that the network was not run on: the size of its latents, or the latents."""
+        noised_Tchw = noise.diffusion_Tchw if encoded_Tchw is None else encoded_Tchw
+        return cls(noised_Tchw, Conditioning(noised_Tchw.new_empty(2, 0, 0)), encoded_Tchw=encoded_Tchw)
+
 
 class Backbone(nn.Module, ABC):
     """A frozen diffusion model, as the stages see it.

@@ -49,10 +49,12 @@ class SceneContext(ABC):
     Attributes:
         num_clusters: K, where the tokens are clustered.
         takes_given_labels: whether :meth:`propagate` takes labels that are given for some of the frames.
+        reads_latents: as of :class:`~zsvss.stages.features.Features`, beside the features.
     """
 
     num_clusters: int
     takes_given_labels: bool = False
+    reads_latents: bool = True
 
     def keys(self, backbone: Backbone) -> list[FeatureKey]:
         """What :meth:`start` reads of the feature pass beside the features; nothing by default."""
@@ -137,6 +139,7 @@ class KNNSceneContext(SceneContext):
         initialization: clusters the first frame in place of K-means; those that choose the number of clusters
             themselves ignore ``num_clusters``.
         novelty: lets tokens that nothing in the memory resembles open new labels; ``None`` keeps the label set.
+        memory_frames: label a clip by so many of the last frames before it; ``None`` takes the whole clip before it.
 
     Source: the paper's Sec. 3.2, "Scene context model".
     """
@@ -149,14 +152,18 @@ class KNNSceneContext(SceneContext):
         fit_frames: Literal["clip", "first"] = "clip",
         initialization: Initialization | None = None,
         novelty: Novelty | None = None,
+        memory_frames: int | None = None,
     ) -> None:
         check_at_least_one("context", num_neighbors=num_neighbors, num_restarts=num_restarts)
+        check_at_least_one("context", memory_frames=1 if memory_frames is None else memory_frames)
         self.num_clusters = num_clusters
         self.num_neighbors = num_neighbors
         self.num_restarts = num_restarts
         self.fit_frames = fit_frames
         self.initialization = initialization
         self.novelty = novelty
+        self.memory_frames = memory_frames
+        self.reads_latents = initialization is not None and initialization.reads_latents
 
     @override
     def keys(self, backbone: Backbone) -> list[FeatureKey]:
@@ -193,7 +200,9 @@ class KNNSceneContext(SceneContext):
 
     @override
     def update(self, features_Tnc: Tensor, labels_Tn: Tensor, memory: Memory) -> Memory:
-        return Memory(features_Tnc.flatten(0, 1), labels_Tn.flatten(), memory.label_set_L, memory.novelty)
+        last = slice(None if self.memory_frames is None else -self.memory_frames, None)
+        points_Nc, labels_N = features_Tnc[last].flatten(0, 1), labels_Tn[last].flatten()
+        return Memory(points_Nc, labels_N, memory.label_set_L, memory.novelty)
 
     def _clusters(
         self,
@@ -229,6 +238,8 @@ class PerFrameClustering(SceneContext):
 
     Source: the per-frame baseline of the paper's Sec. 4, after EmerDiff (arXiv 2401.11739).
     """
+
+    reads_latents = False
 
     def __init__(self, num_clusters: int = 20, num_restarts: int = 10) -> None:
         check_at_least_one("context", num_restarts=num_restarts)

@@ -27,9 +27,12 @@ class Features(ABC):
 
     Attributes:
         grid_block: output block whose token grid the features lie on: half the latents' resolution by default.
+        reads_latents: whether the latents of the frames are read, as opposed to :meth:`keys` and the images alone.
+            Where nothing is recorded and no latents are read, neither the network nor the autoencoder is run.
     """
 
     grid_block: int = 6
+    reads_latents: bool = True
 
     def keys(self, backbone: Backbone) -> list[FeatureKey]:
         """Tensors that the feature pass must record; none by default."""
@@ -138,6 +141,8 @@ class ColorPositionFeatures(Features):
         position_weight: how much the way across the frame counts, against the way from black to white in a channel.
         block: output block on whose token grid they lie, so that comparisons are at the same grid.
     """
+
+    reads_latents = False
 
     def __init__(self, position_weight: float = 1.0, block: int = 6) -> None:
         self.position_weight = position_weight

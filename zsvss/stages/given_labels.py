@@ -42,6 +42,7 @@ class GivenLabels(SceneContext):
     """
 
     takes_given_labels = True
+    reads_latents = False
 
     def __init__(
         self,

@@ -18,6 +18,7 @@ from zsvss.backbones.base import Backbone
 from zsvss.stages.modulation import LabelledClip, Modulation
 from zsvss.stages.neighbors import knn_votes
 from zsvss.stages.precision import full_precision
+from zsvss.stages.resampling import bilinear, window_mean
 from zsvss.stages.trace import Trace
 
 
@@ -52,12 +53,12 @@ class ProbabilityUpsampling(Modulation):
                 probabilities_Luv, present_L = self._probabilities(clip, t, shown_L, shared_l)
                 score = self.upsampler(probabilities_Luv, frames_THW3[t])
                 best_HW = score(0)
-                labels_THW[t] = present_L[:1]
+                index_HW = torch.zeros(size, dtype=torch.int16, device=device)
                 for index in range(1, len(present_L)):  # one map at a time: there are many labels and pixels
                     score_HW = score(index)
-                    larger_HW = score_HW > best_HW
-                    best_HW = torch.where(larger_HW, score_HW, best_HW)
-                    labels_THW[t] = torch.where(larger_HW, present_L[index], labels_THW[t])
+                    index_HW.masked_fill_(score_HW > best_HW, index)
+                    best_HW = torch.maximum(score_HW, best_HW)
+                labels_THW[t] = present_L[index_HW.int()]
         return labels_THW
 
     def _labels(self, clip: LabelledClip) -> Iterator[tuple[Tensor, Tensor | None]]:
@@ -136,7 +137,7 @@ class GuidedUpsampling(ProbabilityUpsampling):
 
     @override
     def upsampler(self, probabilities_Luv: Tensor, frame_HW3: Tensor) -> Callable[[int], Tensor]:
-        guide_3HW = frame_HW3.permute(2, 0, 1).float() / 255
+        guide_3HW = frame_HW3.permute(2, 0, 1).float().contiguous() / 255
         size = (guide_3HW.shape[1], guide_3HW.shape[2])
         small = (-(-size[0] // self.subsampling), -(-size[1] // self.subsampling))
         guide_3uv = functional.adaptive_avg_pool2d(guide_3HW, small)
@@ -144,7 +145,10 @@ class GuidedUpsampling(ProbabilityUpsampling):
         slopes_L3uv, offsets_Luv = guided_models(bilinear(probabilities_Luv, small), guide_3uv, radius, self.eps)
 
         def score(index: int) -> Tensor:
-            return (bilinear(slopes_L3uv[index], size) * guide_3HW).sum(0) + bilinear(offsets_Luv[index, None], size)[0]
+            score_HW = bilinear(offsets_Luv[index, None], size)[0]
+            for slope_uv, guide_HW in zip(slopes_L3uv[index], guide_3HW, strict=True):
+                score_HW.addcmul_(bilinear(slope_uv[None], size)[0], guide_HW)
+            return score_HW
 
         return score
 
@@ -167,26 +171,21 @@ def guided_models(inputs_Luv: Tensor, guide_3uv: Tensor, radius: int, eps: float
     mean_3uv = window_mean(guide_3uv, radius)
     mean_Luv = window_mean(inputs_Luv, radius)
     products_33uv = window_mean((guide_3uv[:, None] * guide_3uv).flatten(0, 1), radius).unflatten(0, (3, 3))
-    covariance_uv33 = (products_33uv - mean_3uv[:, None] * mean_3uv).permute(2, 3, 0, 1)
+    covariance_33uv = products_33uv - mean_3uv[:, None] * mean_3uv
     products_L3uv = window_mean((inputs_Luv[:, None] * guide_3uv).flatten(0, 1), radius).unflatten(0, (-1, 3))
     cross_L3uv = products_L3uv - mean_Luv[:, None] * mean_3uv
     ridge_33 = eps * torch.eye(3, device=guide_3uv.device, dtype=guide_3uv.dtype)
-    # Positive definite: that it can be solved need not be asked of a device.
-    slopes_uv3L, _ = torch.linalg.solve_ex(covariance_uv33 + ridge_33, cross_L3uv.permute(2, 3, 1, 0))
-    slopes_L3uv = slopes_uv3L.permute(3, 2, 0, 1)
+    inverse_33uv = inverses(covariance_33uv + ridge_33[..., None, None])
+    slopes_L3uv = (cross_L3uv[:, :, None] * inverse_33uv).sum(1)
     offsets_Luv = mean_Luv - (slopes_L3uv * mean_3uv).sum(1)
     smooth_L3uv = window_mean(slopes_L3uv.flatten(0, 1), radius).unflatten(0, (-1, 3))
     return smooth_L3uv, window_mean(offsets_Luv, radius)
 
 
-def window_mean(maps_Luv: Tensor, radius: int) -> Tensor:
-    """Mean over square windows, cut off at the border."""
-    for height, width in ((1, 0), (0, 1)):
-        kernel, padding = (2 * radius * height + 1, 2 * radius * width + 1), (radius * height, radius * width)
-        maps_Luv = functional.avg_pool2d(maps_Luv, kernel, stride=1, padding=padding, count_include_pad=False)
-    return maps_Luv
-
-
-def bilinear(maps_Lhw: Tensor, size: tuple[int, int]) -> Tensor:
-    """Resize maps bilinearly; pixels beyond the outer cells' centres take those cells' values."""
-    return functional.interpolate(maps_Lhw[None], size, mode="bilinear", align_corners=False)[0]
+def inverses(matrices_33uv: Tensor) -> Tensor:
+    """Inverse of the symmetric 3x3 matrix of every pixel, by its cofactors in double precision."""
+    (a, b, c), (_, d, e), (_, _, f) = matrices_33uv.double()
+    cofactors = d * f - e * e, c * e - b * f, b * e - c * d, a * f - c * c, b * c - a * e, a * d - b * b
+    determinant_uv = a * cofactors[0] + b * cofactors[1] + c * cofactors[2]
+    upper_6uv = torch.stack(cofactors) / determinant_uv
+    return upper_6uv[[0, 1, 2, 1, 3, 4, 2, 4, 5]].unflatten(0, (3, 3)).to(matrices_33uv)
