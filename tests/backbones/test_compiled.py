@@ -30,7 +30,7 @@ def traced(backbone, num_labels):
     return trace
 
 
-@pytest.mark.parametrize("kind", [StableDiffusion, StableVideoDiffusion])
+@pytest.mark.parametrize("kind", [StableDiffusion, pytest.param(StableVideoDiffusion, marks=pytest.mark.slow)])
 def test_clips_of_different_labels_are_compiled_once_without_a_break(kind, settings_of, fresh_dynamo, monkeypatch):
     """A graph of what lies behind the modulated block, and one of a later step, which all later steps share."""
     counter = CompileCounter()

@@ -278,7 +278,9 @@ class UNetBackbone(LatentDiffusion):
     def _injection(self, step: int, recording: Recording, samples: Samples) -> dict[str, AttentionEdit]:
         edits: dict[str, AttentionEdit] = {}
         shared = self._shared_maps(samples)
-        for key in self._injected_keys():
+        for key in sorted(
+            self._injected_keys()
+        ):  # one order in all steps, by which a compiled network knows its inputs
             if key.step == step:
                 edit = edits.setdefault(self._attention_path(key.block, key.layer), AttentionEdit())
                 half_b, frame_b = samples.half_b, samples.frame_b
