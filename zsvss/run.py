@@ -13,6 +13,7 @@ COMMANDS = {
     "test": "zsvss.commands.lightning",
     "predict": "zsvss.commands.lightning",
     "report": "zsvss.commands.report",
+    "export": "zsvss.commands.export",
     "sweep": "zsvss.commands.sweep",
     "bench": "zsvss.bench.command",
 }
