@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-# Several processes share the cores (pytest's and those that tests start): with a thread a core in each of them, small
-# operations take many times longer. Must be set before torch is imported.
-os.environ.setdefault("OMP_NUM_THREADS", "1")
+import clean_environment  # noqa: F401  (importing it cleans, before anything that reads the environment)
 
+# isort: split
 import pytest
 import torch
 from warm_python import WarmPython

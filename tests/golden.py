@@ -124,7 +124,8 @@ class GoldenSet:
             return StableVideoDiffusion.from_pretrained(str(self.weights), **settings)
         from zsvss.backbones.stable_diffusion import StableDiffusion
 
-        return StableDiffusion.from_pretrained(str(self.weights), **settings)
+        # The published code knows its network; a folder without a scheduler does not say.
+        return StableDiffusion.from_pretrained(str(self.weights), **{"prediction_type": "epsilon", **settings})
 
     def _read(self, name: str) -> Arrays:
         path = self.folder / name

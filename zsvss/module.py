@@ -10,7 +10,7 @@ import logging
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from lightning.pytorch import LightningModule
@@ -19,11 +19,14 @@ from torch import Tensor, distributed
 from zsvss.backbones.base import Backbone
 from zsvss.data.clip import Clip
 from zsvss.data.datamodule import VideoDataModule, datamodule
+from zsvss.data.taxonomy import IGNORE_INDEX
 from zsvss.gathering import patient_group
 from zsvss.metrics import (
     ClusterNaming,
     ConsistencyProtocol,
     FirstFrameNaming,
+    GivenFirstFrameNaming,
+    ObjectProtocol,
     VideoEvaluator,
     VideoResult,
     fold_results,
@@ -32,10 +35,13 @@ from zsvss.metrics import (
     video_table,
 )
 from zsvss.metrics.consistency import ConsistencyWindows
+from zsvss.metrics.evaluation import resize_labels
+from zsvss.metrics.objects import check_protocol
 from zsvss.results.summary import percent
 from zsvss.segmenter import SegmentedClip, VideoSegmenter
 from zsvss.stages.context import SceneContext
 from zsvss.stages.features import Features
+from zsvss.stages.given_labels import GivenLabels
 from zsvss.stages.modulation import Modulation
 from zsvss.stages.refinement import Refinement
 
@@ -51,12 +57,14 @@ class VideoSegmentation(LightningModule):
         refinement: correspondence-based refinement (stage 2); ``None`` leaves the coarse labels as they are.
         modulation: masked modulation (stage 3); ``None`` enlarges the refined labels to the frames' size.
         features: what is clustered; ``None`` takes the paper's.
-        input_size: height and width at which the backbone sees the frames; ``None`` takes the frames' own.
+        input_size: height and width at which the backbone sees the frames; ``frames`` is the frames' own, and so is
+            ``None`` unless they are larger than what the backbone is made for.
         padding: pixels by which the backbone's input is mirrored beyond each border.
         naming: naming protocol, how clusters get their class names in ``test``; ``predict`` needs none.
         seed: all randomness is drawn from (seed, dataset, video, clip).
         windows: lengths C of the windows of video consistency.
         consistency: protocol of video consistency.
+        objects: protocol of region similarity and contour accuracy, where the data set has objects.
     """
 
     def __init__(
@@ -66,12 +74,13 @@ class VideoSegmentation(LightningModule):
         refinement: Refinement | None,
         modulation: Modulation | None,
         features: Features | None = None,
-        input_size: tuple[int, int] | None = None,
+        input_size: tuple[int, int] | Literal["frames"] | None = None,
         padding: int = 0,
         naming: ClusterNaming | None = None,
         seed: int = 0,
         windows: Sequence[int] = (8, 16),
         consistency: ConsistencyProtocol = "official",
+        objects: ObjectProtocol = "semi_supervised",
     ) -> None:
         super().__init__()
         self.backbone = backbone
@@ -89,6 +98,8 @@ class VideoSegmentation(LightningModule):
         ConsistencyWindows(windows, consistency)  # refuses what cannot be counted, before anything is read
         self.windows = tuple(windows)
         self.consistency: ConsistencyProtocol = consistency
+        check_protocol(objects)
+        self.objects: ObjectProtocol = objects
         self.results: list[VideoResult] = []
         self.failures: dict[str, str] = {}
         self.numbers: dict[str, float] = {}
@@ -117,9 +128,17 @@ class VideoSegmentation(LightningModule):
             for video in self.data.videos():
                 if not video.begins_labelled:
                     raise ValueError(self._first_frame_missing(video.name))
+        self._check_given_labels(stage)
         self.backbone.check()
-        if self.segmenter.input_size is not None:
-            self.segmenter.check(self.segmenter.input_size, self.data.clip_length)
+        wanted = self.segmenter.network_size.wanted
+        if wanted is not None:
+            self.segmenter.check(wanted, self.data.clip_length)
+        if self.segmenter.network_size.native is not None:
+            _log.info(
+                "%s sees larger frames at about %d x %d pixels; model.input_size sets another size, or frames (own)",
+                type(self.backbone).__name__,
+                *self.segmenter.network_size.native,
+            )
         self.backbone.load()
         self._patient_group = patient_group()
         self.data.network_size = self.segmenter.network_size
@@ -138,7 +157,9 @@ class VideoSegmentation(LightningModule):
             self._video_start = time.perf_counter()
             taxonomy = self.data.taxonomy
             assert taxonomy is not None
-            self._evaluator = VideoEvaluator(clip.video, taxonomy, self.naming, self.windows, self.consistency)
+            self._evaluator = VideoEvaluator(
+                clip.video, taxonomy, self.naming, self.windows, self.consistency, self.objects
+            )
         segmented = self._segment(clip, self._first_labels(clip))
 
         final = slice(clip.num_final)
@@ -190,6 +211,7 @@ class VideoSegmentation(LightningModule):
             resized_THW3=clip.resized_THW3,
             generator=generator,
             first_labels_HW=first_labels_HW,
+            given_THW=self._given_labels(clip),
             num_wanted=clip.num_final,
         )
         return segmented
@@ -203,6 +225,48 @@ class VideoSegmentation(LightningModule):
         taxonomy = self.data.taxonomy
         assert taxonomy is not None
         return self.naming.first_labels(taxonomy.class_ids(clip.labels_THW[0]), taxonomy.num_classes)
+
+    def _given_labels(self, clip: Clip) -> Tensor | None:
+        """Labels that are given to the method for pixels of the clip, -1 elsewhere; ``None`` if there are none."""
+        if not self.segmenter.context.takes_given_labels or clip.labels_THW is None:
+            return None
+        num_given = len(clip.labels_THW)
+        if (
+            isinstance(self.naming, GivenFirstFrameNaming)
+            if self.trainer.testing
+            else self.data.given_frames == "first"
+        ):
+            num_given = int(clip.is_first)
+        elif self.trainer.testing or self.data.given_frames == "none":
+            num_given = 0
+        if not clip.labelled_T[:num_given].any():
+            return None
+        taxonomy = self.data.taxonomy
+        assert taxonomy is not None
+        height, width = clip.frames_THW3.shape[1:3]
+        labels = [resize_labels(labels_HW, height, width) for labels_HW in taxonomy.class_ids(clip.labels_THW)]
+        is_given_T = clip.labelled_T & (torch.arange(len(labels), device=clip.labelled_T.device) < num_given)
+        return torch.stack(labels).where(is_given_T[:, None, None], IGNORE_INDEX)
+
+    def _check_given_labels(self, stage: str) -> None:
+        """Refuse a naming protocol that says something else than happens; let masks of ``predict`` be propagated."""
+        takes, gives = self.segmenter.context.takes_given_labels, isinstance(self.naming, GivenFirstFrameNaming)
+        context = type(self.segmenter.context).__name__
+        if stage == "test" and takes != gives:
+            raise ValueError(
+                f"model.context {context} is given the first frame's ground truth: say so by --model.naming "
+                "GivenFirstFrameNaming"
+                if takes
+                else f"naming protocol {self.naming.name!r} gives labels to the method, which {context} does not take: "
+                "choose --model.context GivenLabels"
+            )
+        if stage == "predict" and self.data.given_frames == "all":
+            if not takes:
+                _log.info("masks are given: GivenLabels propagates them, in place of %s and of refinement", context)
+                self.segmenter.context, self.segmenter.refinement = GivenLabels(), None
+            for video in self.data.videos():
+                if not video.begins_labelled:
+                    _log.warning("%s: frames before the first one with a mask get no label", video.name)
 
     def _first_frame_missing(self, video: str) -> str:
         return (

@@ -1,6 +1,7 @@
-"""The command line: ``python -m zsvss.run COMMAND ...``; this module only finds the command's own.
+"""The command line: ``zsvss COMMAND ...`` or ``python -m zsvss.run COMMAND ...``; this module only finds the command.
 
-Each command is imported when it is asked for, so that none pays for another's libraries.
+Each command is imported when it is asked for, so that help and mistakes are told at once, and none pays for another's
+libraries. What `main` itself needs is imported where Ctrl-C is answered.
 """
 
 from __future__ import annotations
@@ -8,29 +9,73 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from typing import NamedTuple
+
+from zsvss.commands.interruption import EXIT_CODE, Interrupted, answer_from_now_on, end_process, leaving, tell
+
+
+class Command(NamedTuple):
+    """A command of the program.
+
+    Attributes:
+        module: where it lies; imports nothing heavy before the arguments are known to be right.
+        function: takes the arguments behind the command's name; returns the exit code.
+        says: what it does, for ``--help``.
+    """
+
+    module: str
+    function: str
+    says: str
+
 
 COMMANDS = {
-    "test": "zsvss.commands.lightning",
-    "predict": "zsvss.commands.lightning",
-    "report": "zsvss.commands.report",
-    "export": "zsvss.commands.export",
-    "sweep": "zsvss.commands.sweep",
-    "bench": "zsvss.bench.command",
+    "predict": Command("zsvss.commands.front", "predict", "segment a video file, or a folder of images or videos"),
+    "test": Command("zsvss.commands.front", "test", "segment the videos of a benchmark and score them"),
+    "sweep": Command("zsvss.commands.sweep", "main", "run a grid of settings: ablations, several seeds"),
+    "report": Command("zsvss.commands.report", "main", "make tables and a page of finished runs"),
+    "export": Command("zsvss.commands.export", "main", "write predictions as COCO, YOLO, CVAT, Label Studio, ..."),
+    "bench": Command("zsvss.bench.command", "main", "measure speed and memory of the method on this machine"),
 }
-"""Module of each command; its ``main(arguments)`` returns the exit code."""
 
-# Lightning's own parser answers for these, which are given the command's name too.
-_LIGHTNING = COMMANDS["test"]
+_STOPPED = "stopped; start the same command again"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
-    arguments = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
-    module = COMMANDS.get(arguments[0], _LIGHTNING)
-    rest = arguments if module == _LIGHTNING else arguments[1:]
-    code: int = import_module(module).main(rest)
+    with leaving(lambda: _STOPPED):
+        try:
+            return _run(list(sys.argv[1:] if arguments is None else arguments) or ["--help"])
+        except Interrupted as stopped:
+            tell(str(stopped))
+            return EXIT_CODE
+
+
+def _run(arguments: Sequence[str]) -> int:
+    from zsvss.commands.refusals import did_you_mean, fail
+    from zsvss.commands.usage import program
+
+    name, *rest = arguments
+    if name in ("-h", "--help", "help"):
+        print(program({command: described.says for command, described in COMMANDS.items()}))
+        return 0
+    if name.startswith("-"):
+        fail(f"{name}: the command comes first, such as zsvss test {name} ... Known: {', '.join(COMMANDS)}", 2)
+    if name not in COMMANDS:
+        fail(f"unknown command {name}.{did_you_mean(name, COMMANDS)}", 2)
+    command = COMMANDS[name]
+    code: int = getattr(import_module(command.module), command.function)(rest)
+    return code
+
+
+def console() -> int:
+    """`main` for a process of its own, whose last moments are covered too."""
+    answer_from_now_on(lambda: _STOPPED)
+    code = main()
+    if code == EXIT_CODE:
+        end_process(code)
+    answer_from_now_on(lambda: "the command had ended: all that it writes is written")
     return code
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(console())

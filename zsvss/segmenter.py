@@ -8,7 +8,7 @@ Shape legend: T frames of a clip, H W pixels, u v latent cells, h w token grid o
 from __future__ import annotations
 
 import time
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -52,8 +52,9 @@ class VideoSegmenter(nn.Module):
         refinement: correspondence-based refinement; ``None`` keeps the coarse labels.
         modulation: masked modulation; ``None`` enlarges the token cells (:class:`NearestUpsampling`).
         features: what is clustered.
-        input_size: height and width at which the backbone sees the frames, rounded down to its multiple; ``None``
-            takes the frames' own. Labels always come back at the frames' own size.
+        input_size: height and width at which the backbone sees the frames, rounded down to its multiple; ``frames`` is
+            the frames' own, and so is ``None`` unless they are larger than what the backbone is made for (its
+            ``native_size``). Labels always come back at the frames' own size.
         padding: pixels by which the backbone's input is mirrored beyond each border, a multiple of a feature cell's
             (16 or 32); the zero padding of convolutions otherwise leaves clusters of its own along the border.
 
@@ -72,7 +73,7 @@ class VideoSegmenter(nn.Module):
         modulation: Modulation | None = None,
         *,
         features: Features | None = None,
-        input_size: tuple[int, int] | None = None,
+        input_size: tuple[int, int] | Literal["frames"] | None = None,
         padding: int = 0,
     ) -> None:
         super().__init__()
@@ -99,6 +100,7 @@ class VideoSegmenter(nn.Module):
         resized_THW3: Tensor | None = None,
         generator: torch.Generator | None = None,
         first_labels_HW: Tensor | None = None,
+        given_THW: Tensor | None = None,
         noise: ClipNoise | None = None,
         conditioning: Conditioning | None = None,
         num_wanted: int | None = None,
@@ -112,6 +114,8 @@ class VideoSegmenter(nn.Module):
             generator: CPU generator of the clip's noise and clustering; a fixed seed if ``None``.
             first_labels_HW: classes of the first frame at any size, negative where void: clusters of the video then
                 bear class ids. Read only at the first clip of a video.
+            given_THW: int64 labels given for pixels of any of the frames, negative where there is none: they are the
+                truth of their frames and are propagated to the others, by a context that takes given labels.
             noise: random numbers to use in place of the generator's.
             conditioning: in place of the backbone's own.
             num_wanted: return labels of the first so many frames only, for a clip whose other frames come again in
@@ -119,10 +123,11 @@ class VideoSegmenter(nn.Module):
             trace: a new one is filled with every intermediate.
 
         Returns:
-            labels of T (or ``num_wanted``) frames: cluster ids, or class ids with ``first_labels_HW``.
+            labels of T (or ``num_wanted``) frames: cluster ids, class ids with ``first_labels_HW``, or given labels.
 
         Raises:
-            ValueError: if the frames are not uint8 [T, H, W, 3] or too small for the backbone.
+            ValueError: if the frames are not uint8 [T, H, W, 3] or too small for the backbone, or labels are given that
+                the context does not take.
         """
         generator = generator or torch.Generator().manual_seed(0)
         kept = Trace() if trace is None else trace
@@ -132,12 +137,19 @@ class VideoSegmenter(nn.Module):
             kept.recording = self._record(kept.latents_Tcuv, images_T3HW, kept.noise, conditioning, trace)
             seen = FeaturePass(self.backbone, kept.recording, images_T3HW, self.padding)
             kept.features_Tnc, kept.grid = self._read(seen)
-            kept.coarse_Tn, memory = self._cluster(kept.features_Tnc, kept.grid, seen, generator, first_labels_HW)
+            kept.coarse_Tn, memory = self._cluster(
+                kept.features_Tnc, kept.grid, seen, generator, first_labels_HW, given_THW
+            )
             kept.refined_Tn = self._refine(kept.coarse_Tn, kept.grid, seen, kept)
             self.memory = self._remember(kept.features_Tnc, kept.refined_Tn, memory)
             refined_Thw = kept.refined_Tn.unflatten(1, kept.grid)
             labelled = LabelledClip(refined_Thw, memory.label_set_L, frames_THW3, kept.recording, kept.features_Tnc)
+            if memory.propagated is not None and self.refinement is None:
+                labelled = labelled._replace(shares=memory.propagated.shares)
             kept.labels_THW = self._modulate(labelled, images_T3HW, num_wanted, trace)
+            if given_THW is not None:
+                given_THW = given_THW[:num_wanted].to(kept.labels_THW)
+                kept.labels_THW = torch.where(given_THW >= 0, given_THW, kept.labels_THW)
         kept.label_set_L = memory.label_set_L
         coarse_Thw = kept.coarse_Tn.unflatten(1, kept.grid)
         return SegmentedClip(kept.labels_THW, coarse_Thw[:num_wanted], refined_Thw[:num_wanted], watch.seconds)
@@ -178,7 +190,9 @@ class VideoSegmenter(nn.Module):
             keys = keys + self.refinement.features.keys(self.backbone)
         noised_Tcuv = self.backbone.add_noise(latents_Tcuv, noise)
         for_denoising = self.modulation.denoises or trace is not None
-        return self.backbone.record(noised_Tcuv, conditioning, keys, for_denoising=for_denoising)
+        recording = self.backbone.record(noised_Tcuv, conditioning, keys, for_denoising=for_denoising)
+        recording.encoded_Tchw = latents_Tcuv
+        return recording
 
     @measured("record")
     def _read(self, seen: FeaturePass) -> tuple[Tensor, tuple[int, int]]:
@@ -193,9 +207,12 @@ class VideoSegmenter(nn.Module):
         seen: FeaturePass,
         generator: torch.Generator,
         first_labels_HW: Tensor | None,
+        given_THW: Tensor | None,
     ) -> tuple[Tensor, Memory]:
         """Features -> coarse labels [T, n], and the memory that they come from."""
         with full_precision(features_Tnc.device):
+            if given_THW is not None:
+                return self.context.propagate(features_Tnc, grid, given_THW, self.memory)
             if self.memory is not None:
                 return self.context.resume(features_Tnc, self.memory, generator)
             names_n = None if first_labels_HW is None else to_grid(first_labels_HW, grid).flatten()
@@ -230,7 +247,9 @@ class VideoSegmenter(nn.Module):
     @property
     def network_size(self) -> NetworkSize:
         """At which size the backbone sees frames; known when the backbone is loaded."""
-        return NetworkSize(self.input_size, self.backbone.size_multiple, self.padding)
+        wanted = None if self.input_size == "frames" else self.input_size
+        native = self.backbone.native_size if self.input_size is None else None
+        return NetworkSize(wanted, self.backbone.size_multiple, self.padding, native)
 
     def to_images(self, frames_THW3: Tensor, resized_THW3: Tensor | None = None) -> Tensor:
         """Resize frames to the backbone's input (PIL bicubic, if the size differs) and scale them to [-1, 1].

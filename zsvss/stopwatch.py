@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import ParamSpec, TypeVar
 
+from zsvss.progress import stage
+
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
 _running: ContextVar[Stopwatch | None] = ContextVar("running", default=None)
@@ -40,11 +42,14 @@ class Stopwatch:
 
     @contextmanager
     def measure(self, name: str) -> Iterator[None]:
-        """Add the block's seconds; `measured` functions that it calls are measured too."""
+        """Add the block's seconds; `measured` functions that it calls are measured too.
+
+        Whoever listens to `zsvss.progress` is told that the stage begins.
+        """
         start, before = self._clock(), self._within
         self._within = 0.0
         try:
-            with self.running():
+            with self.running(), stage(name):
                 yield
         finally:
             total = self._clock() - start

@@ -1,9 +1,14 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from zsvss.backbones import embedded
+from zsvss.backbones.embedded import Embedded
 from zsvss.backbones.input_size import NetworkSize, resize_frames
+from zsvss.segmenter import VideoSegmenter
 
 
 @pytest.mark.parametrize(
@@ -14,11 +19,29 @@ from zsvss.backbones.input_size import NetworkSize, resize_frames
         (NetworkSize((130, 200), 32, 0), (480, 853), (128, 192)),
         # With its padding on both sides, a frame makes up a multiple.
         (NetworkSize(None, 64, 16), (480, 853), (480, 864 - 64)),
+        # Larger frames come to about as many pixels as the backbone was trained on, in their own shape.
+        (NetworkSize(None, 32, 0, native=(128, 224)), (480, 853), (128, 224)),
+        (NetworkSize(None, 32, 0, native=(128, 224)), (1920, 1080), (224, 128)),
+        (NetworkSize(None, 32, 0, native=(128, 224)), (600, 600), (160, 160)),
+        (NetworkSize(None, 32, 0, native=(128, 224)), (100, 4000), (32, 1056)),
+        (NetworkSize(None, 32, 16, native=(128, 224)), (480, 853), (128, 224)),
+        (NetworkSize(None, 32, 0, native=(128, 224)), (96, 160), (96, 160)),
+        (NetworkSize((256, 256), 32, 0, native=(128, 224)), (480, 853), (256, 256)),
     ],
 )
 def test_network_size(network, own, expected):
     assert network.of(*own) == expected
     assert all((side + 2 * network.padding) % network.multiple == 0 for side in expected)
+
+
+def test_the_embedded_backbone_knows_its_own_size():
+    def seen(**settings):
+        return VideoSegmenter(Embedded(), **settings).network_size.of(480, 853)
+
+    assert seen() == (128, 224)
+    assert seen(input_size=(480, 853)) == seen(input_size="frames") == (480, 832)
+    elsewhere = VideoSegmenter(Embedded(str(Path(embedded.__file__).parent)))
+    assert elsewhere.network_size.of(480, 853) == (480, 832), "other weights may be made for anything"
 
 
 def test_too_small():

@@ -11,7 +11,7 @@ import torch
 from diffusers import AutoencoderKL
 
 from zsvss.backbones import embedded
-from zsvss.bench import modes
+from zsvss.bench import command, modes
 from zsvss.bench.meters import agreement, count
 from zsvss.bench.modes import Case, Row, compare
 from zsvss.bench.stand_ins import RandomWeights, SparseLabels
@@ -94,7 +94,7 @@ def test_the_published_schedule_of_the_large_network_runs_once(monkeypatch):
     monkeypatch.setattr(modes, "compare", lambda case, *rest: cases.append(case) or [Row("exact", all_seconds=[1.0])])
     monkeypatch.setattr(modes, "table", lambda case, rows: "")
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "a GPU")
-    assert modes.main(["--device", "cuda", "--network", "sd21"]) == 0
+    assert command.main(["--device", "cuda", "--network", "sd21"]) == 0
     assert [(case.num_labels, case.repeats, case.published_repeats) for case in cases] == [
         (5, 3, 0),
         (10, 3, 1),
@@ -112,7 +112,7 @@ def test_the_published_schedule_of_the_large_network_runs_once(monkeypatch):
 )
 def test_options_that_make_no_sense_are_refused(capsys, option, value, message):
     with pytest.raises(SystemExit, match="2"):
-        modes.main([option, value])
+        command.main([option, value])
     error = capsys.readouterr().err
     assert option in error
     assert message in error

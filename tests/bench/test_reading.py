@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from zsvss.bench.reading import main, measure
+from zsvss.bench.command import main
+from zsvss.bench.reading import measure
 from zsvss.data.reader import has_decord
 
 

@@ -54,6 +54,17 @@ def test_writes_what_was_predicted(tmp_path: Path, height: int, width: int) -> N
         assert (segment["first_frame"], segment["last_frame"]) == (present[0], present[-1])
         assert segment["num_frames"] == len(present)
     assert segments["segments"][-1]["last_frame"] == 2
+    assert (segments["complete"], segments["video_length"], segments["overlay_alpha"]) == (True, 6, 0.5)
+
+
+def test_an_interrupted_video_says_that_it_is_partial(tmp_path: Path) -> None:
+    frames_THW3, labels_THW = _video(4, 32, 48)
+    writer = VideoPredictions(tmp_path, "swan", video_length=9, video=False)
+    writer.write(frames_THW3, labels_THW, [str(number) for number in range(4)])
+    writer.close()
+    segments = json.loads((tmp_path / "segments.json").read_text())
+    assert (segments["complete"], segments["num_frames"], segments["video_length"]) == (False, 4, 9)
+    assert segments["overlay_alpha"] is None
 
 
 @pytest.mark.parametrize(("height", "width"), [(32, 48), (31, 47)])

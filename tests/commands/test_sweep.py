@@ -17,9 +17,10 @@ import yaml
 from tiny_run import CONFIG
 from wandb.sdk.launch.sweeps import utils as wandb_sweeps
 
+from zsvss.commands.cells import Cell
 from zsvss.commands.config import PACKAGED_CONFIGS
 from zsvss.commands.lightning import import_components
-from zsvss.commands.sweep import grid, read_sweep
+from zsvss.commands.sweep import grid, read_sweep, stopped
 from zsvss.run import main
 
 DATA = """\
@@ -133,11 +134,33 @@ def test_finished_cells_need_no_data(
         assert "[1/3] full: mIoU" in capsys.readouterr().out
 
         assert main([*command, "none"]) == 3
-        assert capsys.readouterr().out.count("No such file or directory: 'disk'") == 2 * 2, (
-            "of two cells, and at the end"
-        )
+        said = capsys.readouterr().out
+        assert said.count("No such file or directory: 'disk'") == 1, "of two cells"
+        assert "2 of 3 cells cannot run (full, no_refinement): [Errno 2]" in said
     finally:
         (folder / "unmounted").rename(folder / "disk")
+
+
+def test_missing_data_are_told_once_and_before_the_first_cell(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(sys, "argv", ["zsvss"])
+    options = ["--sweep", "sweeps/components.yaml", "--output", "absent", "--data.root", "nowhere"]
+    assert main(["sweep", "--config", "camvid_embedded.yaml", *options]) == 1
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert "components.yaml can run: nowhere/val not found; CamVid with 11 labels is read from nowhere/val/" in said.err
+    assert said.err.count("nowhere/val not found") == 1
+    assert not (folder / "absent").exists()
+
+
+def test_a_sweep_that_is_stopped_says_what_is_kept(folder: Path, killed_and_restarted: Path) -> None:
+    cells = [Cell(name, cell(killed_and_restarted, name), ()) for name in ("full", "nowhere", "no_refinement")]
+    assert stopped(cells, killed_and_restarted) == (
+        f"stopped: 2 of 3 cells finished and kept in {killed_and_restarted}, with every finished video of the others; "
+        "the same command goes on with the rest"
+    )
 
 
 def test_two_workers_outlive_their_sweep(folder: Path, killed_and_restarted: Path) -> None:

@@ -14,7 +14,9 @@ from torch import distributed
 from zsvss.data.taxonomy import Taxonomy
 from zsvss.gathering import gather, patient_group
 from zsvss.metrics import (
+    ContourAccuracy,
     HungarianNaming,
+    RegionSimilarity,
     SegmentationIoU,
     VideoConsistency,
     VideoEvaluator,
@@ -22,7 +24,7 @@ from zsvss.metrics import (
     gather_results,
 )
 
-TAXONOMY = Taxonomy("test", ("a", "b", "c"), ((0, 0, 0),) * 3, {0: 0, 1: 1, 2: 2})
+TAXONOMY = Taxonomy("test", ("a", "b", "c"), ((0, 0, 0),) * 3, {0: 0, 1: 1, 2: 2}, objects=(1, 2))
 LENGTHS = (9, 3, 14, 1, 6, 20, 4)
 SPLITS = {
     "uneven": lambda video, world_size: video % world_size if video < 3 else 0,
@@ -45,14 +47,19 @@ def video(index):
 def evaluate(mine):
     """All numbers of a run whose share on this process is `mine`, floats as exact text."""
     iou, consistency, results = SegmentationIoU(3), VideoConsistency((2, 4)), []
+    regions, contours = RegionSimilarity(), ContourAccuracy()
     for index in mine:
         pred, raw = video(index)
         iou.update(pred, TAXONOMY.class_ids(raw))
         consistency.update(pred, raw)
+        for metric in (regions, contours):
+            metric.update(pred, TAXONOMY.class_ids(raw))
         evaluator = VideoEvaluator(f"video {index}", TAXONOMY, HungarianNaming(), windows=(2, 4))
         evaluator.update(pred, raw, torch.ones(len(pred), dtype=torch.bool))
         results.append(evaluator.finish())
     numbers = {**iou.compute()._asdict(), **consistency.compute(), **fold_results(gather_results(results))}
+    for name, metric in (("regions", regions), ("contours", contours)):
+        numbers |= {f"{name} {what}": number for what, number in metric.compute()._asdict().items()}
     assert len(consistency.rows) == len(mine) + 1, "the metric keeps its own share after synchronising"
     return {name: float(number).hex() for name, number in numbers.items()}
 
@@ -60,6 +67,7 @@ def evaluate(mine):
 def nothing_anywhere():
     """Scores of metrics that no process ever updated."""
     numbers = {**SegmentationIoU(3).compute()._asdict(), **VideoConsistency((2,)).compute()}
+    numbers |= RegionSimilarity().compute()._asdict()
     return {name: float(number).hex() for name, number in numbers.items()}
 
 

@@ -12,6 +12,7 @@ from zsvss.stages.joint_features import (
     BlockFeatures,
     JointFeatures,
     LabFeatures,
+    LatentFeatures,
     PositionFeatures,
     resized_tokens,
     rgb_to_lab,
@@ -94,3 +95,25 @@ def test_one_part_alone_is_a_rescaled_part():
     part: Features = LabFeatures()
     alone = part(BACKBONE, recording(), IMAGES)
     torch.testing.assert_close(JointFeatures([part])(BACKBONE, recording(), IMAGES), unit_variance(alone))
+
+
+@pytest.mark.parametrize("block", [6, 9])
+def test_latent_features_are_mean_latents_of_each_cell_with_position_at_its_weight(block):
+    record = recording()
+    record.encoded_Tchw = torch.randn(2, 4, 8, 12, generator=torch.Generator().manual_seed(1))
+    side = 2 if block == 6 else 1
+    cells = record.encoded_Tchw.unfold(2, side, side).unfold(3, side, side).mean((4, 5))
+    bare = LatentFeatures(block=block)
+    expected = cells.flatten(2).transpose(1, 2)
+    torch.testing.assert_close(bare(BACKBONE, record, IMAGES), expected)
+    assert bare.grid(record) == (8 // side, 12 // side)
+    placed = LatentFeatures(0.5, block)(BACKBONE, record, IMAGES)
+    joint = JointFeatures([bare, PositionFeatures(block)], [1, 0.5])(BACKBONE, record, IMAGES)
+    torch.testing.assert_close(placed, joint)
+
+
+def test_latent_features_say_what_they_lack():
+    with pytest.raises(ValueError, match="encoded_Tchw"):
+        LatentFeatures()(BACKBONE, recording(), IMAGES)
+    with pytest.raises(ValueError, match=r"features.block = 12"):
+        LatentFeatures(block=12)

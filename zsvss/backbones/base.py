@@ -79,6 +79,7 @@ class Recording:
         tensors: key -> recorded tensor [G, T, n, c] in the network's precision; G = 1, the conditional half,
             where the network is run without guidance.
         grids: block -> (height, width) of its token grid.
+        encoded_Tchw: the latents of the frames themselves, without noise, where the caller has put them here.
         resume: state of the network behind the modulated block at the modulated step; the backbone's own affair.
     """
 
@@ -87,6 +88,7 @@ class Recording:
     latents: dict[int, Tensor] = field(default_factory=dict)
     tensors: dict[FeatureKey, Tensor] = field(default_factory=dict)
     grids: dict[int, tuple[int, int]] = field(default_factory=dict)
+    encoded_Tchw: Tensor | None = None
     resume: object = None
 
 
@@ -98,6 +100,7 @@ class Backbone(nn.Module, ABC):
 
     Attributes:
         couples_frames: whether the frames of a clip influence each other, so that a batch must hold whole clips.
+        native_size: height and width of what it was trained on, if it can do little with larger frames.
         steps: sampling steps that are run, first to last; the first one is the modulated step.
         blended_steps: steps after which masked modulation blends the latents.
         pairs: how many pairs of a frame and a label masked modulation takes at once; each is two rows of
@@ -105,6 +108,7 @@ class Backbone(nn.Module, ABC):
     """
 
     couples_frames: bool = False
+    native_size: tuple[int, int] | None = None
     steps: Sequence[int]
     blended_steps: Sequence[int]
     pairs: BatchLimit

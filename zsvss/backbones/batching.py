@@ -10,6 +10,8 @@ from typing import TypeVar
 
 import torch
 
+from zsvss.progress import part
+
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 
@@ -65,7 +67,8 @@ def in_batches(
         bound = limit.size if at_most is None else min(limit.size, at_most)
         end = min(num_items, done + max(1, bound // whole) * whole)
         try:
-            result = compute(slice(done, end))
+            with part(done, end, num_items):
+                result = compute(slice(done, end))
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise

@@ -5,6 +5,7 @@ T frames, H W pixels; 3 is RGB.
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -17,14 +18,17 @@ class NetworkSize(NamedTuple):
     """What decides at which size a backbone sees frames.
 
     Attributes:
-        wanted: height and width asked for; ``None`` takes the frames' own.
+        wanted: height and width asked for; ``None`` takes the frames' own, or ``native`` where they are larger.
         multiple: what the padded height and width must be multiples of; they are rounded down.
         padding: pixels by which the frames will be mirrored beyond each border.
+        native: height and width of what the backbone was trained on, if it can do little with larger frames: these are
+            brought to about so many pixels, in their own shape.
     """
 
     wanted: tuple[int, int] | None
     multiple: int
     padding: int
+    native: tuple[int, int] | None = None
 
     def of(self, height: int, width: int) -> tuple[int, int]:
         """Height and width, without the padding, of frames of the given size.
@@ -35,16 +39,28 @@ class NetworkSize(NamedTuple):
         Example:
             >>> NetworkSize(None, 64, 0).of(480, 853)
             (448, 832)
+            >>> NetworkSize(None, 32, 0, native=(128, 224)).of(1280, 720)
+            (224, 128)
         """
         margin = 2 * self.padding
-        rows, columns = (
-            (side + margin) // self.multiple * self.multiple - margin for side in self.wanted or (height, width)
-        )
+        sides = self.wanted or self._native_sides(height, width)
+        rows, columns = ((side + margin) // self.multiple * self.multiple - margin for side in sides)
         if min(rows, columns) <= 0 or min(rows, columns) < self.padding:
             raise ValueError(
                 f"frames of {height}x{width} pixels are too small: this backbone needs {self.multiple}x{self.multiple} "
                 f"at least. Set model.input_size to multiples of {self.multiple} to enlarge them."
             )
+        return rows, columns
+
+    def _native_sides(self, height: int, width: int) -> tuple[int, int]:
+        """The frames' own height and width, or those of `native` pixels in their shape, to the nearest multiples."""
+        if self.native is None or height * width <= self.native[0] * self.native[1]:
+            return height, width
+        scale = math.sqrt(self.native[0] * self.native[1] / (height * width))
+        margin = 2 * self.padding
+        rows, columns = (
+            max(1, round((side * scale + margin) / self.multiple)) * self.multiple - margin for side in (height, width)
+        )
         return rows, columns
 
 

@@ -30,6 +30,7 @@ from zsvss.backbones.resume import (
     select,
     watched_modules,
 )
+from zsvss.progress import part
 
 # Guidance halves, by their index from the end: a recording without guidance holds the conditional half alone.
 _UNCONDITIONAL, _CONDITIONAL = -2, -1
@@ -109,14 +110,15 @@ class UNetBackbone(LatentDiffusion):
         recording.grids = {block: token_grid(block, (height, width)) for block in range(NUM_BLOCKS)}
         frames_T = torch.arange(len(noised_Tchw), device=noised_Tchw.device)
         x_Tchw = noised_Tchw
-        for step in self.steps:
+        for number, step in enumerate(self.steps):
             of_step = {key for key in wanted if key.step == step}
             if step == self.steps[-1] and not for_denoising:
                 read = partial(self._shortened_pass, x_Tchw, step, conditioning, of_step)
                 recording.tensors |= by_key(self._in_passes(read, x_Tchw, frames_T, len(frames_T)), len(frames_T))
                 break
             run = partial(self._recorded_pass, x_Tchw, step, conditioning, of_step)
-            whole = joined(self._in_passes(run, x_Tchw, frames_T, len(frames_T)), len(frames_T))
+            with part(number, number + 1, len(self.steps)):
+                whole = joined(self._in_passes(run, x_Tchw, frames_T, len(frames_T)), len(frames_T))
             recording.tensors |= whole.tensors
             if whole.state is not None:
                 recording.resume = whole.state

@@ -42,9 +42,7 @@ from zsvss.stages.modulation import MaskedModulation, Modulation
 from zsvss.stages.refinement import CorrespondenceRefinement
 
 _SD21 = Path(__file__).parent / "sd21"
-_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _PRESENT = (1.0, 0.6)
-_MODES = ("published", "published, through disk", "exact", "fast, modulated", "fast")
 
 
 # Stages as the table has them -> what stopwatches call their parts.
@@ -100,25 +98,10 @@ class Row:
         return statistics.median(self.all_seconds)
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Run the subcommand; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="zsvss.run bench", description=__doc__)
-    parser.add_argument("--network", choices=("embedded", "sd21"), help="both on a GPU, embedded on a CPU, by default")
-    parser.add_argument("--size", type=int, nargs=2, metavar=("HEIGHT", "WIDTH"), help="of the frames")
-    parser.add_argument("--frames", type=_positive, help="of the clip")
-    parser.add_argument("--labels", type=_positive, nargs="+", help="numbers of labels, a case each")
-    parser.add_argument("--present", type=float, nargs="+", help="shares of the labels in a frame, a case each")
-    parser.add_argument(
-        "--repeats",
-        type=_positive,
-        help="5, with sd21 on a GPU 3 and one of the published schedule, which is left out but for L = 10 or on demand",
-    )
-    parser.add_argument("--dtype", choices=tuple(_DTYPES), help="of the networks: float32 on a CPU, bfloat16 on a GPU")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--modes", nargs="+", choices=_MODES, help="exact is always among them")
-    parser.add_argument("--json", type=Path, help="write the measurements to this file")
-    options = parser.parse_args(arguments)
-    on_gpu = options.device != "cpu"
+def run(options: argparse.Namespace) -> int:
+    """Compare the modes and print the tables; returns the exit code."""
+    device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    on_gpu = device != "cpu"
     dtype = options.dtype or ("bfloat16" if on_gpu else "float32")
     if not on_gpu:
         keep_freed_memory()  # as runs do
@@ -133,7 +116,7 @@ def main(arguments: Sequence[str]) -> int:
     print(f"{record['device']}, {dtype}", flush=True)
     try:
         for case in _cases(options, on_gpu=on_gpu):
-            rows = compare(case, options.device, _DTYPES[dtype], options.modes)
+            rows = compare(case, device, getattr(torch, dtype), options.modes)
             Console(width=200).print(table(case, rows))
             record["cases"].append(asdict(case) | {"rows": [asdict(row) for row in rows]})
             if options.json:
@@ -142,13 +125,6 @@ def main(arguments: Sequence[str]) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0
-
-
-def _positive(text: str) -> int:
-    """An argument that counts something."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} found, a whole number from 1 up wanted")
-    return int(text)
 
 
 def _cases(options: argparse.Namespace, *, on_gpu: bool) -> list[Case]:

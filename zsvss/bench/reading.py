@@ -50,20 +50,8 @@ class Measurement(NamedTuple):
     checksum: int
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Run the subcommand; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="zsvss.run bench", description=__doc__)
-    parser.add_argument("--data-only", action="store_true", required=True, help="measure the input pipeline alone")
-    parser.add_argument("--root", type=Path, help="videos in VSPW's layout; generated if not given")
-    parser.add_argument("--size", type=int, nargs=2, default=[480, 853], metavar=("HEIGHT", "WIDTH"), help="generated")
-    parser.add_argument("--num-videos", type=int, default=8)
-    parser.add_argument("--num-frames", type=int, default=56, help="of each video")
-    parser.add_argument(
-        "--input-size", type=int, nargs=2, default=[448, 832], metavar=("HEIGHT", "WIDTH"), help="of the network"
-    )
-    parser.add_argument("--repeats", type=int, default=2)
-    parser.add_argument("--json", type=Path, help="write the measurements to this file")
-    options = parser.parse_args(arguments)
+def run(options: argparse.Namespace) -> int:
+    """Measure and print the table; returns the exit code."""
     keep_freed_memory()  # as runs on a CPU do
     with tempfile.TemporaryDirectory(prefix="zsvss-bench-") as scratch:
         root = options.root or Path(scratch)

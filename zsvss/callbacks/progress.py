@@ -1,8 +1,9 @@
-"""Progress in frames: a bar with frames per second and the time left."""
+"""Progress in frames: a bar that moves within a clip too, with frames per second and the time left."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import ExitStack
 from datetime import timedelta
 from typing import Any
 
@@ -11,10 +12,43 @@ from lightning.pytorch.callbacks import RichProgressBar
 from lightning.pytorch.callbacks.progress.rich_progress import CustomBarColumn
 from rich.progress import ProgressColumn, Task, TextColumn
 from rich.text import Text
-from torch import Tensor
 
 from zsvss.callbacks.clips import ClipCallback
 from zsvss.data.clip import Clip
+from zsvss.progress import listening
+
+# Shares of a clip's time before any is measured, in the order of the stages; about those of the whole method.
+_USUAL_SHARES = {"encode": 0.03, "record": 0.12, "context": 0.08, "refinement": 0.02, "modulation": 0.75}
+
+
+class ClipShare:
+    """How much of a clip is done, from how much of its stages is; never less than before.
+
+    Stages that are told of but not known count nothing.
+    """
+
+    def __init__(self) -> None:
+        self._seconds = dict(_USUAL_SHARES)
+        self.done = 0.0
+
+    def begin(self) -> None:
+        """A clip begins."""
+        self.done = 0.0
+
+    def advance(self, stage: str, share: float) -> float:
+        """Note how much of a stage is done, 0..1; returns how much of the clip is, 0..1."""
+        stages = list(self._seconds)
+        if stage in stages:
+            before = sum(self._seconds[name] for name in stages[: stages.index(stage)])
+            total = sum(self._seconds.values()) or 1.0
+            self.done = max(self.done, (before + share * self._seconds[stage]) / total)
+        return self.done
+
+    def learn(self, seconds: Mapping[str, float]) -> None:
+        """Take the shares of the clip that was measured last; parts that are measured apart belong to the context."""
+        known = {name: seconds.get(name, 0.0) for name in _USUAL_SHARES}
+        known["context"] += sum(value for name, value in seconds.items() if name not in known)
+        self._seconds = known
 
 
 class FrameProgressBar(ClipCallback, RichProgressBar):
@@ -23,13 +57,15 @@ class FrameProgressBar(ClipCallback, RichProgressBar):
     def __init__(self) -> None:
         super().__init__(refresh_rate=4, leave=False)
         self._num_done = 0
+        self._share = ClipShare()
+        self._listening = ExitStack()
 
     def configure_columns(self, trainer: Trainer) -> list[ProgressColumn]:
         """Description, bar, frames, speed and time left."""
         return [
             TextColumn("[progress.description]{task.description}"),
             CustomBarColumn(),
-            TextColumn("{task.completed:.0f}/{task.total:.0f} frames"),
+            _FramesColumn(),
             _SpeedColumn(),
             _TimeLeftColumn(),
         ]
@@ -47,25 +83,23 @@ class FrameProgressBar(ClipCallback, RichProgressBar):
     def on_test_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Clip, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
-        """Name the video beside the bar."""
+        """Name the video beside the bar and follow the clip's stages."""
         super().on_test_batch_start(trainer, pl_module, batch, batch_idx, dataloader_idx)
-        self._describe(self.test_progress_bar_id, batch)
+        self._follow(self.test_progress_bar_id, batch)
 
     def on_predict_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Clip, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
-        """Name the video beside the bar."""
+        """Name the video beside the bar and follow the clip's stages."""
         super().on_predict_batch_start(trainer, pl_module, batch, batch_idx, dataloader_idx)
-        self._describe(self.predict_progress_bar_id, batch)
+        self._follow(self.predict_progress_bar_id, batch)
 
-    def on_clip_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Mapping[str, Tensor], clip: Clip
-    ) -> None:
+    def on_clip_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Mapping[str, Any], clip: Clip) -> None:
         """Count the clip's final frames."""
+        self._listening.close()
+        self._share.learn(outputs["seconds"])
         self._num_done += clip.num_final
-        task_id = self.test_progress_bar_id if trainer.testing else self.predict_progress_bar_id
-        if not self.is_disabled and task_id is not None:
-            self._update(task_id, self._num_done)
+        self._show(self.test_progress_bar_id if trainer.testing else self.predict_progress_bar_id, self._num_done)
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Stop before the results are printed."""
@@ -77,9 +111,34 @@ class FrameProgressBar(ClipCallback, RichProgressBar):
         super().on_predict_end(trainer, pl_module)
         self._stop_progress()
 
-    def _describe(self, task_id: Any, clip: Clip) -> None:
-        if self.progress is not None and task_id is not None:
-            self.progress.update(task_id, description=clip.video)
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Follow no more."""
+        self._listening.close()
+        super().on_exception(trainer, pl_module, exception)
+
+    def _follow(self, task_id: Any, clip: Clip) -> None:
+        self._listening.close()
+        if self.is_disabled or self.progress is None or task_id is None:
+            return
+        self.progress.update(task_id, description=clip.video)
+        self._share.begin()
+
+        def advance(stage: str, share: float) -> None:
+            self._show(task_id, self._num_done + clip.num_final * self._share.advance(stage, share))
+
+        self._listening.enter_context(listening(advance))
+
+    def _show(self, task_id: Any, num_done: float) -> None:
+        if not self.is_disabled and self.progress is not None and task_id is not None:
+            self.progress.update(task_id, completed=num_done)
+            self.refresh()
+
+
+class _FramesColumn(ProgressColumn):
+    """Whole frames that are done; the bar beside them shows the parts."""
+
+    def render(self, task: Task) -> Text:
+        return Text(f"{int(task.completed + 1e-9)}/{task.total or 0:.0f} frames")
 
 
 class _SpeedColumn(ProgressColumn):

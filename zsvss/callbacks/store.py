@@ -171,4 +171,11 @@ def _has_predictions(writer: PredictionWriter | None, trainer: Trainer, video: V
         return False
     masks = len(list((folder / "masks").glob("*.png"))) if writer.masks else video.num_frames
     overlay = not writer.video or (folder / "overlay.mp4").is_file()
+    alpha = segments.get("overlay_alpha")
+    if writer.video and overlay and alpha not in (None, writer.alpha):
+        _log.warning(
+            "predictions.alpha is %g, but the overlay of %s, finished by an earlier start, was drawn with %g and stays "
+            "as it is; to compute the video anew, delete %s",
+            writer.alpha, video.name, alpha, folder,
+        )  # fmt: skip
     return bool(segments["num_frames"] == video.num_frames == masks and overlay)

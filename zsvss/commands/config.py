@@ -1,15 +1,12 @@
-"""Config files found by bare name, and readable messages for mistakes in them and on the command line."""
+"""Config files found by bare name."""
 
 from __future__ import annotations
 
-import difflib
-import inspect
-import re
-from collections.abc import Iterable, Mapping, Sequence
-from importlib import import_module
+from collections.abc import Sequence
 from pathlib import Path
 
 import zsvss
+from zsvss.commands.refusals import did_you_mean
 
 _PACKAGE = Path(zsvss.__file__).parent
 # In a checkout the configs lie beside the package; in an installed wheel they lie inside it.
@@ -49,98 +46,8 @@ def resolve_configs(arguments: Sequence[str]) -> list[str]:
     return resolved
 
 
-def did_you_mean(wrong: str, known: Iterable[str]) -> str:
-    """Sentence that lists the nearest names, or all of them where none is near.
-
-    >>> did_you_mean("vspw_ds.yaml", ["vspw_sd.yaml", "camvid_sd.yaml"])
-    ' Did you mean vspw_sd.yaml?'
-    >>> did_you_mean("x", ["vspw_sd.yaml", "camvid_sd.yaml"])
-    ' Known: camvid_sd.yaml, vspw_sd.yaml.'
-    """
-    known = sorted(set(known))
-
-    def likeness(name: str) -> float:
-        return difflib.SequenceMatcher(None, wrong.lower(), name.lower()).ratio()
-
-    # A name is often cut short rather than mistyped.
-    near = {name: likeness(name) for name in known if len(wrong) > 3 and wrong.lower() in name.lower()}
-    near |= {name: likeness(name) for name in known if likeness(name) >= 0.6}
-    if near:
-        best = [name for name in sorted(near, key=lambda name: -near[name]) if near[name] > max(near.values()) - 0.1]
-        return f" Did you mean {' or '.join(best[:3])}?"
-    return f" Known: {', '.join(known)}." if known else ""
-
-
-def explain(message: str, options: Iterable[str], slots: Mapping[str, type]) -> str:
-    """Turn jsonargparse's message into one that names the key, the value found and the near misses.
-
-    Args:
-        message: jsonargparse's.
-        options: keys of the parser, such as ``model.refinement``.
-        slots: base class of what may be put into a key, such as ``model.refinement``.
-    """
-    key = _found(r'Parser key "([^"]+)"', message) or ""
-    where = f"{key}: " if key else ""
-    required = _found(r"the following arguments are required: (.+)", message)
-
-    if name := _found(r"Expected a dot import path string: (\S+)", message):
-        known = subclass_names(slots[key]) if key in slots else []
-        return f"{where}there is no class {name}.{did_you_mean(name, known)}"
-    problem = re.search(r"Problem with given class_path '([^']+)':\s+Option '([^']+)' is not accepted", message)
-    if problem:
-        class_path, option = problem.groups()
-        return f"{where}{class_path} has no option {option!r}.{did_you_mean(option, _parameters(class_path))}"
-    if class_path := _found(r"Problem with given class_path '([^']+)':\s+the following arguments are req", message):
-        return f"{where}{class_path} needs {required}; give it by " + " ".join(
-            f"--{key}.{name} VALUE" for name in (required or "").split(", ")
-        )
-    value = re.search(
-        r"Problem with given class_path '[^']+':\s+Parser key \"([^\"]+)\":\s+Expected an? (.+?)\. Got value: (.+)",
-        message,
-    )
-    if value:
-        option, wanted, found = value.groups()
-        allowed = re.sub(r"<class '(\w+)'>", r"\1", wanted.replace("typing.Literal", "one of "))
-        return f"{where.removesuffix(': ')}.{option} is {found.strip()!r}; allowed: {allowed}"
-    if option := _found(r"does not accept option '([^']+)'", message) or _found(r"Key '([^']+)' is not exp", message):
-        return f"unknown config key {option!r}.{did_you_mean(option, options)}"
-    if option := _found(r"unrecognized arguments: (.+)", message):
-        wrong = option.removeprefix("--").split("=")[0].split()[0]
-        return f"unknown option {option!r}.{did_you_mean(wrong, options)}"
-    if required:
-        keys = re.sub(r"\b(test|predict)\.", "", required)
-        return f"missing: {keys}; give it in a config (--config FILE) or by --{keys.split(', ')[0]} VALUE"
-    return message
-
-
-def refusal(message: str) -> str:
-    """What a constructor said, without what jsonargparse wraps around it; other messages as they are."""
-    pattern = r"any of the Union subtypes.*?Errors:\n  - (.+?)\n  - Expected a <class 'NoneType'>"
-    wrapped = re.search(pattern, message, re.DOTALL)
-    return wrapped.group(1) if wrapped else message
-
-
-def _found(pattern: str, message: str) -> str | None:
-    match = re.search(pattern, message)
-    return match.group(1).rstrip() if match else None
-
-
-def _parameters(class_path: str) -> list[str]:
-    return [name for name in inspect.signature(_imported(class_path)).parameters if name not in ("args", "kwargs")]
-
-
-def subclass_names(base: type) -> list[str]:
-    """Names of the concrete classes that were imported so far and derive from ``base``, itself included."""
-    found, queue = set(), [base]
-    while queue:
-        cls = queue.pop()
-        queue += cls.__subclasses__()
-        if not inspect.isabstract(cls) and not cls.__name__.startswith("_"):
-            found.add(cls.__name__)
-    return sorted(found)
-
-
-def _imported(class_path: str) -> type:
-    module, _, name = class_path.rpartition(".")
-    cls: type = getattr(import_module(module), name)
-    return cls
+def config_paths(arguments: Sequence[str]) -> list[str]:
+    """Values of ``--config``."""
+    pairs = zip(arguments, [*arguments, ""][1:], strict=True)
+    given = [(name, value) for name, value in pairs if name in ("--config", "-c") or name.startswith("--config=")]
+    return [value if "=" not in name else name.partition("=")[2] for name, value in given]

@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from zsvss.commands.refusals import OneLineParser
 from zsvss.results.exports import FORMATS, ExportError
 from zsvss.results.exports.base import Options
 from zsvss.results.exports.writing import export, renamed
@@ -100,7 +101,7 @@ def _read(path: Path) -> dict[Any, Any]:
 
 def _parser() -> argparse.ArgumentParser:
     listed = "\n".join(f"  {name:20}{says}" for name, (_, _, says) in FORMATS.items())
-    parser = argparse.ArgumentParser(
+    parser = OneLineParser(
         prog="zsvss export",
         description="Write the predictions of a run in another format.",
         epilog=f"formats:\n{listed}",

@@ -1,6 +1,6 @@
 """The commands ``test`` and ``predict``: Lightning's command line, filled with this package's parts.
 
-``python -m zsvss.run test|predict --config X.yaml [--config overlay.yaml] [--key value] ...``.
+``zsvss test|predict --config X.yaml [--config overlay.yaml] [--key value] ...``, behind `zsvss.commands.front`.
 
 A component is chosen by its class, switched off by ``null`` and set by its constructor's arguments:
 ``--model.refinement null``, ``--data CamVid --data.root data/camvid``, ``--model.modulation.strength 10``.
@@ -14,13 +14,13 @@ import importlib
 import logging
 import os
 import pkgutil
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn, get_args, get_type_hints
 
 import torch
 import yaml
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, Logger
@@ -30,12 +30,18 @@ from zsvss.callbacks.media import MediaStore
 from zsvss.callbacks.prediction_writer import PredictionWriter
 from zsvss.callbacks.progress import FrameProgressBar
 from zsvss.callbacks.results import ResultWriter
+from zsvss.callbacks.run_folder import RunFolder
 from zsvss.callbacks.store import ResultStore
 from zsvss.callbacks.timing import StageTiming
 from zsvss.callbacks.tracking import WandbRecord
 from zsvss.commands.allocator import keep_freed_memory
-from zsvss.commands.config import explain, refusal, resolve_configs
+from zsvss.commands.config import config_paths
+from zsvss.commands.default_config import with_config
+from zsvss.commands.interruption import Interrupted, ending_in_order
 from zsvss.commands.logs import log_to_file, quiet_console
+from zsvss.commands.options import COMPONENTS, DEFAULT_CLASSES
+from zsvss.commands.parser_messages import explain, refusal
+from zsvss.commands.refusals import fail
 from zsvss.commands.wandb_mode import prepare_wandb
 from zsvss.data.datamodule import VideoDataModule
 from zsvss.module import VideoSegmentation
@@ -45,18 +51,9 @@ from zsvss.results.screen import failure_rows, show
 
 _log = logging.getLogger(__name__)
 
-_DESCRIPTION = "Zero-shot video semantic segmentation. Further commands, each with its --help: report, bench, sweep."
-
 # Exit code of a run that ended although some videos could not be read.
 FAILURES = 3
 
-_COMPONENTS = ("backbones", "data", "metrics", "stages")
-_DEFAULT_STAGES = {
-    "model.context": "KNNSceneContext",
-    "model.refinement": "CorrespondenceRefinement",
-    "model.modulation": "MaskedModulation",
-    "model.naming": "FirstFrameNaming",
-}
 _TRAINER_DEFAULTS: dict[str, Any] = {
     "use_distributed_sampler": False,  # the datamodule gives whole videos to each process
     "enable_checkpointing": False,
@@ -80,6 +77,9 @@ class _Parser(LightningArgumentParser):
 class CommandLine(LightningCLI):
     """LightningCLI with `VideoSegmentation` as its model and any `VideoDataModule` as its data."""
 
+    folder: RunFolder | None = None
+    """The run's; known when the settings are."""
+
     def __init__(self, arguments: Sequence[str]) -> None:
         self.config_names = [Path(path).stem for path in config_paths(arguments)]
         super().__init__(
@@ -89,7 +89,7 @@ class CommandLine(LightningCLI):
             args=list(arguments),
             trainer_defaults=_TRAINER_DEFAULTS,
             parser_class=_Parser,
-            parser_kwargs={"parser_mode": "omegaconf", "description": _DESCRIPTION},
+            parser_kwargs={"parser_mode": "omegaconf"},
             save_config_kwargs={"overwrite": True},
             seed_everything_default=False,
             auto_configure_optimizers=False,
@@ -110,7 +110,7 @@ class CommandLine(LightningCLI):
         parser.add_lightning_class_args(ResultWriter, "results")
         parser.add_lightning_class_args(PredictionWriter, "predictions")
         parser.add_lightning_class_args(MediaStore, "media")
-        parser.set_defaults({slot: {"class_path": name} for slot, name in _DEFAULT_STAGES.items()})
+        parser.set_defaults({slot: {"class_path": name} for slot, name in DEFAULT_CLASSES.items()})
 
     def before_instantiate_classes(self) -> None:
         """Choose the run folder and, where the choice is left open, a device that can compute in float64."""
@@ -123,6 +123,7 @@ class CommandLine(LightningCLI):
         if accelerator == "auto" and torch.backends.mps.is_available():
             config.trainer.accelerator = "cpu"
         config.trainer.default_root_dir = config.output
+        type(self).folder = RunFolder(Path(config.output), str(self.subcommand))
         prepare_wandb(config.trainer.get("logger"), config.output, self.config_names)
 
     def instantiate_trainer(self, **kwargs: Any) -> Any:
@@ -134,10 +135,13 @@ class CommandLine(LightningCLI):
         callbacks = [*(trainer.callbacks or []), StageTiming(output)]
         if trainer.enable_progress_bar is not False:
             callbacks.append(FrameProgressBar())
-        callbacks += [ResultStore(self._settings()), WandbRecord(self._settings())]
-        built: Any = super().instantiate_trainer(
-            logger=[CSVLogger(output, name="", version=""), *loggers], callbacks=callbacks, **kwargs
-        )
+        assert self.folder is not None
+        callbacks += [self.folder, ResultStore(self._settings()), WandbRecord(self._settings())]
+        loggers = [CSVLogger(output, name="", version=""), *loggers]
+        try:
+            built: Any = super().instantiate_trainer(logger=loggers, callbacks=callbacks, **kwargs)
+        except (TypeError, MisconfigurationException) as error:  # of values that only the machine can judge
+            raise ValueError(f"trainer: {' '.join(str(error).split())}") from error
         if built.strategy.root_device.type == "cpu":
             keep_freed_memory()
         built.callbacks.sort(key=_place)
@@ -190,6 +194,12 @@ class Rehearsal(CommandLine):
     def instantiate_classes(self) -> None:
         """Left to `build`, so that the run's settings and digest are known even if a part cannot be built."""
 
+    @property
+    def data_settings(self) -> dict[str, Any]:
+        """The settings of the data, as plain values."""
+        settings: dict[str, Any] = self._settings()["data"]
+        return settings
+
     def build(self) -> Rehearsal:
         """Build the parts and return this; raises what their constructors raise."""
         super().instantiate_classes()
@@ -200,16 +210,41 @@ class Rehearsal(CommandLine):
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run ``test`` or ``predict``; returns the exit code."""
+    """Run ``test`` or ``predict``; returns the exit code.
+
+    Args:
+        arguments: the command's name, and its options with configs as paths.
+    """
     quiet_console()
-    import_components()
+    CommandLine.folder = None
     try:
-        return CommandLine(resolve_configs(arguments)).exit_code
+        with ending_in_order(_kept):
+            import_components()
+            return CommandLine(with_config(arguments)).exit_code
+    except Interrupted:
+        _withdraw()
+        raise
     except (ValueError, OSError, torch.cuda.OutOfMemoryError) as error:
         _log.debug("the run stopped", exc_info=True)
         if os.environ.get("ZSVSS_TRACEBACK"):
             raise
+        _withdraw()
         fail(_full(error) or refusal(str(error)), 1)
+
+
+def _kept() -> str:
+    """What a run that is stopped now leaves."""
+    folder = CommandLine.folder
+    return (
+        "stopped before the run began: nothing was written; start the same command again"
+        if folder is None
+        else folder.kept()
+    )
+
+
+def _withdraw() -> None:
+    if CommandLine.folder is not None:
+        CommandLine.folder.withdraw()
 
 
 def _full(error: Exception) -> str | None:
@@ -235,23 +270,10 @@ def _place(callback: Callback) -> int:
 
 def import_components() -> None:
     """Import every module of the component packages, so that their classes are known by bare name."""
-    for name in _COMPONENTS:
+    for name in COMPONENTS:
         package = importlib.import_module(f"{zsvss.__name__}.{name}")
         for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
             importlib.import_module(module.name)
-
-
-def config_paths(arguments: Sequence[str]) -> list[str]:
-    """Values of ``--config``."""
-    pairs = zip(arguments, [*arguments, ""][1:], strict=True)
-    given = [(name, value) for name, value in pairs if name in ("--config", "-c") or name.startswith("--config=")]
-    return [value if "=" not in name else name.partition("=")[2] for name, value in given]
-
-
-def fail(message: str, code: int) -> NoReturn:
-    """Print one clear error and leave."""
-    print(f"error: {message}", file=sys.stderr)
-    raise SystemExit(code)
 
 
 def slots() -> dict[str, type]:

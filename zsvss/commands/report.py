@@ -1,4 +1,4 @@
-"""``zsvss.run report RUN [RUN ...]``: tables and a page from run folders alone, without data, weights or a device.
+"""``zsvss report RUN [RUN ...]``: tables and a page from run folders alone, without data, weights or a device.
 
 The page is one HTML file that needs no network. Beside it lie the ablation and result tables for papers, as Markdown
 and LaTeX.
@@ -6,16 +6,17 @@ and LaTeX.
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from zsvss.commands.refusals import OneLineParser
 from zsvss.results.files import write_atomically
-from zsvss.results.folder import Run, find_runs, read_runs
-from zsvss.results.screen import show_results
-from zsvss.results.summary import write_results
-from zsvss.viz.tables import ablation_table, result_table
+
+# What needs PyTorch is imported where it is used: help and mistakes are told at once.
+if TYPE_CHECKING:
+    from zsvss.results.folder import Run
 
 INCOMPLETE = 3
 """Exit code if the numbers are not over all videos."""
@@ -23,8 +24,10 @@ INCOMPLETE = 3
 
 def main(arguments: Sequence[str]) -> int:
     """Run the subcommand; returns the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="zsvss.run report", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    parser = OneLineParser(
+        prog="zsvss report",
+        description="Print the tables of test runs and write a page of them that needs no network, from run folders "
+        "alone. Beside the page lie the ablation and result tables for papers, as Markdown and LaTeX.",
     )
     parser.add_argument(
         "run", type=Path, nargs="+", help="run folder of a test run, finished or not, or a folder of them (a sweep's)"
@@ -81,6 +84,8 @@ def report(
         FileNotFoundError: a folder holds no test run.
         ValueError: files of a run are damaged, no video of a run is finished, or an option makes no sense.
     """
+    from zsvss.results.folder import find_runs, read_runs
+
     if max_side < 16 or max_frames < 1:
         raise ValueError(f"--max-side is {max_side} and --max-frames {max_frames}; they must be at least 16 and 1")
     found = find_runs(folders)
@@ -102,6 +107,9 @@ def report(
 
 
 def _print(run: Run, *, per_class: bool, per_video: bool) -> None:
+    from zsvss.results.screen import show_results
+    from zsvss.results.summary import write_results
+
     summary = dict(run.summary)
     write_results(run.folder, summary, run.results)
     show_results(summary, run.results, per_class=per_class, per_video=per_video)
@@ -113,8 +121,8 @@ def _print(run: Run, *, per_class: bool, per_video: bool) -> None:
 
 
 def _write(page: Path, runs: Sequence[Run], max_side: int, max_frames: int) -> None:
-    # Here, so that every other command starts without Jinja and Vega.
     from zsvss.viz.page import render_page
+    from zsvss.viz.tables import ablation_table, result_table
 
     page.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(page, render_page(runs, max_side=max_side, max_frames=max_frames))
@@ -130,9 +138,10 @@ def _note(run: Run) -> str:
     """What belongs beside a run's numbers, in one line."""
     summary, made = run.summary, run.summary["run"]
     numbers, naming = summary["numbers"], summary["naming"]
+    objects = f"; J and F {summary['objects']}" if summary["objects"] else ""
     return (
         f"{summary['dataset']} ({summary['taxonomy']}), {numbers['test/num_videos']} of "
         f"{summary['num_videos_expected']} videos, {numbers['test/num_frames']} frames; {summary['backbone']}; naming "
-        f"{naming['name']}: {naming['note']}; consistency {summary['consistency']}; {made['device']}, commit "
+        f"{naming['name']}: {naming['note']}; consistency {summary['consistency']}{objects}; {made['device']}, commit "
         f"{made['commit'] or 'unknown'}, {made['date'][:10]}"
     )

@@ -1,4 +1,4 @@
-"""``zsvss.run sweep``: a grid of settings, each cell a test run in a folder of its own; the file is a W&B sweep too.
+"""``zsvss sweep``: a grid of settings, each cell a test run in a folder of its own; the file is a W&B sweep too.
 
 ::
 
@@ -23,35 +23,38 @@ import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 from rich.console import Console
-from rich.table import Table
 
-from zsvss.commands.cells import Cell, failure, is_finished, last_error, mark_failed, metrics, work
+from zsvss.commands.cells import Cell, failure, is_finished, last_error, mark_failed, work
 from zsvss.commands.config import find_config, resolve_configs
+from zsvss.commands.interruption import ending_in_order
 from zsvss.commands.logs import quiet_console
-from zsvss.metrics import headline_scores
+from zsvss.commands.refusals import OneLineParser
+from zsvss.commands.sweep_table import describe, markdown_table, problems, result_table
 from zsvss.results.files import write_atomically
-from zsvss.results.summary import percent
+
+# What needs PyTorch is imported where it is used: help and mistakes are told at once.
+if TYPE_CHECKING:
+    from zsvss.commands.lightning import Rehearsal
 
 INCOMPLETE = 3
 """Exit code if a cell failed or lacks videos."""
 
-_TEXT = ("cell", "naming")
 _DAY = 60 * 24
 _LONGEST_NAME = 150  # file systems allow 255 bytes; the hash tells apart what is cut
 
 
 def main(arguments: Sequence[str]) -> int:
     """Run the subcommand; returns the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="zsvss.run sweep",
-        description=__doc__,
+    parser = OneLineParser(
+        prog="zsvss sweep",
+        description="Run each cell of a grid of settings as a test run in a folder of its own, and print the table.\n"
+        "The sweep file is a W&B sweep too. Started again, it goes on with the cells that are not finished.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="Other options are given to every cell, such as --data.root FOLDER.",
-        allow_abbrev=False,
     )
     parser.add_argument("--config", action="append", required=True, help="config, and overlays, of every cell")
     parser.add_argument("--sweep", required=True, help="sweep file, such as sweeps/components.yaml")
@@ -89,6 +92,7 @@ def sweep(options: argparse.Namespace, rest: Sequence[str]) -> int:
     name = str(settings.get("name", path.stem))
     folder: Path = options.output or Path("runs") / f"{Path(configs[0]).stem}-{name}"
     cells, hopeless = rehearsed(settings["parameters"], base, folder)
+    refuse_if_none_can_run(path, cells, hopeless)
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(folder / "sweep.json", json.dumps({"name": name, "cells": listed(cells, folder)}, indent=2) + "\n")
     os.environ.setdefault("WANDB_RUN_GROUP", folder.name)
@@ -97,20 +101,42 @@ def sweep(options: argparse.Namespace, rest: Sequence[str]) -> int:
     for cell in cells:
         if reason := hopeless.get(cell.name):
             mark_failed(cell, start, reason)
+    for reason in dict.fromkeys(hopeless.values()):
+        names = [name for name, why in hopeless.items() if why == reason]
+        print(f"{len(names)} of {len(cells)} cells cannot run ({', '.join(names)}): {reason}", flush=True)
     for number, cell in enumerate(cells, 1):
-        if cell.name in hopeless or is_finished(cell):
+        if is_finished(cell):
             print(f"[{number}/{len(cells)}] {describe(cell)}", flush=True)
     todo = [cell for cell in cells if cell.name not in hopeless and not is_finished(cell)]
-    if todo and options.launcher is None:
-        work(todo, start, lambda cell: print(f"[{cells.index(cell) + 1}/{len(cells)}] {describe(cell)}", flush=True))
-    elif todo:
-        launch(todo, start, folder / "jobs", options.launcher, options.workers, slurm_settings(options.slurm))
+    with ending_in_order(lambda: stopped(cells, folder)):
+        if todo and options.launcher is None:
+            work(
+                todo, start, lambda cell: print(f"[{cells.index(cell) + 1}/{len(cells)}] {describe(cell)}", flush=True)
+            )
+        elif todo:
+            launch(todo, start, folder / "jobs", options.launcher, options.workers, slurm_settings(options.slurm))
     Console().print(result_table(name, cells))
-    for line in problems(cells):
+    for line in problems([cell for cell in cells if cell.name not in hopeless]):
         print(line)
     write_atomically(folder / "table.md", markdown_table(cells))
     print(f"table and run folders in {folder}")
     return 0 if all(is_finished(cell) for cell in cells) else INCOMPLETE
+
+
+def refuse_if_none_can_run(path: Path, cells: Sequence[Cell], hopeless: Mapping[str, str]) -> None:
+    """Say a reason that stops every cell once, before anything is written."""
+    reasons = set(hopeless.values())
+    if len(reasons) == 1 and all(cell.name in hopeless for cell in cells):
+        raise ValueError(f"no cell of {path} can run: {reasons.pop()}")
+
+
+def stopped(cells: Sequence[Cell], folder: Path) -> str:
+    """What a sweep that is stopped now leaves, and how to go on, in one sentence."""
+    finished = sum(is_finished(cell) for cell in cells)
+    return (
+        f"stopped: {finished} of {len(cells)} cells finished and kept in {folder}, with every finished video of the "
+        "others; the same command goes on with the rest"
+    )
 
 
 # The file
@@ -177,6 +203,7 @@ def rehearsed(parameters: Mapping[str, Any], base: Sequence[str], folder: Path) 
     quiet_console()
     import_components()
     cells, hopeless = [], {}
+    problems_of_data: dict[str, str] = {}
     for name, own in grid(parameters):
         arguments, said = [*base, *own], io.StringIO()
         short = re.sub(r"[^A-Za-z0-9_.=+-]", "_", name)[:_LONGEST_NAME]
@@ -186,7 +213,7 @@ def rehearsed(parameters: Mapping[str, Any], base: Sequence[str], folder: Path) 
                 rehearsal = Rehearsal(resolve_configs(["test", *arguments]))
                 cell = cell._replace(folder=folder / f"{short}-{rehearsal.digest}")
                 if not is_finished(cell):
-                    rehearsal.build()
+                    refuse_missing_data(rehearsal.build(), problems_of_data)
         except (Exception, SystemExit) as error:  # whatever is wrong with a cell does not stop the others
             hopeless[name] = last_error(said.getvalue()) if isinstance(error, SystemExit) else str(error)
         cells.append(cell)
@@ -194,6 +221,27 @@ def rehearsed(parameters: Mapping[str, Any], base: Sequence[str], folder: Path) 
     if twice:
         raise ValueError(f"the sweep has more than one cell named {', '.join(sorted(twice))}; list each value once")
     return cells, hopeless
+
+
+def refuse_missing_data(rehearsal: Rehearsal, known: dict[str, str]) -> None:
+    """Look for a cell's data, once for all cells that have the same.
+
+    Args:
+        rehearsal: of the cell.
+        known: what is wrong with the data of other cells, "" where nothing is, by their settings.
+
+    Raises:
+        ValueError: they are missing or cannot be used.
+    """
+    settings = json.dumps(rehearsal.data_settings, sort_keys=True, default=str)
+    if settings not in known:
+        try:
+            rehearsal.datamodule.prepare_data()
+            known[settings] = ""
+        except (ValueError, OSError) as error:
+            known[settings] = str(error)
+    if known[settings]:
+        raise ValueError(known[settings])
 
 
 def listed(cells: Sequence[Cell], folder: Path) -> list[dict[str, Any]]:
@@ -266,62 +314,3 @@ def slurm_settings(given: Sequence[str]) -> dict[str, Any]:
             raise ValueError(f"--slurm {pair}: give KEY=VALUE, such as partition=gpu")
         settings[key if key in shared or key.startswith("slurm_") else f"slurm_{key}"] = yaml.safe_load(value)
     return settings
-
-
-# The table
-
-
-def describe(cell: Cell) -> str:
-    """One line about a cell that has ended."""
-    found = metrics(cell)
-    numbers = "" if found is None else ", ".join(f"{name} {value}" for name, value in scores(found).items())
-    return f"{cell.name}: {'; '.join(filter(None, (numbers, failure(cell).get('reason', ''))))}"
-
-
-def scores(found: Mapping[str, Any]) -> dict[str, str]:
-    """The scores in per cent; JSON's null is NaN."""
-    known = {name.removeprefix("test/"): value for name, value in found["numbers"].items()}
-    return {name: "-" if known[name] is None else percent(known[name]) for name in headline_scores(known)}
-
-
-def rows(cells: Sequence[Cell]) -> tuple[list[str], list[list[str]]]:
-    """Header and rows: scores, and what they are over."""
-    found = {cell.name: metrics(cell) for cell in cells}
-    columns = list(dict.fromkeys(name for summary in found.values() if summary for name in scores(summary)))
-    table = []
-    for name, summary in found.items():
-        if summary is None:
-            table.append([name, *("" for _ in columns), "", "", ""])
-            continue
-        values, numbers = scores(summary), summary["numbers"]
-        over = [f"{numbers[f'test/num_{what}']:.0f}" for what in ("videos", "frames")]
-        table.append([name, *(values.get(column, "") for column in columns), *over, summary["naming"]["name"]])
-    return ["cell", *columns, "videos", "frames", "naming"], table
-
-
-def problems(cells: Sequence[Cell]) -> list[str]:
-    """A line for each cell that is not finished, with the reason."""
-    return [
-        f"{cell.name} failed: {reason}" if (reason := failure(cell).get("reason")) else f"{cell.name} is not finished"
-        for cell in cells
-        if not is_finished(cell)
-    ]
-
-
-def result_table(name: str, cells: Sequence[Cell]) -> Table:
-    """The table for the screen."""
-    header, body = rows(cells)
-    table = Table(title=f"{name}, per cent", title_justify="left")
-    for column in header:
-        table.add_column(column, justify="left" if column in _TEXT else "right", overflow="fold")
-    for row in body:
-        table.add_row(*row)
-    return table
-
-
-def markdown_table(cells: Sequence[Cell]) -> str:
-    """The table as Markdown, and what is wrong with the cells that are not finished."""
-    header, body = rows(cells)
-    align = ["---" if column in _TEXT else "--:" for column in header]
-    lines = [f"| {' | '.join(row)} |" for row in [header, align, *body]]
-    return "\n".join([*lines, *("\n" + line for line in problems(cells)), ""])

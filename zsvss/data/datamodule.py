@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import lightning
 from lightning.pytorch import Trainer
@@ -58,6 +58,8 @@ class VideoDataModule(lightning.LightningDataModule, ABC):
 
     name: str
     """Name of the dataset; part of every random seed."""
+    given_frames: Literal["none", "first", "all"] = "none"
+    """Whose masks ``predict`` may give to the method: ``all`` is what masks are for where nothing is scored."""
 
     def __init__(
         self,

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from typing_extensions import override
+
 from zsvss.data.datamodule import VideoDataModule
 from zsvss.data.facts import VideoFacts
 from zsvss.data.images import check_images, is_image, list_images, mask_size, read_mask
@@ -28,7 +30,7 @@ _NAMED = 5
 
 
 class VideoFolder(VideoDataModule):
-    """One video or a folder of videos; masks turn it into a benchmark.
+    """One video or a folder of videos; masks turn it into a benchmark, or are propagated in ``predict``.
 
     Layouts::
 
@@ -37,14 +39,15 @@ class VideoFolder(VideoDataModule):
         swan/00000.jpg ...                            <masks>/00000.png ...  (name of the frame)
         videos/{swan.mp4, bear/00000.jpg ...}         <masks>/{swan,bear}/00000.png ...
 
-    Masks are single-channel or palette PNGs of the frames' size; their values are class numbers. Frames without a mask
-    are not scored.
+    Masks are single-channel or palette PNGs of the frames' size; their values are class numbers. In ``test``, frames
+    without a mask are not scored. In ``predict``, masks are given labels: the truth of their frames, from which the
+    others are labelled.
 
     Args:
         input: A video file, an image, a folder of numbered images, or a folder of videos.
         masks: Folder of masks.
         class_names: Names of the mask values 0, 1, ...; numbered names up to the largest value if left out.
-        ignore_value: Mask value that is not scored.
+        ignore_value: Mask value that is not scored and leaves pixels open; ``None`` takes every value for a label.
         name: Name of the data set in results and random seeds; that of the input if left out.
     """
 
@@ -53,7 +56,7 @@ class VideoFolder(VideoDataModule):
         input: str | Path,
         masks: str | Path | None = None,
         class_names: Sequence[str] | None = None,
-        ignore_value: int = UNLABELLED,
+        ignore_value: int | None = UNLABELLED,
         name: str | None = None,
         **kwargs: Any,
     ) -> None:
@@ -66,6 +69,9 @@ class VideoFolder(VideoDataModule):
         self.ignore_value = ignore_value
         self.name = name or video_name(self.input)
         self._taxonomy: Taxonomy | None = None
+        self._single_label: int | None = None
+        if masks is not None:
+            self.given_frames = "all"
 
     @property
     def taxonomy(self) -> Taxonomy | None:
@@ -115,14 +121,26 @@ class VideoFolder(VideoDataModule):
                 f"{self.time_limit:g} s): is the file damaged? Copy it again or convert it with ffmpeg"
             ) from error
 
+    @override
+    def setup(self, stage: str) -> None:
+        super().setup(stage)
+        if stage == "predict" and self.masks is not None and self._single_label is not None:
+            raise ValueError(
+                f"{self.masks}: the masks give no label but {self._single_label} (data.ignore_value, "
+                f"{self.ignore_value}, leaves pixels open), so there is nothing to tell apart; give every object a "
+                "value of its own, or take every value for a label by --data.ignore_value null"
+            )
+
     def _read_taxonomy(self, folder: Path) -> Taxonomy:
-        largest, path_of_largest = -1, folder
+        largest, path_of_largest, smallest = -1, folder, UNLABELLED + 1
         for path in sorted(folder.rglob("*")):
             if is_image(path):
                 values_HW = read_mask(path)
                 values = values_HW[values_HW != self.ignore_value]
                 if values.size and values.max() > largest:
                     largest, path_of_largest = int(values.max()), path
+                smallest = min(smallest, int(values.min())) if values.size else smallest
+        self._single_label = largest if largest == smallest else None
         names = self.class_names or tuple(f"class {value}" for value in range(largest + 1))
         if largest >= len(names):
             raise ValueError(

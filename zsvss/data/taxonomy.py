@@ -20,6 +20,7 @@ class Taxonomy:
         classes: Class names; the position is the class id.
         palette: RGB colour (0..255) of each class id.
         class_of_raw: Class id of each scored raw value (0..255); a value that is absent is ignored.
+        objects: Class ids that are single objects, which J and F are measured of; none in a benchmark of classes.
 
     Raises:
         ValueError: If the parts disagree in length or a raw value or class id is out of range.
@@ -34,6 +35,7 @@ class Taxonomy:
     classes: tuple[str, ...]
     palette: tuple[tuple[int, int, int], ...]
     class_of_raw: Mapping[int, int]
+    objects: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if len(self.classes) != len(self.palette):

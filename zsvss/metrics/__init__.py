@@ -1,4 +1,4 @@
-"""Mean IoU, video consistency and the naming of clusters."""
+"""Mean IoU, video consistency, region similarity and contour accuracy of objects, and the naming of clusters."""
 
 from zsvss.metrics.benchmark import (
     ClassRow,
@@ -27,22 +27,29 @@ from zsvss.metrics.evaluation import VideoEvaluator, VideoResult
 from zsvss.metrics.naming import (
     ClusterNaming,
     FirstFrameNaming,
+    GivenFirstFrameNaming,
     HungarianNaming,
     LabelledFrameNaming,
     PosthocMajorityNaming,
     PosthocVideoNaming,
 )
+from zsvss.metrics.objects import OBJECT_SCORES, ContourAccuracy, ObjectProtocol, RegionSimilarity
 
 __all__ = [
+    "OBJECT_SCORES",
     "ClassRow",
     "ClusterNaming",
     "ConsistencyProtocol",
     "ConsistencyWindows",
+    "ContourAccuracy",
     "FirstFrameNaming",
+    "GivenFirstFrameNaming",
     "HungarianNaming",
     "LabelledFrameNaming",
+    "ObjectProtocol",
     "PosthocMajorityNaming",
     "PosthocVideoNaming",
+    "RegionSimilarity",
     "SegmentationIoU",
     "SegmentationScores",
     "VideoConsistency",

@@ -19,10 +19,11 @@ from zsvss.gathering import gather, is_distributed
 from zsvss.metrics.confusion import iou_from_confusion, segmentation_scores
 from zsvss.metrics.consistency import is_consistency, log_no_window, mean_consistency, score_name
 from zsvss.metrics.evaluation import VideoResult
+from zsvss.metrics.objects import object_scores
 
 
 def fold_results(results: Iterable[VideoResult]) -> dict[str, float]:
-    """The benchmark's numbers by the names under which they are logged.
+    """The benchmark's numbers by the names under which they are logged; of objects also those of `object_scores`.
 
     Returns:
         ``test/mIoU``, ``test/fwIoU``, ``test/pixel_accuracy``, ``test/mIoU_video_mean`` (plain mean of the videos'
@@ -55,6 +56,10 @@ def fold_results(results: Iterable[VideoResult]) -> dict[str, float]:
         "test/pixel_accuracy": scores.pixel_accuracy,
         "test/mIoU_video_mean": math.fsum(video_mious) / len(video_mious) if video_mious else math.nan,
     }
+    if any(result.objects for result in results):
+        objects = [frames for result in results for frames in result.objects.values()]
+        scores_of_objects = object_scores(objects, results[0].object_protocol)
+        numbers |= {f"test/{name}": score for name, score in scores_of_objects.items()}
     protocol = results[0].protocol
     for window in results[0].windows:
         score = mean_consistency(pair for result in results for pair in result.windows[window])
@@ -68,13 +73,16 @@ def fold_results(results: Iterable[VideoResult]) -> dict[str, float]:
 
 
 def headline_scores(names: Iterable[str]) -> list[str]:
-    """Of the scores' names those that papers print: mean IoU, then video consistency.
+    """Of the scores' names those that papers print: of objects J and F, then mean IoU and video consistency.
 
     >>> headline_scores(["fwIoU", "VC8", "mIoU", "num_windows8", "mIoU_video_mean", "VC16"])
     ['mIoU', 'VC8', 'VC16']
+    >>> headline_scores(["mIoU", "J&F", "J", "J_recall", "F", "VC8"])
+    ['J&F', 'J', 'F', 'mIoU', 'VC8']
     """
-    kept = [name for name in names if name == "mIoU" or is_consistency(name)]
-    return sorted(kept, key=lambda name: name != "mIoU")
+    first = ["J&F", "J", "F", "mIoU"]
+    kept = [name for name in names if name in first or is_consistency(name)]
+    return sorted(kept, key=lambda name: first.index(name) if name in first else len(first))
 
 
 def total_confusion(results: Iterable[VideoResult]) -> Tensor:
@@ -124,8 +132,9 @@ def class_table(results: Iterable[VideoResult], classes: Sequence[str]) -> list[
 
 def video_table(results: Iterable[VideoResult]) -> list[dict[str, Any]]:
     """One row a video, in order of their names: its own scores, their basis, and its time."""
-    rows = []
-    for result in sorted(results, key=lambda result: result.name):
+    rows: list[dict[str, Any]] = []
+    results = sorted(results, key=lambda result: result.name)
+    for result in results:
         scores = segmentation_scores(result.confusion)
         row = {
             "video": result.name,
@@ -135,6 +144,8 @@ def video_table(results: Iterable[VideoResult]) -> list[dict[str, Any]]:
             "fwIoU": scores.fwiou,
             "pixel_accuracy": scores.pixel_accuracy,
         }
+        if any(result.objects for result in results):
+            row |= object_scores(result.objects.values(), result.object_protocol)
         for window, pairs in result.windows.items():
             row[score_name(result.protocol, window)] = mean_consistency(pairs)
             row[f"num_windows{window}"] = len(pairs)
@@ -168,6 +179,7 @@ def _checked(results: Iterable[VideoResult]) -> list[VideoResult]:
                 ("consistency protocol", result.protocol, first.protocol),
                 ("naming protocol", result.naming, first.naming),
                 ("windows", tuple(result.windows), tuple(first.windows)),
+                ("object protocol", result.object_protocol, first.object_protocol),
                 ("number of classes", len(result.confusion), len(first.confusion)),
             ]
             if theirs != ours

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,7 @@ from zsvss.data.taxonomy import Taxonomy
 from zsvss.metrics.confusion import confusion_matrix
 from zsvss.metrics.consistency import DEFAULT_WINDOWS, ConsistencyProtocol, ConsistencyWindows, WindowPair
 from zsvss.metrics.naming import ClusterNaming, add_votes, cluster_votes, rename_clusters
+from zsvss.metrics.objects import FrameCounts, ObjectFrames, ObjectProtocol, check_protocol
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,6 +44,10 @@ class VideoResult:
     """Class id of each cluster named after the run; empty where predictions are class ids already."""
     seconds: float | None = None
     """Wall time of the video, if measured; never part of a number that is compared."""
+    object_protocol: ObjectProtocol = "semi_supervised"
+    """Which of the frames in `objects` count."""
+    objects: dict[int, list[FrameCounts]] = field(default_factory=dict)
+    """For each object, by its class id, all labelled frames; empty where the benchmark has no objects."""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values that survive JSON exactly; the confusion matrix as ``[row, column, count]`` of its counts."""
@@ -59,6 +64,8 @@ class VideoResult:
             "naming": self.naming,
             "names": {str(cluster): class_id for cluster, class_id in self.names.items()},
             "seconds": self.seconds,
+            "object_protocol": self.object_protocol,
+            "objects": {str(number): [list(counts) for counts in frames] for number, frames in self.objects.items()},
         }
 
     @classmethod
@@ -87,12 +94,16 @@ class VideoResult:
             naming=record["naming"],
             names={int(cluster): class_id for cluster, class_id in record["names"].items()},
             seconds=record["seconds"],
+            object_protocol=record["object_protocol"],
+            objects={
+                int(number): [FrameCounts(*counts) for counts in frames] for number, frames in record["objects"].items()
+            },
         )
 
 
 _KEYS = (
     *("name", "num_frames", "num_labelled", "num_classes", "confusion"),
-    *("protocol", "windows", "naming", "names", "seconds"),
+    *("protocol", "windows", "naming", "names", "seconds", "object_protocol", "objects"),
 )
 
 
@@ -110,6 +121,7 @@ class VideoEvaluator:
         naming: the naming protocol.
         windows: the C's of video consistency.
         protocol: see `ConsistencyProtocol`; ``self`` for a benchmark without dense labels.
+        object_protocol: see `ObjectProtocol`; for a benchmark whose taxonomy has objects.
 
     >>> from zsvss.metrics.naming import PosthocMajorityNaming
     >>> taxonomy = Taxonomy("pond", ("water", "duck"), ((0, 0, 255), (255, 255, 0)), {0: 0, 1: 1})
@@ -131,16 +143,20 @@ class VideoEvaluator:
         naming: ClusterNaming,
         windows: Sequence[int] = DEFAULT_WINDOWS,
         protocol: ConsistencyProtocol = "official",
+        object_protocol: ObjectProtocol = "semi_supervised",
     ) -> None:
+        check_protocol(object_protocol)
         self.name = name
         self.taxonomy = taxonomy
         self.naming = naming
         self.protocol: ConsistencyProtocol = protocol
+        self.object_protocol: ObjectProtocol = object_protocol
         self.num_frames = 0
         self.num_labelled = 0
         num_classes = taxonomy.num_classes
         self._confusion = torch.zeros(num_classes, num_classes + 1, dtype=torch.int64)
         self._stream = ConsistencyWindows(windows, protocol)
+        self._objects = ObjectFrames(taxonomy.objects)
         self._votes_KC = torch.zeros(0, num_classes, dtype=torch.int64)
         self._names: dict[int, int] | None = {} if naming.voting_frames == "none" else None
         self._kept: list[tuple[_Packed, _Packed | None]] = []
@@ -186,6 +202,8 @@ class VideoEvaluator:
             naming=self.naming.name,
             names=self._names,
             seconds=seconds,
+            object_protocol=self.object_protocol,
+            objects=self._objects.counts,
         )
 
     def _add_frame(self, pred_HW: Tensor, raw_HW: Tensor | None) -> None:
@@ -226,6 +244,7 @@ class VideoEvaluator:
             pred_HW = resize_labels(pred_HW, *raw_HW.shape)
             class_HW = self.taxonomy.class_ids(raw_HW)
             self._confusion += confusion_matrix(pred_HW, class_HW, num_classes)
+            self._objects.update(pred_HW, class_HW)
         if self.protocol != "self":
             if raw_HW is None:
                 self._stream.gap()

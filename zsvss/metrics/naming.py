@@ -102,6 +102,22 @@ class FirstFrameNaming(ClusterNaming):
         raise RuntimeError("first_frame naming happens inside the method; its predictions are class ids already")
 
 
+class GivenFirstFrameNaming(ClusterNaming):
+    """The task of DAVIS: the first frame's ground truth is given to the method, which propagates it.
+
+    For scene context models that take given labels, pixel by pixel, in place of naming clusters by majority.
+    """
+
+    name = "given_first_frame"
+    note = "the first frame's ground truth is given to the method, at full resolution, and propagated"
+    voting_frames = "none"
+    ground_truth_in_method = True
+
+    def assign(self, votes_KC: Tensor) -> dict[int, int]:
+        """Nothing to name: predictions are class ids."""
+        raise RuntimeError("given_first_frame gives labels to the method; its predictions are class ids already")
+
+
 class PosthocMajorityNaming(ClusterNaming):
     """Each cluster takes its majority class in the first frame; ties go to the smallest class id."""
 

@@ -197,7 +197,12 @@ def differing_settings(runs: Sequence[Run]) -> list[list[str]]:
 def comparability(runs: Sequence[Run]) -> list[str]:
     """Why the numbers of the runs should not be compared: one sentence a reason."""
     reasons = []
-    for what, key in [("data sets", "dataset"), ("class lists", "taxonomy"), ("consistency protocols", "consistency")]:
+    for what, key in [
+        ("data sets", "dataset"),
+        ("class lists", "taxonomy"),
+        ("consistency protocols", "consistency"),
+        ("protocols of J and F", "objects"),
+    ]:
         values = sorted({str(run.summary[key]) for run in runs})
         if len(values) > 1:
             reasons.append(f"The runs have different {what}: {', '.join(values)}.")

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
-from zsvss.metrics import ClassRow, VideoResult, headline_scores, video_table
+from zsvss.metrics import OBJECT_SCORES, ClassRow, VideoResult, headline_scores, video_table
 from zsvss.results.summary import percent
 
 _log = logging.getLogger(__name__)
@@ -22,20 +22,23 @@ def show_results(
     tables = [class_rows([ClassRow(**row) for row in summary["per_class"]])] if per_class else []
     tables += [video_rows(video_table(results))] if per_video else []
     tables += [failure_rows(summary["failures"])] if summary["failures"] else []
-    show(*tables, result_table(summary), provenance(summary))
+    show(*tables, *result_tables(summary), provenance(summary))
 
 
-def result_table(summary: dict[str, Any]) -> Table:
-    """The benchmark's numbers in one row, in per cent."""
+def result_tables(summary: dict[str, Any]) -> list[Table]:
+    """The benchmark's numbers in one row, in per cent; those of objects, where there are any, in a table before it."""
     numbers = summary["numbers"]
     scores = {name.removeprefix("test/"): value for name, value in numbers.items() if not name.startswith("test/num_")}
     first = headline_scores(scores)
-    table = Table(title=f"{summary['dataset']}: {summary['backbone']}", title_justify="left")
     columns = first + [name for name in scores if name not in first]
-    for name in columns:
-        table.add_column(name, justify="right")
-    table.add_row(*(percent(scores[name]) for name in columns))
-    return table
+    groups = [[name for name in columns if (name in OBJECT_SCORES) == of_objects] for of_objects in (True, False)]
+    tables: list[Table] = []
+    for group in filter(None, groups):
+        title = None if tables else f"{summary['dataset']}: {summary['backbone']}"
+        table = Table(*(Column(name, justify="right") for name in group), title=title, title_justify="left")
+        table.add_row(*(percent(scores[name]) for name in group))
+        tables.append(table)
+    return tables
 
 
 def provenance(summary: dict[str, Any]) -> str:
@@ -43,11 +46,12 @@ def provenance(summary: dict[str, Any]) -> str:
     numbers, naming = summary["numbers"], summary["naming"]
     speed, finished, expected = summary["frames_per_second"], numbers["test/num_videos"], summary["num_videos_expected"]
     videos = f"{finished:.0f} videos" if finished == expected else f"ONLY {finished:.0f} of {expected} videos"
+    objects = f"J and F {summary['objects']}; " if summary["objects"] else ""
     return (
         f"per cent over {videos}, {numbers['test/num_frames']:.0f} frames "
         f"({numbers['test/num_labelled_frames']:.0f} labelled); - where nothing qualifies\n"
         f"naming {naming['name']}: {naming['note']}\n"
-        f"classes {summary['taxonomy']}; consistency {summary['consistency']}; "
+        f"classes {summary['taxonomy']}; consistency {summary['consistency']}; {objects}"
         f"{'?' if speed is None else f'{speed:.2f}'} frames/s a process on {summary['run']['device']}"
     )
 

@@ -32,6 +32,7 @@ def summarize(
     return {
         "numbers": dict(numbers),
         **{key: facts[key] for key in ("dataset", "taxonomy", "naming", "consistency", "backbone")},
+        "objects": results[0].object_protocol if any(result.objects for result in results) else None,
         "num_videos_expected": len(facts["videos"]),
         "failures": dict(sorted(failures.items())),
         "unfinished": [name for name in facts["videos"] if name not in finished and name not in failures],

@@ -18,6 +18,7 @@ from zsvss.stages.clustering import KMeans, check_num_clusters, kmeans, knn_clas
 from zsvss.stages.features import FeaturePass
 from zsvss.stages.initialization import Initialization, cluster_means
 from zsvss.stages.novelty import Novelty, NoveltyState
+from zsvss.stages.shares import Propagated
 
 
 class Memory(NamedTuple):
@@ -28,18 +29,26 @@ class Memory(NamedTuple):
         labels_N: int64 label of each.
         label_set_L: sorted labels of the whole video, fixed by its first clip unless new ones may open.
         novelty: what opening new labels needs to know; ``None`` if it is off.
+        propagated: what the propagation of given labels needs to know; ``None`` where clusters are labelled.
     """
 
     points_Nc: Tensor
     labels_N: Tensor
     label_set_L: Tensor
     novelty: NoveltyState | None = None
+    propagated: Propagated | None = None
 
 
 class SceneContext(ABC):
-    """Labels the tokens of a clip, given the memory of the video so far; holds no state itself."""
+    """Labels the tokens of a clip, given the memory of the video so far; holds no state itself.
+
+    Attributes:
+        num_clusters: K, where the tokens are clustered.
+        takes_given_labels: whether :meth:`propagate` takes labels that are given for some of the frames.
+    """
 
     num_clusters: int
+    takes_given_labels: bool = False
 
     def keys(self, backbone: Backbone) -> list[FeatureKey]:
         """What :meth:`start` reads of the feature pass beside the features; nothing by default."""
@@ -80,6 +89,28 @@ class SceneContext(ABC):
     @abstractmethod
     def resume(self, features_Tnc: Tensor, memory: Memory, generator: torch.Generator) -> tuple[Tensor, Memory]:
         """Label a later clip; returns int64 labels [T, n] and the new memory."""
+
+    def propagate(
+        self, features_Tnc: Tensor, grid: tuple[int, int], given_THW: Tensor | None, memory: Memory | None = None
+    ) -> tuple[Tensor, Memory]:
+        """Label a clip from labels that are given for some frames of it, or were given for earlier ones.
+
+        Args:
+            features_Tnc: normalised features.
+            grid: height and width of the token grid.
+            given_THW: int64 labels of pixels at any size, negative where none is given; ``None`` for a clip without.
+            memory: of the video so far; ``None`` opens a video.
+
+        Returns:
+            int64 labels [T, n] and the memory for the next clip.
+
+        Raises:
+            ValueError: if this scene context model takes no given labels.
+        """
+        raise ValueError(
+            f"{type(self).__name__} takes no given labels; choose a scene context model that propagates them: "
+            "--model.context GivenLabels"
+        )
 
     def update(self, features_Tnc: Tensor, labels_Tn: Tensor, memory: Memory) -> Memory:
         """Take the refined labels of the clip into the memory; by default they change nothing."""

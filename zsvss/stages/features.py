@@ -22,7 +22,13 @@ Normalization = Literal["maximum", "euclidean", "none"]
 
 
 class Features(ABC):
-    """Reads one feature vector a token from a clip; pure."""
+    """Reads one feature vector a token from a clip; pure.
+
+    Attributes:
+        grid_block: output block whose token grid the features lie on: half the latents' resolution by default.
+    """
+
+    grid_block: int = 6
 
     def keys(self, backbone: Backbone) -> list[FeatureKey]:
         """Tensors that the feature pass must record; none by default."""
@@ -31,11 +37,6 @@ class Features(ABC):
     @abstractmethod
     def __call__(self, backbone: Backbone, recording: Recording, images_T3HW: Tensor) -> Tensor:
         """Return features [T, n, c], float32, of images in [-1, 1] and what the feature pass recorded of them."""
-
-    @property
-    def grid_block(self) -> int:
-        """Output block whose token grid the features lie on; half the latents' resolution by default."""
-        return 6
 
     def grid(self, recording: Recording) -> tuple[int, int]:
         """Height and width of the token grid."""
@@ -102,6 +103,7 @@ class AttentionFeatures(Features):
         if layer == "block" and projection != "output":
             raise ValueError(f"features.projection = {projection!r}: a block has only an 'output'.")
         self.blocks = tuple(blocks)
+        self.grid_block = self.blocks[0]
         self.layer: Layer = layer
         self.projection: Projection = projection
         self.steps = tuple(steps)
@@ -126,23 +128,18 @@ class AttentionFeatures(Features):
             raise ValueError(f"features.blocks must share one token grid and width; found {shapes}.")
         return normalize(torch.stack(tensors).mean(0), self.normalization)
 
-    @property
-    @override
-    def grid_block(self) -> int:
-        return self.blocks[0]
-
 
 class ColorPositionFeatures(Features):
     """Mean colour and position of each token's cell: what a segmentation without a diffusion model can go by.
 
-    The grid is that of output blocks 6..8, half the latents' resolution, so that comparisons are at the same grid.
-
     Args:
         position_weight: how much the way across the frame counts, against the way from black to white in a channel.
+        block: output block on whose token grid they lie, so that comparisons are at the same grid.
     """
 
-    def __init__(self, position_weight: float = 1.0) -> None:
+    def __init__(self, position_weight: float = 1.0, block: int = 6) -> None:
         self.position_weight = position_weight
+        self.grid_block = checked_block(block)
 
     @override
     def __call__(self, backbone: Backbone, recording: Recording, images_T3HW: Tensor) -> Tensor:
@@ -153,6 +150,13 @@ class ColorPositionFeatures(Features):
         position_2hw = torch.stack(torch.meshgrid(*axes, indexing="ij"))
         channels = torch.cat([color_T3hw, position_2hw.expand(len(color_T3hw), -1, -1, -1)], 1)
         return channels.flatten(2).transpose(1, 2)
+
+
+def checked_block(block: int) -> int:
+    """Refuse what is no output block."""
+    if not 0 <= block <= 11:
+        raise ValueError(f"features.block = {block} must name an output block between 0 and 11.")
+    return block
 
 
 def normalize(features_Tnc: Tensor, normalization: Normalization) -> Tensor:

@@ -13,7 +13,7 @@ from torch.nn import functional
 from typing_extensions import override
 
 from zsvss.backbones.base import Backbone, FeatureKey, Recording
-from zsvss.stages.features import AttentionFeatures, Features
+from zsvss.stages.features import AttentionFeatures, Features, checked_block
 
 
 class JointFeatures(Features):
@@ -34,6 +34,7 @@ class JointFeatures(Features):
         if weights is not None and len(weights) != len(parts):
             raise ValueError(f"features.weights = {list(weights)} must be one a part; there are {len(parts)} parts.")
         self.parts = list(parts)
+        self.grid_block = self.parts[0].grid_block
         self.weights = [1.0] * len(parts) if weights is None else list(weights)
 
     @override
@@ -49,11 +50,6 @@ class JointFeatures(Features):
             scaled.append(weight * unit_variance(resized_tokens(part_Tnc, part.grid(recording), grid)))
         return torch.cat(scaled, 2)
 
-    @property
-    @override
-    def grid_block(self) -> int:
-        return self.parts[0].grid_block
-
 
 class BlockFeatures(AttentionFeatures):
     """Output of one output block at the last step: what :class:`JointFeatures` puts side by side.
@@ -66,11 +62,42 @@ class BlockFeatures(AttentionFeatures):
         super().__init__((block,), "block", "output", normalization="none")
 
 
+class LatentFeatures(Features):
+    """The autoencoder's own latents, pooled to the token grid: what there is before any diffusion model.
+
+    Args:
+        position_weight: weight of the position of each token's cell beside the latents, both at unit variance as in
+            :class:`JointFeatures`; 0 leaves position out.
+        block: output block on whose token grid they lie; 9..11 is the latents' own.
+    """
+
+    def __init__(self, position_weight: float = 0.0, block: int = 6) -> None:
+        if position_weight < 0:
+            raise ValueError(f"features.position_weight = {position_weight} must be 0 or more.")
+        self.position_weight = position_weight
+        self.grid_block = checked_block(block)
+
+    @override
+    def __call__(self, backbone: Backbone, recording: Recording, images_T3HW: Tensor) -> Tensor:
+        if recording.encoded_Tchw is None:
+            raise ValueError("LatentFeatures need the frames' latents: set the recording's encoded_Tchw.")
+        latents_Tchw = functional.adaptive_avg_pool2d(recording.encoded_Tchw.float(), self.grid(recording))
+        latents_Tnc = latents_Tchw.flatten(2).transpose(1, 2)
+        if not self.position_weight:
+            return latents_Tnc
+        position_Tn2 = PositionFeatures(self.grid_block)(backbone, recording, images_T3HW)
+        return torch.cat([unit_variance(latents_Tnc), self.position_weight * unit_variance(position_Tn2)], 2)
+
+
 class LabFeatures(Features):
     """Mean colour of each token's cell in CIELAB (D65), in which distances are about as large as they look.
 
-    The grid is half the latents' resolution, that of output blocks 6..8.
+    Args:
+        block: output block on whose token grid they lie.
     """
+
+    def __init__(self, block: int = 6) -> None:
+        self.grid_block = checked_block(block)
 
     @override
     def __call__(self, backbone: Backbone, recording: Recording, images_T3HW: Tensor) -> Tensor:
@@ -81,8 +108,12 @@ class LabFeatures(Features):
 class PositionFeatures(Features):
     """Centre of each token's cell, y and x, in units of the longer side, so that near means the same in both.
 
-    The grid is half the latents' resolution, that of output blocks 6..8.
+    Args:
+        block: output block on whose token grid they lie.
     """
+
+    def __init__(self, block: int = 6) -> None:
+        self.grid_block = checked_block(block)
 
     @override
     def __call__(self, backbone: Backbone, recording: Recording, images_T3HW: Tensor) -> Tensor:

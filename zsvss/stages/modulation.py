@@ -16,9 +16,11 @@ from typing_extensions import override
 
 from zsvss.backbones.base import Backbone, Recording
 from zsvss.backbones.batching import in_batches
+from zsvss.progress import part
 from zsvss.stages.difference import Difference, difference_map, mask_prior, peak_normalized
 from zsvss.stages.padding import crop, mirror
 from zsvss.stages.precision import full_precision
+from zsvss.stages.shares import LabelShares
 from zsvss.stages.trace import Trace
 
 
@@ -32,6 +34,7 @@ class LabelledClip(NamedTuple):
         recording: of the feature pass, over T frames or more.
         features_Tnc: what was clustered; ``None`` where nobody asks.
         margins: mirrored token cells on either side, in y and in x, that the recording has around these.
+        shares: what is known of labels within the tokens' cells, for those who can use it.
     """
 
     labels_Thw: Tensor
@@ -40,12 +43,15 @@ class LabelledClip(NamedTuple):
     recording: Recording
     features_Tnc: Tensor | None = None
     margins: tuple[int, int] = (0, 0)
+    shares: LabelShares | None = None
 
     def part(self, frames: slice) -> LabelledClip:
         """The same with some of the first frames; the recording stays whole."""
-        features_Tnc = None if self.features_Tnc is None else self.features_Tnc[frames]
         return self._replace(
-            labels_Thw=self.labels_Thw[frames], frames_THW3=self.frames_THW3[frames], features_Tnc=features_Tnc
+            labels_Thw=self.labels_Thw[frames],
+            frames_THW3=self.frames_THW3[frames],
+            features_Tnc=None if self.features_Tnc is None else self.features_Tnc[frames],
+            shares=None if self.shares is None else self.shares.part(frames),
         )
 
 
@@ -176,7 +182,8 @@ class MaskedModulation(Modulation):
         masks_Bhw = clip.labels_Thw[frames_B] == clip.label_set_L[label_index_B][:, None, None]
         masks_Bhw = mirror(masks_Bhw.float(), clip.margins)
         latents_SBcuv, steps = self._modulated_latents(backbone, clip.recording, frames_B, masks_Bhw)
-        plus_B3HW, minus_B3HW = _decoded_signs(backbone, clip, latents_SBcuv)
+        with part(len(steps), len(steps) + 1, len(steps) + 1):
+            plus_B3HW, minus_B3HW = _decoded_signs(backbone, clip, latents_SBcuv)
         with full_precision(plus_B3HW.device):
             maps_BHW = difference_map(plus_B3HW, minus_B3HW, self.difference)
         return _ModulatedPass(frames_B, label_index_B, latents_SBcuv, steps, maps_BHW)
@@ -190,13 +197,15 @@ class MaskedModulation(Modulation):
         offset_Bn = self.strength * functional.interpolate(masks_Bhw[:, None], modulated_grid).flatten(1)
         x_Rcuv = recording.noised_Tchw[frames_R]
         blend_masks_R1uv = functional.interpolate(masks_Bhw[:, None], x_Rcuv.shape[-2:]).repeat(2, 1, 1, 1)
-        steps = {}
-        for step in backbone.steps[: self.num_steps]:
+        steps: dict[int, Tensor] = {}
+        run = backbone.steps[: self.num_steps]
+        for number, step in enumerate(run):
             offset = torch.cat([offset_Bn, -offset_Bn]) if step == backbone.steps[0] else None
-            to_end = step == backbone.steps[: self.num_steps][-1]
-            x_Rcuv = backbone.denoise(
-                x_Rcuv, step, recording, frames_R, offset, inject=self.inject, guided=self.guided, to_end=to_end
-            )
+            to_end = step == run[-1]
+            with part(number, number + 1, len(run) + 1):
+                x_Rcuv = backbone.denoise(
+                    x_Rcuv, step, recording, frames_R, offset, inject=self.inject, guided=self.guided, to_end=to_end
+                )
             steps[step] = x_Rcuv.unflatten(0, (2, -1)).transpose(0, 1)
             if self.blend and step in backbone.blended_steps and not to_end:
                 x_Rcuv = blend_latents(x_Rcuv, recording.latents[step][frames_R], blend_masks_R1uv)

@@ -24,7 +24,8 @@ class ProbabilityUpsampling(Modulation):
     """Upsamples each label's probability and takes the largest; ties go to the smallest label.
 
     A token's probabilities are the votes of its nearest neighbours among the refined labels of its own frame, itself
-    included, so that a frame's result depends on no other frame.
+    included, so that a frame's result depends on no other frame. Where given labels are propagated, they are the
+    propagated shares of the token's sub-cells.
 
     Args:
         num_neighbors: neighbours that vote; 1 takes the refined labels as they are.
@@ -36,7 +37,7 @@ class ProbabilityUpsampling(Modulation):
         self.num_neighbors = num_neighbors
 
     @abstractmethod
-    def upsampler(self, probabilities_Lhw: Tensor, frame_HW3: Tensor) -> Callable[[int], Tensor]:
+    def upsampler(self, probabilities_Luv: Tensor, frame_HW3: Tensor) -> Callable[[int], Tensor]:
         """Prepare a frame; returns what gives the score [H, W] of the label of an index."""
 
     @override
@@ -45,9 +46,9 @@ class ProbabilityUpsampling(Modulation):
         device = clip.labels_Thw.device
         labels_THW = torch.empty(len(clip.labels_Thw), *size, dtype=torch.int64, device=device)
         with full_precision(device):
-            for t, labels_hw in enumerate(clip.labels_Thw):
-                present_L = labels_hw.unique()
-                score = self.upsampler(self._probabilities(clip, t, present_L), clip.frames_THW3[t].to(device))
+            for t in range(len(clip.labels_Thw)):
+                probabilities_Luv, present_L = self._probabilities(clip, t)
+                score = self.upsampler(probabilities_Luv, clip.frames_THW3[t].to(device))
                 best_HW = score(0)
                 labels_THW[t] = present_L[0]
                 for index in range(1, len(present_L)):  # one map at a time: there are many labels and pixels
@@ -57,15 +58,20 @@ class ProbabilityUpsampling(Modulation):
                     labels_THW[t].masked_fill_(larger_HW, int(present_L[index]))
         return labels_THW
 
-    def _probabilities(self, clip: LabelledClip, frame: int, present_L: Tensor) -> Tensor:
-        """Share of votes [L, h, w] for each label of the frame."""
+    def _probabilities(self, clip: LabelledClip, frame: int) -> tuple[Tensor, Tensor]:
+        """Probability of each label of the frame [L, u, v], and these labels [L]."""
         labels_hw = clip.labels_Thw[frame]
+        if clip.shares is not None and bool(clip.shares.shares_TLuv[frame].any()):
+            shares_Luv = clip.shares.shares_TLuv[frame]
+            is_present_L = shares_Luv.flatten(1).any(1)
+            return shares_Luv[is_present_L], clip.shares.labels_L[is_present_L]
+        present_L = labels_hw.unique()
         if clip.features_Tnc is None or self.num_neighbors == 1:
-            return (labels_hw == present_L[:, None, None]).float()
+            return (labels_hw == present_L[:, None, None]).float(), present_L
         tokens_nc = clip.features_Tnc[frame]
         votes_nL = knn_votes(tokens_nc, tokens_nc, labels_hw.flatten(), present_L, self.num_neighbors)
         shares_Ln = votes_nL.T.float() / votes_nL.sum(1)
-        return shares_Ln.view(-1, *labels_hw.shape)
+        return shares_Ln.view(-1, *labels_hw.shape), present_L
 
 
 class SoftUpsampling(ProbabilityUpsampling):
@@ -76,9 +82,9 @@ class SoftUpsampling(ProbabilityUpsampling):
     """
 
     @override
-    def upsampler(self, probabilities_Lhw: Tensor, frame_HW3: Tensor) -> Callable[[int], Tensor]:
+    def upsampler(self, probabilities_Luv: Tensor, frame_HW3: Tensor) -> Callable[[int], Tensor]:
         size = (frame_HW3.shape[0], frame_HW3.shape[1])
-        return lambda index: bilinear(probabilities_Lhw[index : index + 1], size)[0]
+        return lambda index: bilinear(probabilities_Luv[index : index + 1], size)[0]
 
 
 class GuidedUpsampling(ProbabilityUpsampling):
@@ -104,13 +110,13 @@ class GuidedUpsampling(ProbabilityUpsampling):
         self.subsampling = subsampling
 
     @override
-    def upsampler(self, probabilities_Lhw: Tensor, frame_HW3: Tensor) -> Callable[[int], Tensor]:
+    def upsampler(self, probabilities_Luv: Tensor, frame_HW3: Tensor) -> Callable[[int], Tensor]:
         guide_3HW = frame_HW3.permute(2, 0, 1).float() / 255
         size = (guide_3HW.shape[1], guide_3HW.shape[2])
         small = (-(-size[0] // self.subsampling), -(-size[1] // self.subsampling))
         guide_3uv = functional.adaptive_avg_pool2d(guide_3HW, small)
         radius = max(1, round(self.radius / self.subsampling))
-        slopes_L3uv, offsets_Luv = guided_models(bilinear(probabilities_Lhw, small), guide_3uv, radius, self.eps)
+        slopes_L3uv, offsets_Luv = guided_models(bilinear(probabilities_Luv, small), guide_3uv, radius, self.eps)
 
         def score(index: int) -> Tensor:
             return (bilinear(slopes_L3uv[index], size) * guide_3HW).sum(0) + bilinear(offsets_Luv[index, None], size)[0]

@@ -22,6 +22,13 @@ from zsvss.viz.browser import browser_videos
 from zsvss.viz.tables import ablation_table, common_scores, result_table
 
 _TITLES = {
+    "J&F": "mean of J and F",
+    "J": "region similarity: IoU of an object's masks, mean over frames, then over objects",
+    "J_recall": "share of the frames with J above 0.5",
+    "J_decay": "J of the first quarter of the frames less J of the last",
+    "F": "contour accuracy: F-measure of an object's contour, mean over frames, then over objects",
+    "F_recall": "share of the frames with F above 0.5",
+    "F_decay": "F of the first quarter of the frames less F of the last",
     "fwIoU": "frequency-weighted IoU",
     "mIoU": "mean IoU over all labelled pixels",
     "mIoU_video_mean": "mean of the videos' own mIoUs",

@@ -20,3 +20,4 @@ class Embedded(StableDiffusion):
 
     def __init__(self, weights: str | None = None, **settings: Any) -> None:
         super().__init__(weights or str(Path(__file__).parent), **settings)
+        self.native_size = (128, 224) if weights is None else None

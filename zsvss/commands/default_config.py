@@ -1,0 +1,69 @@
+"""The config that ``predict`` takes where none is given: Stable Diffusion's if its weights are at hand."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from zsvss.backbones.base import Backbone
+from zsvss.backbones.stable_diffusion import StableDiffusion
+from zsvss.commands.config import config_paths, find_config
+from zsvss.commands.interruption import tell
+
+_FULL, _SMALL = "predict.yaml", "predict_embedded.yaml"
+
+
+def with_config(arguments: Sequence[str]) -> list[str]:
+    """The arguments of ``predict`` with a config, if they name none; which one, and how to get the other, is logged.
+
+    Args:
+        arguments: the command's name and its options; those of other commands are left as they are.
+    """
+    if arguments[0] != "predict" or config_paths(arguments):
+        return list(arguments)
+    return [arguments[0], "--config", str(find_config(_chosen(arguments))), *arguments[1:]]
+
+
+def _chosen(arguments: Sequence[str]) -> str:
+    words = " ".join(arguments)
+    if "--model.backbone" in words:
+        return _SMALL if "--model.backbone Embedded" in words or "--model.backbone=Embedded" in words else _FULL
+    backbone = StableDiffusion()
+    name = backbone.weights_names[0]
+    if is_on_this_machine(backbone):
+        tell(
+            f"no config given: taking {_FULL}, as the weights of Stable Diffusion ({name}) are on this machine. For "
+            f"the small model that ships with the package, add --config {_SMALL}"
+        )
+        return _FULL
+    tell(
+        f"no config given: taking {_SMALL}, the small model that ships with the package (it has only seen generated "
+        f"scenes), as the weights of Stable Diffusion ({name}) are not on this machine. To fetch and use them (5 GB), "
+        f"add --config {_FULL}"
+    )
+    return _SMALL
+
+
+def is_on_this_machine(backbone: Backbone) -> bool:
+    """Whether a backbone's weights can be read without a network; damaged ones are there, and refused when read."""
+    try:
+        with _offline():
+            backbone.check()
+    except FileNotFoundError:
+        return False
+    except ValueError:
+        return True
+    return True
+
+
+@contextmanager
+def _offline() -> Iterator[None]:
+    """Let the hub's client answer from this machine alone."""
+    from huggingface_hub import constants
+
+    before = constants.HF_HUB_OFFLINE
+    constants.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = before

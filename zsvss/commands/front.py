@@ -1,0 +1,54 @@
+"""The commands ``test`` and ``predict`` up to where PyTorch is needed: help, and what is plainly wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from zsvss.commands import usage
+from zsvss.commands.config import resolve_configs
+from zsvss.commands.first_look import CommandLineWords, look, take_apart
+from zsvss.commands.interruption import leaving
+from zsvss.commands.refusals import fail
+
+ASSUMED = "predict.yaml"
+"""What ``predict`` is like without a config, whichever backbone it then takes."""
+
+
+def test(arguments: Sequence[str]) -> int:
+    """Score a benchmark; returns the exit code."""
+    return _run("test", arguments)
+
+
+def predict(arguments: Sequence[str]) -> int:
+    """Segment videos; returns the exit code."""
+    return _run("predict", arguments)
+
+
+def _run(command: str, arguments: Sequence[str]) -> int:
+    words = take_apart(arguments)
+    if words.wants_help:
+        print(usage.command(command, words.others[0] if words.others else ""))
+        return 0
+    words = _with_input(command, words)
+    look(command, words, [ASSUMED] if command == "predict" else [])
+    with leaving(lambda: "stopped before the run began: nothing was written; start the same command again"):
+        from zsvss.commands import lightning
+    return lightning.main([command, *resolve_configs(words.arguments())])
+
+
+def _with_input(command: str, words: CommandLineWords) -> CommandLineWords:
+    """The video of ``predict VIDEO`` as an option."""
+    if not words.others:
+        return words
+    first, *more = words.others
+    if first.endswith((".yaml", ".yml")):
+        fail(f"unexpected {first!r}: a config is given by --config {first}", 2)
+    if command != "predict":
+        fail(f"unexpected {first!r}: {command} takes options alone, such as --data.input {first}", 2)
+    if more:
+        fail(
+            f"predict takes one video or folder; found {len(words.others)}: {', '.join(words.others)}. Give a folder "
+            "that holds them",
+            2,
+        )
+    return words._replace(given=[*words.given, ("--data.input", first)], others=[])
