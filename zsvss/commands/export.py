@@ -13,7 +13,7 @@ import yaml
 from zsvss.commands.refusals import OneLineParser
 from zsvss.results.exports import FORMATS, ExportError
 from zsvss.results.exports.base import Options
-from zsvss.results.exports.writing import export, renamed
+from zsvss.results.exports.writing import check_format, export, renamed
 from zsvss.results.predictions import Predictions, find_predictions
 
 
@@ -21,6 +21,7 @@ def main(arguments: Sequence[str]) -> int:
     """Run the subcommand; returns the exit code."""
     options = _parser().parse_args(arguments)
     try:
+        check_format(options.format)
         chosen = Options(frames=options.frames, tolerance=options.tolerance, url=options.url)
         videos = read_videos(options.run, options.videos, options.names)
         exporter = export(options.format, videos, options.output, chosen)
@@ -110,7 +111,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "run", type=Path, metavar="RUN", help="run folder of predict, or of test with --predictions.in_test true"
     )
-    parser.add_argument("--format", required=True, choices=FORMATS, metavar="FORMAT", help="one of those below")
+    parser.add_argument("--format", required=True, metavar="FORMAT", help="one of those below")
     parser.add_argument("--output", required=True, type=Path, metavar="FOLDER", help="a new folder to write")
     parser.add_argument("--videos", nargs="+", metavar="NAME", help="only these videos (default: all)")
     parser.add_argument(
@@ -120,7 +121,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--frames", action="store_true", help="write the frames as well, beside the labels")
     parser.add_argument(
         "--tolerance", type=float, default=Options.tolerance, metavar="PIXELS",
-        help=f"polygons may leave the borders by so many pixels, 0 to 0.5 (default: {Options.tolerance})",
+        help=f"polygons may leave the borders by so many pixels (default: {Options.tolerance}; 0 keeps every corner)",
     )  # fmt: skip
     parser.add_argument("--url", default="", help="what stands before the paths in Label Studio's tasks")
     return parser

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import uuid
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
+from urllib.parse import quote
 
+_LONGEST_NAME = 150
 TEMPORARY = ".tmp-"
 """How the name of a file begins that is not whole yet."""
 
@@ -78,3 +81,15 @@ def safe_folder(video: str) -> PurePosixPath:
     """
     parts = [part for part in PurePosixPath(video).parts if part not in ("/", "..", ".")]
     return PurePosixPath(*parts or ["video"])
+
+
+def file_stem(video: str) -> str:
+    """A file name for a video's name, which may hold anything; different names never share one.
+
+    >>> file_stem("frankfurt/000001")
+    'frankfurt%2F000001'
+    """
+    name = quote(video, safe=" ")
+    if len(name) > _LONGEST_NAME:
+        name = f"{name[:_LONGEST_NAME]}-{hashlib.sha256(video.encode()).hexdigest()[:16]}"
+    return name

@@ -35,9 +35,8 @@ from PIL import Image
 
 from zsvss.metrics.evaluation import resize_labels
 from zsvss.metrics.naming import rename_clusters
-from zsvss.results.files import write_atomically
+from zsvss.results.files import file_stem, write_atomically
 from zsvss.results.palette import VOID_ID, UInt8, class_colors, palette, write_index_png
-from zsvss.results.records import file_stem
 
 Labels = npt.NDArray[np.int64]
 

@@ -32,6 +32,7 @@ Color = tuple[int, int, int]
 
 FILE = "segments.json"
 FORMAT = "zsvss-predictions"
+_DEPTH = 3  # names of videos may hold slashes
 VERSION = 2
 """Version of ``segments.json``. Version 1, which had no number, counted segments from 0."""
 
@@ -247,8 +248,9 @@ def find_predictions(run: Path) -> list[Path]:
     if not run.is_dir():
         raise PredictionsError(f"{run} is not a folder; give a run folder, such as runs/predict-1234abcd")
     for place in (run / "predictions", run):
-        if found := sorted(path.parent for path in place.rglob(FILE)):
-            return found
+        found = (path.parent for depth in range(_DEPTH + 1) for path in place.glob("*/" * depth + FILE))
+        if folders := sorted(found):
+            return folders
     if (run / "records" / "test").is_dir() or (run / "media" / "test").is_dir():
         raise PredictionsError(
             f"{run} is a test run that kept no predictions; start it again with --predictions.in_test true"

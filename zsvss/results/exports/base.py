@@ -29,18 +29,18 @@ class Options:
 
     Attributes:
         frames: Write the frames as well.
-        tolerance: Polygons may leave the borders of their pixels by so many pixels; below 0.5 no pixel's centre
+        tolerance: Polygons may leave the borders of their pixels by so many pixels; up to 0.7 no pixel's centre
             changes sides.
         url: What stands before the path of a frame or a video, for tools that fetch them.
     """
 
     frames: bool = False
-    tolerance: float = 0.4
+    tolerance: float = 0.5
     url: str = ""
 
     def __post_init__(self) -> None:
-        if not 0 <= self.tolerance <= 0.5:
-            raise ExportError(f"--tolerance is {self.tolerance}; allowed is 0 (every corner) to 0.5 pixels")
+        if not 0 <= self.tolerance <= 10:
+            raise ExportError(f"--tolerance is {self.tolerance}; allowed is 0 (every corner) to 10 pixels")
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,10 +7,13 @@
     default/<frame>.png                        with --frames
     defaultannot/<frame>.png
 
-A class has CamVid's colour where its name is one of CamVid's 32, and its own otherwise. Void is black.
+A class has CamVid's colour where its name is one of CamVid's 32, and its own otherwise. Void is black. The lists
+separate their columns by spaces: those in names of classes become ``_``.
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 import numpy as np
 from PIL import Image
@@ -31,7 +34,7 @@ class CamVidFiles(Exporter):
     def write(self) -> None:
         """Write annotations, the lists of classes and of frames and, if wanted, frames."""
         colors = self._colors()
-        lines = "".join(f"{red} {green} {blue} {name}\n" for name, (red, green, blue) in colors.items())
+        lines = "".join(f"{red} {green} {blue} {name}\n" for name, (red, green, blue) in self._listed(colors).items())
         (self.output / "label_colors.txt").write_text(lines, encoding="utf-8")
         number_of = {name: number for number, name in enumerate(colors)}
         table = np.array(list(colors.values()), np.uint8)
@@ -43,9 +46,20 @@ class CamVidFiles(Exporter):
                 place = self.output / f"{_SUBSET}annot" / name
                 place.parent.mkdir(parents=True, exist_ok=True)
                 Image.fromarray(table[values_of(frame, value_of)]).save(place)
-                listed.append(f"/{_SUBSET}/{name} /{_SUBSET}annot/{name}\n")
+                image, annotation = f"/{_SUBSET}/{name}", f"/{_SUBSET}annot/{name}"
+                listed.append(f'"{image}" "{annotation}"\n' if " " in name else f"{image} {annotation}\n")
             self.write_frames(video, self.output / _SUBSET / self.folder_of(video), endings=(".png",))
         (self.output / f"{_SUBSET}.txt").write_text("".join(listed), encoding="utf-8")
+
+    def _listed(self, colors: Mapping[str, Color]) -> dict[str, Color]:
+        listed = {"_".join(name.split()): color for name, color in colors.items()}
+        if len(listed) < len(colors):
+            raise ExportError(
+                "two names differ only in their spaces, which CamVid's list cannot hold; change one by --names"
+            )
+        if list(listed) != list(colors):
+            self.notes.append("spaces in the names of classes became _, since CamVid's list is separated by spaces")
+        return listed
 
     def _colors(self) -> dict[str, Color]:
         """A colour of its own for each class, void first."""

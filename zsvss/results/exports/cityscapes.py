@@ -17,7 +17,9 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+import cv2
 import numpy as np
+import numpy.typing as npt
 from PIL import Image
 
 from zsvss.data.class_lists import CITYSCAPES_LABELS
@@ -70,10 +72,12 @@ class CityscapesFiles(Exporter):
 
     def _objects(self, frame: Frame) -> Iterator[dict[str, Any]]:
         """Outlines, those that contain others first."""
+        # Of parts that are connected by sides alone, one lies within the outline of another or outside of it.
         outlines = [
             (abs(area(part.outer)), number, part.outer)
             for number in (0, *(segment.id for segment in frame.segments))
-            for part in polygons(frame.ids_HW == number, self.options.tolerance)
+            for mask_HW in _parts(frame.ids_HW == number)
+            for part in polygons(mask_HW, self.options.tolerance)
         ]
         names = {segment.id: segment.name for segment in frame.segments}
         for _, number, ring in sorted(outlines, key=lambda outline: -outline[0]):
@@ -86,6 +90,13 @@ class CityscapesFiles(Exporter):
         names = [_names(video, index, number) for number in range(video.num_frames)]
         folder = self.output / "leftImg8bit" / "val"
         write_frames(video, [folder / city / f"{base}_leftImg8bit.png" for city, base in names])
+
+
+def _parts(mask_HW: npt.NDArray[np.bool_]) -> Iterator[npt.NDArray[np.bool_]]:
+    """The parts of a mask that are connected by the sides of pixels, bool ``[H, W]`` each."""
+    num, parts_HW = cv2.connectedComponents(mask_HW.astype(np.uint8), connectivity=4)
+    for number in range(1, num):
+        yield parts_HW == number
 
 
 def _names(video: Predictions, index: int, number: int) -> tuple[str, str]:

@@ -89,6 +89,8 @@ class Coco(Exporter):
                     "bbox": self._mask.toBbox(encoded).tolist(),
                     "iscrowd": 0,
                     "track_id": segment.id,
+                    # For tools that read no keys of their own; CVAT would take a "track_id" here for a track of boxes.
+                    "attributes": {"segment_id": segment.id},
                 }
 
     def _panoptic(self) -> Iterator[dict[str, Any]]:

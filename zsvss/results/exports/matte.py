@@ -2,10 +2,11 @@
 
 ::
 
-    <video>/<id>-<name>.mkv or .mov
+    <video>/<id>-<name>.mov
 
-Every frame is shown as long as in the source, and its pixels keep their shape. FFV1 is lossless, and Matroska counts
-milliseconds. ProRes 422 HQ, which editors want, changes values a little.
+Every frame is shown when the source shows it, and its pixels keep their shape. FFV1 is lossless, for editors that read
+by FFmpeg (Blender, Kdenlive, Shotcut). ProRes 422 HQ, which the others read, changes values a little. FFV1 is in a
+QuickTime file too: Matroska would round times to milliseconds, and PyAV does not write the pixels' shape into it.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import av
 import numpy as np
@@ -21,9 +22,8 @@ import numpy.typing as npt
 from av.video.reformatter import ColorRange
 
 from zsvss.results.exports.base import Exporter
-from zsvss.results.files import safe_folder
+from zsvss.results.files import file_stem, safe_folder
 from zsvss.results.predictions import Predictions, Segment
-from zsvss.results.records import file_stem
 
 _FALLBACK_FPS = 15
 _FINEST_TIME_BASE = Fraction(1, 90_000)
@@ -32,8 +32,6 @@ _FILES_AT_ONCE = 8
 
 class Matte(Exporter):
     """Videos of all segments; the masks are read once a few segments."""
-
-    ending: ClassVar[str]
 
     @abstractmethod
     def stream(self, container: Any, rate: Fraction) -> Any:
@@ -64,13 +62,11 @@ class Matte(Exporter):
         self.written.update((video.video, segment.id) for segment in segments)
 
     def _path(self, folder: Path, segment: Segment) -> Path:
-        return folder / f"{segment.id:03d}-{file_stem(segment.name)}{self.ending}"
+        return folder / f"{segment.id:03d}-{file_stem(segment.name)}.mov"
 
 
 class Ffv1(Matte):
     """Lossless."""
-
-    ending = ".mkv"
 
     def stream(self, container: Any, rate: Fraction) -> Any:
         """Grey, each frame a key frame, so that an editor can begin anywhere."""
@@ -83,8 +79,6 @@ class Ffv1(Matte):
 
 class ProRes(Matte):
     """ProRes 422 HQ, 10 bits."""
-
-    ending = ".mov"
 
     def stream(self, container: Any, rate: Fraction) -> Any:
         """Profile 3 is HQ."""

@@ -19,6 +19,10 @@ Ring = npt.NDArray[np.float64]
 """Vertices (x, y) of a closed line, ``[n, 2]``, the first not repeated."""
 
 
+CUT = 8**-0.5
+"""Distance of a pixel's corner, and of its centre, from a line between the middles of two of its sides."""
+
+
 class Polygon(NamedTuple):
     """A connected part of a mask.
 
@@ -36,8 +40,9 @@ def polygons(mask_HW: npt.NDArray[np.bool_], tolerance: float = 0.0) -> list[Pol
 
     Args:
         mask_HW: the mask.
-        tolerance: vertices are left out as long as no border moves by more than so many pixels. Below 0.5 no pixel's
-            centre changes sides.
+        tolerance: lines may leave the pixels' borders by so much. From `CUT` on they run from the middle of a border
+            pixel's side to the middle of the next, so that slopes are no stairs, and vertices are left out as far as
+            the rest allows. Up to 2 `CUT` no pixel's centre changes sides.
 
     >>> part, = polygons(np.array([[True, True], [True, False]]))
     >>> part.outer.tolist()
@@ -116,8 +121,21 @@ def _ring(line_n2: npt.NDArray[np.int32], tolerance: float) -> Ring:
     # Where a line turns straight back, the cross product is zero as well.
     turns |= (before * after).sum(1) < 0
     points = points[turns]
-    if tolerance > 0 and len(points) > 4:
-        simple = cv2.approxPolyDP(points.astype(np.float32)[:, None], tolerance, closed=True)[:, 0]
-        points = simple if len(simple) >= 4 else points
     ring: Ring = points.astype(np.float64)
-    return ring
+    return ring if tolerance < CUT else _simplified(ring, tolerance - CUT)
+
+
+def _simplified(ring: Ring, tolerance: float) -> Ring:
+    """A ring of corners with its corners cut, and without the vertices that matter less than the tolerance."""
+    ends = np.roll(ring, -1, axis=0)
+    steps = np.abs(ends - ring).max(1, keepdims=True)
+    towards = (ends - ring) / steps
+    # The middles of the first and the last pixel's sides; of a side of one pixel they are the same.
+    middles = np.stack([ring + towards / 2, ends - towards / 2], axis=1).reshape(-1, 2)
+    middles = middles[(middles != np.roll(middles, 1, axis=0)).any(1)]
+    if len(middles) <= 4:
+        return middles
+    simple: Ring = cv2.approxPolyDP(middles.astype(np.float32)[:, None], tolerance, closed=True)[:, 0].astype(
+        np.float64
+    )
+    return simple if len(simple) >= 3 else middles

@@ -32,6 +32,7 @@ def export(name: str, videos: Sequence[Predictions], output: Path, options: Opti
         ExportError: there is nothing to export, the format cannot hold it, or the folder is not free.
         PredictionsError: masks are missing or damaged.
     """
+    check_format(name)
     _check(videos, output)
     partial = output.with_name(output.name + _PARTIAL)
     shutil.rmtree(partial, ignore_errors=True)  # of an export that was killed
@@ -80,11 +81,19 @@ def renamed(video: Predictions, names: Mapping[int, str]) -> Predictions:
     return replace(video, segments=tuple(segments))
 
 
-def _exporter(name: str) -> type[Exporter]:
+def check_format(name: str) -> None:
+    """Refuse what is no format.
+
+    Raises:
+        ExportError: it is unknown; says which are near.
+    """
     if name not in FORMATS:
         near = difflib.get_close_matches(name, FORMATS, 1)
         hint = f" Did you mean {near[0]}?" if near else ""
         raise ExportError(f"there is no format {name!r}.{hint} Known: {', '.join(FORMATS)}")
+
+
+def _exporter(name: str) -> type[Exporter]:
     module, class_name, _ = FORMATS[name]
     exporter: type[Exporter] = getattr(import_module(f"{__package__}.{module}"), class_name)
     return exporter
