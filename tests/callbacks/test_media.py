@@ -87,11 +87,11 @@ def test_void_as_a_label_has_its_own_colour(tiny_weights: Path, tmp_path: Path) 
     assert media.colors[[0, void]].tolist() == [list(PROCEDURAL.palette[0]), [0, 0, 0]]
     (segments,) = (tmp_path / "predictions").rglob("segments.json")
     colors = {segment["id"]: segment["color"] for segment in json.loads(segments.read_text())["segments"]}
-    assert colors[void] == [0, 0, 0]
-    assert all(colors[label] == list(PROCEDURAL.palette[label]) for label in colors if label < void)
-    for mask in (segments.parent / "masks" / "00000.png", media.path("final", 0)):
+    assert colors[void + 1] == [0, 0, 0]
+    assert all(colors[number] == list(PROCEDURAL.palette[number - 1]) for number in colors if number <= void)
+    for mask, shift in ((segments.parent / "masks" / "00000.png", 1), (media.path("final", 0), 0)):
         with Image.open(mask) as image:
-            assert (np.asarray(image) == labels_HW).all()
+            assert (np.asarray(image) == labels_HW + shift).all()
             assert (np.asarray(image.convert("RGB"))[labels_HW == void] == 0).all()
 
 

@@ -117,6 +117,11 @@ class Segment:
         """The last frame that it is in."""
         return int(self.frames[-1])
 
+    def is_in(self, frame: int) -> bool:
+        """Whether it is in a frame."""
+        index = int(np.searchsorted(self.frames, frame))
+        return index < len(self.frames) and int(self.frames[index]) == frame
+
 
 @dataclass(frozen=True, eq=False)
 class Predictions:
@@ -201,14 +206,17 @@ class Predictions:
         except (FileNotFoundError, ValueError) as error:
             why = "is missing" if isinstance(error, FileNotFoundError) else f"is damaged: {error}"
             raise PredictionsError(f"{path} {why}; delete {self.folder} and start the run again") from error
-        unknown = set(present_ids(ids_HW)) - {NOTHING, *(segment.id for segment in self.segments)}
-        if ids_HW.shape != (self.height, self.width) or unknown:
-            found = f"segments {sorted(unknown)}" if unknown else f"{ids_HW.shape[1]}x{ids_HW.shape[0]} pixels"
-            raise PredictionsError(
-                f"{path} has {found}, which {FILE} does not know; was it edited by another tool? Delete {self.folder} "
-                "and start the run again"
-            )
-        return ids_HW
+        if ids_HW.shape != (self.height, self.width):
+            found = f"is {ids_HW.shape[1]}x{ids_HW.shape[0]}, not {self.width}x{self.height} as {FILE} says"
+        else:
+            there = set(present_ids(ids_HW)) - {NOTHING}
+            listed = {segment.id for segment in self.segments if segment.is_in(frame)}
+            if there == listed:
+                return ids_HW
+            found = f"has segments {sorted(there)}, but {FILE} says {sorted(listed)}"
+        raise PredictionsError(
+            f"{path} {found}; was it edited by another tool? Delete {self.folder} and start the run again"
+        )
 
 
 def present_ids(ids_HW: Ids) -> list[int]:

@@ -2,143 +2,113 @@
 
     python read_back.py FOLDER OUTPUT.npz
 
-FOLDER holds an export a format; OUTPUT gets what was read, an array of ids or of classes a key.
+FOLDER holds an export a format; OUTPUT gets what was read of each, as ids or classes [T, H, W].
 """
 
 from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-
-def main(folder: Path, output: Path) -> None:
-    read: dict[str, Any] = {}
-    for reader in (coco, panoptic, cvat_images, cvat_video, camvid, yolo, supervision, brush, boxes, cityscapes):
-        read |= reader(folder)
-    np.savez_compressed(output, **read)
-
-
-def datumaro(path: Path, name: str, by: str) -> np.ndarray:
-    """The dataset as ids [T, H, W]: of each annotation what `by` says."""
-    from datumaro import Dataset
-
-    dataset = Dataset.import_from(str(path), name)
-    maps = []
-    for item in sorted(dataset, key=lambda item: item.id):
-        masks = [(annotation, mask(annotation)) for annotation in item.annotations]
-        masks = [pair for pair in masks if pair[1] is not None]
-        ids = np.zeros(SIZE, int)
-        for annotation, pixels in sorted(masks, key=lambda pair: getattr(pair[0], "z_order", 0)):
-            value = (
-                annotation.label + 1
-                if by == "label"
-                else int(annotation.attributes[by])
-                if by in (annotation.attributes)
-                else getattr(annotation, by)
-            )
-            ids[np.asarray(pixels)[: SIZE[0], : SIZE[1]] > 0] = value
-        maps.append(ids)
-    return np.stack(maps)
-
-
-def mask(annotation: Any) -> np.ndarray | None:
-    from pycocotools import mask as coco_mask
-
-    if hasattr(annotation, "image"):
-        return annotation.image
-    if type(annotation).__name__ == "Polygon":
-        return coco_mask.decode(coco_mask.merge(coco_mask.frPyObjects([annotation.points], *SIZE)))
-    return None
-
-
 SIZE = (37, 46)
 
 
-def coco(folder: Path) -> dict[str, Any]:
-    return {"coco": datumaro(folder / "coco", "coco_instances", "segment_id")}
+def main(folder: Path, output: Path) -> None:
+    read = {
+        "coco": datumaro(folder / "coco", "coco_instances", lambda found: found.attributes["segment_id"]),
+        "panoptic": datumaro(folder / "coco", "coco_panoptic", lambda found: found.group),
+        "cvat-images": datumaro(folder / "cvat-images", "cvat", lambda found: found.group),
+        "cvat-video": datumaro(folder / "cvat-video", "cvat", lambda found: found.group),
+        "camvid": datumaro(folder / "camvid", "camvid", lambda found: found.label),
+        "label-studio": brush(folder / "label-studio"),
+        "label-studio-video": boxes(folder / "label-studio-video"),
+        **yolo(folder / "yolo"),
+        **cityscapes(folder / "cityscapes"),
+    }
+    np.savez_compressed(output, **read)
 
 
-def panoptic(folder: Path) -> dict[str, Any]:
-    return {"panoptic": datumaro(folder / "coco", "coco_panoptic", "group")}
+def datumaro(folder: Path, name: str, number: Callable[[Any], int]) -> np.ndarray:
+    """A dataset by Datumaro; of each mask or polygon the pixels get a number of it."""
+    from datumaro import Dataset
+
+    items = sorted(Dataset.import_from(str(folder), name), key=lambda item: item.id)
+    maps = []
+    for item in items:
+        ids_HW = np.zeros(SIZE, int)
+        for found in item.annotations:
+            ids_HW[pixels(found)] = int(number(found))
+        maps.append(ids_HW)
+    return np.stack(maps)
 
 
-def cvat_images(folder: Path) -> dict[str, Any]:
-    return {"cvat-images": datumaro(folder / "cvat-images", "cvat", "group")}
+def pixels(found: Any) -> np.ndarray:
+    from pycocotools import mask
+
+    if hasattr(found, "image"):
+        return np.asarray(found.image) > 0
+    return mask.decode(mask.merge(mask.frPyObjects([found.points], *SIZE))) > 0
 
 
-def cvat_video(folder: Path) -> dict[str, Any]:
-    return {"cvat-video": datumaro(folder / "cvat-video", "cvat", "group")}
+def yolo(folder: Path) -> dict[str, np.ndarray]:
+    import supervision
 
-
-def camvid(folder: Path) -> dict[str, Any]:
-    return {"camvid": datumaro(folder / "camvid", "camvid", "label")}
-
-
-def yolo(folder: Path) -> dict[str, Any]:
-    return {}
-
-
-def supervision(folder: Path) -> dict[str, Any]:
-    import supervision as sv
-
-    dataset = sv.DetectionDataset.from_yolo(
-        str(folder / "yolo/images/train"),
-        str(folder / "yolo/labels/train"),
-        str(folder / "yolo/data.yaml"),
-        force_masks=True,
+    dataset = supervision.DetectionDataset.from_yolo(
+        str(folder / "images/train"), str(folder / "labels/train"), str(folder / "data.yaml"), force_masks=True
     )
-    maps = []
+    masks_TCHW = []
     for _, _, found in sorted(dataset, key=lambda entry: entry[0]):
-        ids = np.zeros((len(dataset.classes), *SIZE), bool)
-        for pixels, number in zip(found.mask, found.class_id, strict=True):
-            ids[number] |= pixels
-        maps.append(ids)
-    return {"yolo": np.stack(maps), "yolo_classes": np.array(dataset.classes)}
+        masks_CHW = np.zeros((len(dataset.classes), *SIZE), bool)
+        for mask_HW, number in zip(found.mask, found.class_id, strict=True):
+            masks_CHW[number] |= mask_HW
+        masks_TCHW.append(masks_CHW)
+    return {"yolo": np.stack(masks_TCHW), "yolo_classes": np.array(dataset.classes)}
 
 
-def brush(folder: Path) -> dict[str, Any]:
-    from label_studio_sdk.converter import brush as library
+def brush(folder: Path) -> np.ndarray:
+    from label_studio_sdk.converter.brush import decode_rle
 
     maps = []
-    for task in json.loads((folder / "label-studio/tasks.json").read_text()):
-        ids = np.zeros(SIZE, int)
+    for task in json.loads((folder / "tasks.json").read_text()):
+        ids_HW = np.zeros(SIZE, int)
         for result in task["predictions"][0]["result"]:
-            flat = library.decode_rle(result["value"]["rle"])
-            pixels = flat.reshape(*SIZE, 4)[..., 3]
-            assert set(np.unique(pixels)) <= {0, 255}
-            ids[pixels > 0] = int(result["meta"]["text"][0].split()[1])
-        maps.append(ids)
-    return {"label-studio": np.stack(maps)}
+            mask_HW = decode_rle(result["value"]["rle"]).reshape(*SIZE, 4)[..., 3] > 0
+            ids_HW[mask_HW] = int(result["value"]["brushlabels"][0].split()[1])
+        maps.append(ids_HW)
+    return np.stack(maps)
 
 
-def boxes(folder: Path) -> dict[str, Any]:
+def boxes(folder: Path) -> np.ndarray:
+    """Rows of segment, frame from 1, x, y, width, height."""
     from label_studio_sdk._extensions.label_studio_tools.postprocessing.video import extract_key_frames
 
-    (task,) = json.loads((folder / "label-studio-video/tasks.json").read_text())
-    rows = []
-    for result in extract_key_frames(task["predictions"][0]["result"]):
-        number = int(result["id"].split("-")[1])
-        for entry in result["value"]["sequence"]:
-            rows.append([number, entry["frame"], entry["x"], entry["y"], entry["width"], entry["height"]])
-    return {"label-studio-video": np.array(rows)}
+    (task,) = json.loads((folder / "tasks.json").read_text())
+    return np.array(
+        [
+            [int(result["id"].split("-")[1]), *(entry[key] for key in ("frame", "x", "y", "width", "height"))]
+            for result in extract_key_frames(task["predictions"][0]["result"])
+            for entry in result["value"]["sequence"]
+        ]
+    )
 
 
-def cityscapes(folder: Path) -> dict[str, Any]:
+def cityscapes(folder: Path) -> dict[str, np.ndarray]:
     from cityscapesscripts.helpers.annotation import Annotation
     from cityscapesscripts.helpers.labels import labels
     from cityscapesscripts.preparation.json2labelImg import createLabelImage
 
     maps = []
-    for path in sorted((folder / "cityscapes").rglob("*_polygons.json")):
+    for path in sorted(folder.rglob("*_polygons.json")):
         annotation = Annotation()
         annotation.fromJsonFile(str(path))
         maps.append(np.asarray(createLabelImage(annotation, "ids")))
     table = [(label.name, label.id, *label.color) for label in labels if label.id >= 0]
-    return {"cityscapes": np.stack(maps), "cityscapes_table": np.array(table)}
+    return {"cityscapes": np.stack(maps), "cityscapes_labels": np.array(table)}
 
 
 if __name__ == "__main__":

@@ -18,8 +18,8 @@ FORMATS = {
     "davis": ("davis", "Davis", "DAVIS 2017: palette images of object numbers"),
     "camvid": ("camvid", "CamVidFiles", "CamVid: colour images and label_colors.txt"),
     "geojson": ("geojson", "GeoJson", "GeoJSON features in pixel coordinates"),
-    "ffv1": ("matte", "Ffv1", "lossless black-and-white video of each segment (FFV1)"),
-    "prores": ("matte", "ProRes", "black-and-white video of each segment for editors (ProRes 422 HQ)"),
+    "ffv1": ("matte", "Ffv1", "lossless black-and-white video of each segment (FFV1 in Matroska)"),
+    "prores": ("matte", "ProRes", "black-and-white video of each segment for editors (ProRes 422 HQ in QuickTime)"),
     "numpy": ("numpy_arrays", "NumpyArrays", "one array of ids a video"),
 }
 """Of each format: its module here, its class, and what it is in a few words."""

@@ -38,8 +38,9 @@ class CvatVideo(Exporter):
 
     def _write_track(self, xml: XmlFile, video: Predictions, segment: Segment) -> None:
         lines = self._lines(video, segment)
-        before, (number, line) = None, next(lines)
-        while True:
+        before: Ring | None = None
+        number, line = next(lines, (0, None))
+        while line is not None:
             following = next(lines, None)
             self.written[video.video, segment.id] += 1
             goes_on = following is not None and following[0] == number + 1
@@ -56,7 +57,8 @@ class CvatVideo(Exporter):
         """Number and outline of each frame that the segment is in."""
         for number in segment.frames.tolist():
             parts = polygons(video.mask(number) == segment.id, self.options.tolerance)
-            yield number, joined([ring for part in parts for ring in (part.outer, *part.holes)])
+            if parts:
+                yield number, joined([ring for part in parts for ring in (part.outer, *part.holes)])
 
 
 def _same(first: Ring, second: Ring) -> bool:

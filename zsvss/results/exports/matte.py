@@ -2,11 +2,11 @@
 
 ::
 
-    <video>/<id>-<name>.mov
+    <video>/<id>-<name>.mkv or .mov
 
-Every frame is shown when the source shows it, and its pixels keep their shape. FFV1 is lossless, for editors that read
-by FFmpeg (Blender, Kdenlive, Shotcut). ProRes 422 HQ, which the others read, changes values a little. FFV1 is in a
-QuickTime file too: Matroska would round times to milliseconds, and PyAV does not write the pixels' shape into it.
+Every frame is shown when the source shows it. FFV1 in Matroska is lossless, for editors that read by FFmpeg (Blender,
+Kdenlive, Shotcut); Matroska rounds times to milliseconds, and PyAV cannot write the shape of pixels into it. ProRes 422
+HQ, which the others read, changes values a little and keeps both.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import av
 import numpy as np
@@ -33,6 +33,9 @@ _FILES_AT_ONCE = 8
 class Matte(Exporter):
     """Videos of all segments; the masks are read once a few segments."""
 
+    ending: ClassVar[str]
+    keeps_aspect: ClassVar[bool] = True
+
     @abstractmethod
     def stream(self, container: Any, rate: Fraction) -> Any:
         """Add the video stream to a file."""
@@ -45,6 +48,11 @@ class Matte(Exporter):
             if video.frame_times is None:
                 self.notes.append(
                     f"{video.video}: the source has no times, so {_FALLBACK_FPS} frames a second are shown"
+                )
+            if not self.keeps_aspect and video.source.sample_aspect_ratio != 1:
+                self.notes.append(
+                    f"{video.video}: a pixel is {video.source.sample_aspect_ratio} times as wide as high, which these "
+                    "files do not say; set it in the editor, or take prores"
                 )
             for start in range(0, len(video.segments), _FILES_AT_ONCE):
                 self._write(video, video.segments[start : start + _FILES_AT_ONCE], folder)
@@ -62,11 +70,14 @@ class Matte(Exporter):
         self.written.update((video.video, segment.id) for segment in segments)
 
     def _path(self, folder: Path, segment: Segment) -> Path:
-        return folder / f"{segment.id:03d}-{file_stem(segment.name)}.mov"
+        return folder / f"{segment.id:03d}-{file_stem(segment.name)}{self.ending}"
 
 
 class Ffv1(Matte):
     """Lossless."""
+
+    ending = ".mkv"
+    keeps_aspect = False
 
     def stream(self, container: Any, rate: Fraction) -> Any:
         """Grey, each frame a key frame, so that an editor can begin anywhere."""
@@ -79,6 +90,8 @@ class Ffv1(Matte):
 
 class ProRes(Matte):
     """ProRes 422 HQ, 10 bits."""
+
+    ending = ".mov"
 
     def stream(self, container: Any, rate: Fraction) -> Any:
         """Profile 3 is HQ."""

@@ -131,11 +131,10 @@ def _simplified(ring: Ring, tolerance: float) -> Ring:
     steps = np.abs(ends - ring).max(1, keepdims=True)
     towards = (ends - ring) / steps
     # The middles of the first and the last pixel's sides; of a side of one pixel they are the same.
-    middles = np.stack([ring + towards / 2, ends - towards / 2], axis=1).reshape(-1, 2)
+    middles: Ring = np.stack([ring + towards / 2, ends - towards / 2], axis=1).reshape(-1, 2)
     middles = middles[(middles != np.roll(middles, 1, axis=0)).any(1)]
     if len(middles) <= 4:
         return middles
-    simple: Ring = cv2.approxPolyDP(middles.astype(np.float32)[:, None], tolerance, closed=True)[:, 0].astype(
-        np.float64
-    )
-    return simple if len(simple) >= 3 else middles
+    simple = cv2.approxPolyDP(middles.astype(np.float32)[:, None], tolerance, closed=True)[:, 0]
+    kept: Ring = simple.astype(np.float64) if len(simple) >= 3 else middles
+    return kept
