@@ -20,11 +20,11 @@ def test_colours_are_distinct_and_stable():
     for num in (1, 7, 20):
         np.testing.assert_array_equal(palette(num), colors[:num])
     # Runs are compared by their colours across versions, so these are fixed.
-    assert colors[:5].tolist() == [[0, 102, 255], [221, 255, 0], [238, 0, 0], [255, 187, 255], [102, 0, 102]]
+    assert colors[:5].tolist() == [[0, 102, 255], [221, 255, 0], [238, 0, 0], [255, 187, 255], [136, 0, 136]]
     np.testing.assert_array_equal(palette(300)[256:], colors[:44])
 
 
-@pytest.mark.parametrize(("num", "least"), [(8, 0.14), (12, 0.1), (20, 0.075)])
+@pytest.mark.parametrize(("num", "least"), [(8, 0.13), (12, 0.1), (20, 0.07)])
 def test_the_first_colours_are_told_apart_by_all_eyes(num, least):
     """In Oklab, where two colours can just be told apart at 0.02; black, no segment, is one of them."""
     for view in seen_by(np.concatenate([np.zeros((1, 3), np.uint8), palette(num)])):
@@ -43,7 +43,7 @@ def test_dichromats_see_no_hue_of_their_missing_pigment():
 
 def test_no_colour_looks_like_no_colour():
     for view in seen_by(palette(60)):
-        assert np.hypot(view[:, 1], view[:, 2]).min() > 0.03
+        assert np.hypot(view[:, 1], view[:, 2]).min() > 0.04
 
 
 def test_callers_cannot_spoil_the_palette():

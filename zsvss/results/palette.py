@@ -75,9 +75,9 @@ def _distinct_colours() -> UInt8:
     steps = np.arange(0, 256, 17, dtype=np.int64)
     candidates = np.stack(np.meshgrid(steps, steps, steps, indexing="ij"), -1).reshape(-1, 3)
     normal, *others = seen_by(candidates)
-    usable = (normal[:, 0] > 0.35) & (normal[:, 0] < 0.95) & (_chroma(normal) > 0.07)
+    usable = (normal[:, 0] > 0.42) & (normal[:, 0] < 0.95) & (_chroma(normal) > 0.1)
     for colors_n3 in others:
-        usable &= _chroma(colors_n3) > 0.03
+        usable &= _chroma(colors_n3) > 0.04
     candidates = candidates[usable]
     # Whole numbers make the order of the colours the same on every machine. Normal eyes are asked for more, as they
     # can have more: a distance counts less for them.

@@ -102,7 +102,9 @@ class Captions:
             top = row * line + (line - self.text_height) // 2
             color = tuple(int(c) for c in self.colors[(segment - 1) % len(self.colors)])
             draw.rectangle(
-                (left, top, left + self.text_height - 1, top + self.text_height - 1), fill=_faded(color, strength)
+                (left, top, left + self.text_height - 1, top + self.text_height - 1),
+                fill=_faded(color, strength),
+                outline=_faded(_INK, strength / 2),
             )
             draw.text(
                 (left + 1.4 * self.text_height, row * line + line / 2),
