@@ -7,7 +7,7 @@ TORCH := $(shell grep '^torch==' constraints.txt)
 # Set WORKERS=0 to see the output of a test as it runs.
 WORKERS ?= 2
 
-.PHONY: install demo test test-slurm ablation lint docs docs-serve wheel test-readers
+.PHONY: install demo test test-slurm test-readers gpu ablation lint docs docs-serve wheel
 install: $(STAMP)
 
 # PyTorch comes first and by its exact version, so that a build already chosen for this machine (CPU, CUDA) is kept.
@@ -17,14 +17,25 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev,docs]"
 	touch $@
 
+# Generated videos are segmented and scored by the whole method; real frames are segmented as `zsvss predict` does it.
 demo: $(STAMP)
 	HF_HUB_OFFLINE=1 $(BIN)/python -m zsvss.run test --config demo.yaml
+	HF_HUB_OFFLINE=1 $(BIN)/python -m zsvss.run predict docs/swan --config predict_embedded.yaml
 
 # The tests' environment is set in tests/clean_environment.py; those of the report's page need Chromium.
 test: $(STAMP)
 	@{ command -v chromium || command -v chromium-browser || command -v google-chrome; } > /dev/null || \
 		echo "Chromium is missing: the tests of the report's page will be skipped; apt-get install chromium"
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
+
+# Everything that a session on a GPU is to answer, in under 8 minutes: its tests, then one JSON file and a page for
+# docs/benchmarks.md. Try it without a GPU: make gpu GPU="--device cpu --network embedded --size 64 64 --frames 1
+# --labels 2 --dtype float32" GPU_JSON=/tmp/gpu.json
+GPU_JSON ?= gpu.json
+GPU ?=
+gpu: $(STAMP)
+	-HF_HUB_OFFLINE=1 timeout 240 $(BIN)/python -m pytest -m gpu -p no:cacheprovider -n 0 tests/gpu --junitxml=$(GPU_JSON).xml
+	HF_HUB_OFFLINE=1 $(BIN)/python -m zsvss.run bench --page --minutes 3.5 --tests $(GPU_JSON).xml --json $(GPU_JSON) $(GPU)
 
 # A SLURM of one node for the length of the test; needs root and `apt-get install slurm-wlm munge`.
 test-slurm: $(STAMP)
@@ -51,6 +62,7 @@ lint: $(STAMP) docs
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy --strict zsvss
+	MYPYPATH=tests $(BIN)/mypy --strict --explicit-package-bases tests/gpu
 	$(BIN)/lint-imports
 
 # The documentation site in site/; a broken link fails.

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import tempfile
 from functools import cached_property
 from pathlib import Path
@@ -54,6 +55,14 @@ class GoldenSet:
     def frames_THW3(self) -> Tensor:
         """The whole video, uint8 RGB at its own size."""
         return self._read("frames.npz")["frames"]
+
+    @cached_property
+    def network_size(self) -> tuple[int, int]:
+        """Height and width at which the network sees the frames."""
+        blocks = json.loads((self.folder / "weights/vae/config.json").read_text())["block_out_channels"]
+        multiple = 1 << (len(blocks) - 1 + 3)  # the autoencoder's stride, and three halvings in the U-Net
+        height, width = (side // multiple * multiple for side in self.frames_THW3.shape[1:3])
+        return height, width
 
     @cached_property
     def first_labels_HW(self) -> Tensor | None:
@@ -140,6 +149,22 @@ def golden_sets(*, video: bool | None = None) -> list[GoldenSet]:
     folders = sorted(path.parent.parent.parent for path in GOLDEN.glob("*/weights/unet/config.json"))
     sets = [GoldenSet(folder) for folder in folders]
     return [golden for golden in sets if video is None or golden.is_video == video]
+
+
+def by_label(arrays: Arrays, label_set: Tensor, index: int, suffix: str = "") -> Tensor | None:
+    """Array of the label of a number, ``None`` if the set has none.
+
+    Sets store them either under the labels themselves or under their numbers 0, 1, ...; which is told by all keys.
+    """
+    labels = label_set.tolist()
+    numbers = {int(match[1]) for key in arrays if (match := re.match(r"L(\d+)(?:_|$)", key))}
+    return arrays.get(f"L{labels[index] if numbers <= set(labels) else index}{suffix}")
+
+
+def stored_segmentation(stored: Arrays, name: str) -> Tensor:
+    """A stored segmentation as labels; some sets hold their numbers 0, 1, ..."""
+    values = stored[name].long()
+    return values if bool(torch.isin(values, stored["labels"]).all()) else stored["labels"][values]
 
 
 def _embedded_number(embedding_c: Tensor) -> float:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import itertools
+import json
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +13,12 @@ from torch import Tensor
 from zsvss.backbones.base import Backbone
 from zsvss.backbones.embedded import Embedded
 from zsvss.backbones.stable_diffusion import StableDiffusion
+from zsvss.callbacks.prediction_writer import PredictionWriter
+from zsvss.callbacks.store import ResultStore
 from zsvss.data.clip import Clip
 from zsvss.data.procedural import ProceduralVideos
 from zsvss.data.taxonomy import Taxonomy
+from zsvss.data.video import UnsegmentedVideoError
 from zsvss.metrics import FirstFrameNaming, HungarianNaming, VideoResult
 from zsvss.module import VideoSegmentation, clip_generator
 from zsvss.stages.context import KNNSceneContext
@@ -128,3 +133,67 @@ def test_random_numbers_of_a_clip_are_its_own() -> None:
     assert len(set(seeds)) == len(seeds)
     # The numbers are part of what is published: they must not change between versions.
     assert clip_generator(0, "vspw", "bear", 0).initial_seed() == 4946648920292847415
+
+
+class _VoidAtFirst(ProceduralVideos):
+    """Nothing that the first frame shows is a class."""
+
+    @property
+    def taxonomy(self) -> Taxonomy:
+        names = ("nothing", "else")
+        return Taxonomy("void", names, ((0, 0, 1), (0, 1, 0)), {100: 0, 101: 1}, void=frozenset(range(100)))
+
+
+def test_a_first_frame_that_is_all_void_keeps_its_clusters_apart_and_is_told(
+    tiny_weights: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Merged into one label they would be perfectly consistent."""
+    data = _VoidAtFirst(num_videos=1, num_frames=5, height=64, width=64, clip_length=3, num_workers=0)
+    module = _module(tiny_weights, naming=FirstFrameNaming())
+    quiet_trainer(tmp_path).test(module, datamodule=data, verbose=False)
+    (result,) = module.results
+    assert any("its first frame is void" in note for note in result.notes)
+    assert "its first frame is void" in caplog.text
+    assert not any("one cluster" in note for note in result.notes)
+    assert 0 < module.numbers["test/VC2"] < 1
+
+
+@pytest.mark.parametrize(("spoiled_calls", "failed"), [({0}, 0), ({3}, 1)])
+def test_what_is_not_finite_is_a_failure_of_that_video(
+    tiny_weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spoiled_calls: set[int], failed: int
+) -> None:
+    """Two clips a video: the first video fails at its first clip, or the second one at its last."""
+    module = _module(tiny_weights)
+    encode, calls = module.backbone.encode, itertools.count()
+
+    def spoiled(images_T3HW: Tensor, noise: Any) -> Tensor:
+        latents = encode(images_T3HW, noise)
+        if next(calls) in spoiled_calls:
+            latents[0, 0, 0, 0] = torch.inf
+        return latents
+
+    monkeypatch.setattr(module.backbone, "encode", spoiled)
+    data = _data(skip_unreadable=True)
+    writer = PredictionWriter(in_test=True, video=False)
+    quiet_trainer(tmp_path, [writer, ResultStore({"model": {}, "data": {}})]).test(
+        module, datamodule=data, verbose=False
+    )
+    names = [video.name for video in data.videos()]
+    assert list(module.failures) == [names[failed]]
+    assert [result.name for result in module.results] == [names[1 - failed]]
+    assert next(calls) == (3 if failed == 0 else 4)  # the rest of a failed video is not computed
+    reason = module.failures[names[failed]]
+    assert f"video '{names[failed]}'" in reason
+    assert "cannot be segmented: latents behind the encoder are not finite" in reason
+    assert "trainer.precision 32-true" in reason
+    assert json.loads((tmp_path / "records" / "test" / "failures.json").read_text()) == module.failures
+    assert len(list((tmp_path / "records" / "test" / "videos").glob("*.json"))) == 1
+
+
+def test_without_a_store_what_is_not_finite_ends_the_run(tiny_weights: Path, tmp_path: Path) -> None:
+    module = _module(tiny_weights)
+    module.backbone.load()
+    next(module.backbone.unet.parameters()).data[0] = torch.nan
+    for task in ("test", "predict"):
+        with pytest.raises(UnsegmentedVideoError, match="latents behind step 22 of the feature pass are not finite"):
+            getattr(quiet_trainer(tmp_path), task)(module, datamodule=_data(num_videos=1))

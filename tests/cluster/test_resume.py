@@ -171,7 +171,7 @@ def test_all_videos_corrupt(processes: int, vspw: Path, run: Run, warm_python: W
         first.write_bytes(first.read_bytes()[:200])
     done = run(output, "--data.root", broken, code=1, processes=processes)
     assert done.stderr.count("error:") == 1
-    assert "error: no video could be read, so there is nothing to score; the first of 7: video 'video_0" in done.stderr
+    assert "error: no video has a result, so there is nothing to score; the first of 7: video 'video_0" in done.stderr
     assert "Failures" in done.stdout
     assert all(name in done.stdout for name in names)
     failures = json.loads((output / "records" / "test" / "failures.json").read_text())

@@ -3,9 +3,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
-from zsvss.data.camvid import _COLOURS_32, CAMVID_32, CamVid, read_colour_mask
+from zsvss.data.camvid import _COLOURS_32, CAMVID_11, CAMVID_32, CamVid, read_colour_mask, read_mask_11
 
 REAL = Path(os.environ.get("ZSVSS_CAMVID", Path(__file__).parents[3] / "shared" / "data" / "camvid"))
 
@@ -90,7 +91,8 @@ def test_foreign_colours_are_void_if_few_and_an_error_if_many(tmp_path):
     mask[0, 0] = (1, 2, 3)
     Image.fromarray(mask).save(tmp_path / "a_L.png")
     values = read_colour_mask(tmp_path / "a_L.png")
-    assert (values[0, 0], values[1, 1]) == (list(_COLOURS_32).index("Void"), list(_COLOURS_32).index("Road"))
+    assert (values[0, 0], values[1, 1]) == (255, list(_COLOURS_32).index("Road"))
+    assert CAMVID_32.class_ids(torch.tensor([255])).tolist() == [-1]
     mask[:, :10] += 1
     Image.fromarray(mask).save(tmp_path / "a_L.png")
     with pytest.raises(ValueError, match=r"a_L\.png: 50\.0% of the pixels.*Use the original PNGs"):
@@ -141,3 +143,23 @@ def test_the_real_validation_split():
     # Sky above road: the first class lies higher in the image than the fourth.
     heights = [np.nonzero(clip.labels_THW[0].numpy() == value)[0].mean() for value in (0, 3)]
     assert heights[0] < heights[1]
+
+
+def test_masks_of_the_32_classes_are_refused_as_those_of_11(release_11):
+    root, _ = release_11
+    mask = root / "valannot" / "0016E5_8.png"
+    Image.fromarray(np.arange(36 * 48, dtype=np.uint8).reshape(36, 48) % 32).save(mask)
+    with pytest.raises(ValueError, match=r"0016E5_8\.png holds values up to 31: .* 32 colours.*data\.labels '32'"):
+        CamVid(root).setup("test")
+    values = np.full((36, 48), 3, np.uint8)
+    values[0, 0] = 17  # a slip of the pen: not scored, and told by the evaluation
+    Image.fromarray(values).save(mask)
+    assert read_mask_11(mask)[0, 0] == 17
+    assert CAMVID_11.strangers(torch.tensor([3, 11, 17])) == {17: 1}
+
+
+@pytest.mark.parametrize(("split", "is_slow"), [("val", False), ("test", True), ("train", True)])
+def test_only_the_validation_split_is_dense_in_time(tmp_path, split, is_slow):
+    caveat = CamVid(tmp_path, split).consistency_caveat
+    assert (caveat is not None) == is_slow
+    assert caveat is None or "a second apart" in caveat

@@ -239,6 +239,18 @@ def test_two_videos_of_one_name(tmp_path, write_images, write_video, make_frames
         VideoFolder(tmp_path / "all").setup("predict")
 
 
+def test_masks_that_change_their_size_are_a_failure_of_that_video_alone(tmp_path, write_images, make_frames):
+    for name in ("a", "b"):
+        frames = make_frames(4, 40, 60)
+        write_images(tmp_path / "all" / name, frames)
+        write_images(tmp_path / "masks" / name, masks_like(frames))
+    write_images(tmp_path / "masks" / "a", masks_like(make_frames(1, 48, 60)), first=3)
+    data = VideoFolder(tmp_path / "all", tmp_path / "masks", num_workers=0)
+    assert {clip.video for clip in clips_of(data, "test")} == {"b"}
+    assert list(data.failures) == ["a"]
+    assert "a/00003.png is 60x48 but the frames are 60x40" in data.failures["a"]
+
+
 # What lies beside videos.
 
 

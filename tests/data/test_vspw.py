@@ -1,8 +1,10 @@
 import itertools
+import re
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from zsvss.data.vspw import VSPW, VSPW_RAW, VSPW_SHIFTED
 
@@ -106,3 +108,19 @@ def test_one_damaged_frame_costs_one_video(release):
     assert {clip.video for clip in data.test_dataloader()} == {"20_b-c", "3_d"}
     assert list(data.failures) == ["1_a"]
     assert "00002.jpg is empty" in data.failures["1_a"]
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_masks_that_change_their_size_between_clips_fail_that_video_before_it_begins(release, num_workers):
+    root, _ = release
+    video = VSPW(root).videos()[0]
+    odd = video.labels[-1]
+    with Image.open(odd) as image:
+        size = image.size
+        image.resize((size[0], size[1] + 8), Image.Resampling.NEAREST).save(odd)
+    data = VSPW(root, clip_length=2, num_workers=num_workers, skip_unreadable=True)
+    data.setup("test")
+    assert video.name not in {clip.video for clip in data.test_dataloader()}
+    assert list(data.failures) == [video.name]
+    message = rf"video '{video.name}' .*{odd.name} is {size[0]}x{size[1] + 8} but .*\.png is {size[0]}x{size[1]}"
+    assert re.search(message, data.failures[video.name])

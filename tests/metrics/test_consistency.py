@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from zsvss.metrics.consistency import (
     ConsistencyWindows,
-    VideoConsistency,
     mean_consistency,
     video_consistency,
 )
+from zsvss.metrics.consistency_metric import VideoConsistency
 
 PROTOCOLS = ["official", "complete", "correct", "self"]
 
@@ -209,8 +209,8 @@ def test_metric_forward_clone_and_reset():
     copy = metric.clone()
     metric(pred[:5], raw[:5])
     both = VideoConsistency((2,))
-    both.update_pairs(video_consistency(pred, raw, (2,)))
-    both.update_pairs(video_consistency(pred[:5], raw[:5], (2,)))
+    both.add(video_consistency(pred, raw, (2,)))
+    both.add(video_consistency(pred[:5], raw[:5], (2,)))
     assert metric.compute() == both.compute()
     assert copy.compute() == one
     metric.reset()
@@ -229,7 +229,7 @@ def test_no_window_is_nan_and_said_in_the_log(caplog):
 
 def test_errors_say_what_to_do():
     frame = torch.zeros(2, 2)
-    with pytest.raises(ValueError, match="'offical' is unknown; allowed are official, complete, correct, self"):
+    with pytest.raises(ValueError, match="'offical' is unknown; allowed are official, complete, correct, cffm, self"):
         ConsistencyWindows((8,), "offical")
     with pytest.raises(ValueError, match=r"\(0,\) must be distinct"):
         VideoConsistency((0,))

@@ -7,10 +7,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
 
 from zsvss.data.taxonomy import Taxonomy
-from zsvss.metrics.evaluation import VideoEvaluator, VideoResult, resize_labels
+from zsvss.metrics.evaluation import VideoEvaluator, VideoResult
 from zsvss.metrics.naming import (
     FirstFrameNaming,
     HungarianNaming,
@@ -179,12 +178,6 @@ def test_no_ground_truth_at_all():
 
 
 def test_scored_at_the_ground_truths_own_size():
-    small = torch.arange(6).reshape(2, 3)
-    np.testing.assert_array_equal(
-        resize_labels(small, 6, 8),
-        np.asarray(Image.fromarray(small.numpy().astype(np.uint8)).resize((8, 6), Image.Resampling.NEAREST)),
-    )
-    assert resize_labels(small.repeat_interleave(4, 0).repeat_interleave(2, 1), 2, 3).equal(small)
     raw = np.array([[[1, 1, 2, 2], [1, 1, 2, 2]]], dtype=np.uint8)
     assert evaluate(np.array([[[0, 1]]]), raw, FirstFrameNaming()).confusion.diagonal().tolist() == [4, 4, 0, 0]
     assert evaluate(np.array([[[5, 3]]]), raw, HungarianNaming()).names == {3: 1, 5: 0}
@@ -236,3 +229,29 @@ def test_errors_say_what_to_do():
         evaluator.update(torch.tensor(pred), torch.tensor(raw), torch.ones(2, dtype=torch.bool))
     with pytest.raises(ValueError, match="lacks num_frames, num_labelled"):
         VideoResult.from_dict({"name": "a"})
+
+
+def test_values_that_mean_nothing_are_told_with_their_pixels():
+    taxonomy = dataclasses.replace(TAXONOMY, void=frozenset({0}))
+    raw = np.array([[[0, 1, 2, 9]], [[9, 9, 2, 200]]], dtype=np.uint8)
+    evaluator = VideoEvaluator("video", taxonomy, HungarianNaming())
+    evaluator.update(torch.tensor([[[0, 1, 2, 3]]] * 2), torch.tensor(raw), torch.tensor([True, True]))
+    (note,) = evaluator.finish().notes
+    assert "neither a class nor void of test" in note
+    assert note.endswith("9 (3 pixels), 200 (1 pixel)")
+    assert evaluate(np.array([[[0, 1, 2]]]), raw[:1, :, :3], HungarianNaming()).notes == (
+        "its ground truth holds values that are neither a class nor void of test and are not scored: 0 (1 pixel)",
+    )  # by default, void is 255 alone
+
+
+@pytest.mark.parametrize(("pred", "told"), [([[[2, 2]]] * 3, "class 'c'"), ([[[2, 2]], [[2, 1]]], None)])
+def test_a_single_predicted_class_is_told(pred, told):
+    raw = np.array([[[1, 3]]] * len(pred), dtype=np.uint8)
+    result = evaluate(np.array(pred), raw, FirstFrameNaming(), clips=[0, 1, len(pred)])
+    assert [note for note in result.notes if "its consistency over time says nothing" in note] == list(result.notes)
+    assert (told in result.notes[0]) if told else not result.notes
+
+
+def test_a_single_cluster_without_a_class_is_told():
+    result = evaluate(np.full((2, 1, 2), 7), np.zeros((2, 1, 2), np.uint8), HungarianNaming())
+    assert any("one cluster without a class" in note for note in result.notes)

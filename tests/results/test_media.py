@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from zsvss.metrics.evaluation import resize_labels
 from zsvss.results.media import STAGES, MediaWriter, VideoMedia, media_folder, read_media
+from zsvss.stages.nearest import nearest
 
 FACTS = {
     "video": "city/01",
@@ -88,7 +88,7 @@ def test_large_frames_are_scaled_down(tmp_path: Path) -> None:
     assert media.ground_truth(0).shape == (24, 32)
     import torch
 
-    expected = resize_labels(torch.from_numpy(final_HW), 24, 32).numpy()
+    expected = nearest(torch.from_numpy(final_HW), (24, 32)).numpy()
     np.testing.assert_array_equal(media.labels("final", 0), expected)
 
 

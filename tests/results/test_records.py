@@ -203,3 +203,17 @@ def test_source_of_a_video(tmp_path: Path) -> None:
     movie = tmp_path / "movie.mp4"
     movie.write_bytes(b"12345")
     assert video_source(FileVideo("b", 10, movie)).startswith("10 frames, 1 files ")
+
+
+def test_source_of_a_video_tells_edited_masks_of_the_same_size(tmp_path: Path) -> None:
+    frame, mask = tmp_path / "0.png", tmp_path / "mask.png"
+    frame.write_bytes(b"123")
+    mask.write_bytes(b"456")
+    times = mask.stat()
+    video = FileVideo("a", 1, (frame,), (mask,))
+    before = video_source(video)
+    mask.write_bytes(b"457")
+    os.utime(mask, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert video_source(video) != before
+    mask.write_bytes(b"456")
+    assert video_source(video) == before

@@ -18,7 +18,6 @@ from PIL import Image
 from sklearn.cluster import KMeans
 from sklearn.neighbors import KNeighborsClassifier
 from torch import Tensor, nn
-from torch.nn import functional
 
 from zsvss.backbones.base import ClipNoise, Recording
 from zsvss.backbones.stable_diffusion import StableDiffusion
@@ -27,6 +26,7 @@ from zsvss.segmenter import SegmentedClip, VideoSegmenter
 from zsvss.stages.difference import difference_map
 from zsvss.stages.features import AttentionFeatures
 from zsvss.stages.modulation import LargestDifference, blend_latents
+from zsvss.stages.nearest import nearest
 from zsvss.stages.refinement import Refinement
 from zsvss.stopwatch import Stopwatch
 
@@ -95,7 +95,7 @@ class PublishedSchedule:
             for index, label in enumerate(label_set_L):
                 masks_Thw = (labels_Thw == label).float()
                 plus, minus = (self._modulated(recording, sign * masks_Thw, f"{index}_{sign}") for sign in (1, -1))
-                election.add(frames_T, torch.full_like(frames_T, index), difference_map(plus, minus))
+                election.add(range(len(frames_THW3)), torch.full_like(frames_T, index), difference_map(plus, minus))
         coarse_Thw = coarse_Tn.view(labels_Thw.shape)
         return SegmentedClip(election.labels_THW, coarse_Thw, labels_Thw, watch.seconds)
 
@@ -113,7 +113,7 @@ class PublishedSchedule:
         recording = self._read_attention(recording)
         x_Tcuv = recording.noised_Tchw
         frames_T = torch.arange(len(x_Tcuv), device=x_Tcuv.device)
-        mask_T1uv = functional.interpolate(signed_masks_Thw.abs()[:, None], x_Tcuv.shape[-2:])
+        mask_T1uv = nearest(signed_masks_Thw.abs()[:, None], (x_Tcuv.shape[-2], x_Tcuv.shape[-1]))
         for step in backbone.steps:
             offset_Tn = self.strength * signed_masks_Thw.flatten(1) if step == backbone.steps[0] else None
             x_Tcuv = backbone.denoise(x_Tcuv, step, recording, frames_T, offset_Tn)

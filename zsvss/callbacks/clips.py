@@ -27,8 +27,9 @@ class ClipCallback(Callback, ABC):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Call `on_clip_end`."""
-        self.on_clip_end(trainer, pl_module, outputs, batch)
+        """Call `on_clip_end`, unless the clip is of a video that failed."""
+        if outputs:
+            self.on_clip_end(trainer, pl_module, outputs, batch)
 
     on_predict_batch_end = on_test_batch_end
 

@@ -58,6 +58,7 @@ def run_facts(trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
         "classes": taxonomy and list(taxonomy.classes),
         "naming": {"name": module.naming.name, "note": module.naming.note},
         "consistency": module.consistency,
+        "consistency_caveat": data.consistency_caveat,
         "backbone": module.backbone_name,
         "videos": sorted([*(video.name for video in data.videos()), *data.unreadable]),
         "run": environment(trainer),

@@ -20,7 +20,7 @@ from zsvss.data.datamodule import datamodule
 from zsvss.data.video import Video
 from zsvss.metrics import VideoResult
 from zsvss.results.files import safe_folder
-from zsvss.results.fingerprint import digest, run_fingerprint, video_source
+from zsvss.results.fingerprint import device_facts, digest, run_fingerprint, video_source
 from zsvss.results.predictions import FILE, VERSION, PredictionsError, read_json
 from zsvss.results.records import RecordFolder
 
@@ -44,7 +44,8 @@ class ResultStore(ClipCallback):
         self._records: RecordFolder | None = None
         self._digest = ""
         self._stored: list[VideoResult] = []
-        self._sources: dict[str, str] = {}
+        self._videos: dict[str, Video] = {}
+        self._source = ""
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Take the run folder, check that its records are of this run, and leave out the videos they cover.
@@ -59,10 +60,11 @@ class ResultStore(ClipCallback):
             parts = {key: self.settings[key] for key in ("model", "data") if key in self.settings}
             writer.settings = {**parts, "precision": str(trainer.precision)}
         self._records = RecordFolder(Path(trainer.default_root_dir) / "records" / task)
+        devices = device_facts(trainer.strategy.root_device)
         opened: tuple[str, list[str]] | Exception | None = None
         if trainer.is_global_zero:
             try:
-                opened = self._open(self._records, trainer, pl_module, task)
+                opened = self._open(self._records, trainer, pl_module, task, devices)
             except (ValueError, OSError) as error:
                 opened = error
         # All processes go on with the same list, or none of them does.
@@ -73,7 +75,7 @@ class ResultStore(ClipCallback):
         if not trainer.is_global_zero:
             self._records.join(trainer.global_rank)
         self._digest, data.finished = opened
-        self._sources = {video.name: video_source(video) for video in data.videos()}
+        self._videos = {video.name: video for video in data.videos()}
 
     def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Count the videos of earlier starts in."""
@@ -84,6 +86,8 @@ class ResultStore(ClipCallback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Mapping[str, Tensor], clip: Clip
     ) -> None:
         """Record the video if this was its last clip."""
+        if clip.is_first:  # not before: hashing the masks of a whole benchmark would delay the start
+            self._source = video_source(self._videos[clip.video])
         if not clip.is_last:
             return
         content: dict[str, Any] = {"num_frames": clip.video_length}
@@ -112,7 +116,12 @@ class ResultStore(ClipCallback):
         self.teardown(trainer, pl_module, "")
 
     def _open(
-        self, records: RecordFolder, trainer: Trainer, pl_module: LightningModule, task: str
+        self,
+        records: RecordFolder,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        task: str,
+        devices: Mapping[str, Any],
     ) -> tuple[str, list[str]]:
         """Digest of the fingerprint and names of the finished videos."""
         module: Any = pl_module
@@ -121,8 +130,7 @@ class ResultStore(ClipCallback):
         if type(backbone).fingerprint is Backbone.fingerprint:
             backbone.load()  # hashes what is in memory
         backbone.check()
-        device = trainer.strategy.root_device.type
-        fingerprint = run_fingerprint(task, self.settings, data, backbone, str(trainer.precision), device)
+        fingerprint = run_fingerprint(task, self.settings, data, backbone, str(trainer.precision), devices)
         records.open(fingerprint, run_facts(trainer, module))
         found, damaged = records.read()
         for name, reason in damaged.items():
@@ -148,7 +156,7 @@ class ResultStore(ClipCallback):
 
     def _write(self, clip: Clip, content: Mapping[str, Any]) -> None:
         assert self._records is not None
-        self._records.write(clip.video, self._digest, {"source": self._sources[clip.video], **content})
+        self._records.write(clip.video, self._digest, {"source": self._source, **content})
 
 
 def _prediction_writer(trainer: Trainer, task: str) -> PredictionWriter | None:

@@ -51,7 +51,7 @@ from zsvss.results.screen import failure_rows, show
 
 _log = logging.getLogger(__name__)
 
-# Exit code of a run that ended although some videos could not be read.
+# Exit code of a run that ended although some videos have no result.
 FAILURES = 3
 
 _TRAINER_DEFAULTS: dict[str, Any] = {
@@ -59,6 +59,7 @@ _TRAINER_DEFAULTS: dict[str, Any] = {
     "enable_checkpointing": False,
     "enable_model_summary": False,
 }
+_FLOAT16 = ("16-true", "16-mixed", "16")
 # What changes where and how fast a run is computed, but not its numbers.
 _NOT_IN_RUN_NAME = ("trainer", "output", "results", "predictions", "media", "config")
 
@@ -115,13 +116,9 @@ class CommandLine(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """Choose the run folder and, where the choice is left open, a device that can compute in float64."""
         config = self.config[self.subcommand]
+        choose_device(config.trainer)
         config.output = str(Path(config.output).expanduser() if config.output else Path("runs") / self._run_name())
         check_folder(Path(config.output), "output")
-        accelerator = config.trainer.accelerator
-        if accelerator == "mps":
-            raise ValueError("trainer.accelerator = mps has no float64, which votes and ties need; use cpu or cuda")
-        if accelerator == "auto" and torch.backends.mps.is_available():
-            config.trainer.accelerator = "cpu"
         config.trainer.default_root_dir = config.output
         type(self).folder = RunFolder(Path(config.output), str(self.subcommand))
         prepare_wandb(config.trainer.get("logger"), config.output, self.config_names)
@@ -172,7 +169,7 @@ class CommandLine(LightningCLI):
 
     @property
     def exit_code(self) -> int:
-        """`FAILURES` if a video could not be read; only the first process tells, when all have ended."""
+        """`FAILURES` if a video has no result; only the first process tells, when all have ended."""
         return FAILURES if self.trainer.is_global_zero and self.model.failures else 0
 
     @property
@@ -274,6 +271,21 @@ def import_components() -> None:
         package = importlib.import_module(f"{zsvss.__name__}.{name}")
         for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
             importlib.import_module(module.name)
+
+
+def choose_device(trainer: Any) -> None:
+    """A device that can compute in float64, where the choice is left open, and a precision that suits it."""
+    if trainer.accelerator == "mps":
+        raise ValueError("trainer.accelerator = mps has no float64, which votes and ties need; use cpu or cuda")
+    if trainer.accelerator == "auto" and torch.backends.mps.is_available():
+        trainer.accelerator = "cpu"
+    on_cpu = trainer.accelerator == "cpu" or (trainer.accelerator == "auto" and not torch.cuda.is_available())
+    if on_cpu and str(trainer.precision) in _FLOAT16:
+        _log.warning(
+            "trainer.precision %s is many times slower than float32 on a CPU; computing in 32-true",
+            trainer.precision,
+        )
+        trainer.precision = "32-true"
 
 
 def slots() -> dict[str, type]:

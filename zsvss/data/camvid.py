@@ -42,6 +42,7 @@ CAMVID_11 = Taxonomy(
         (64, 64, 128), (64, 0, 128), (64, 64, 0), (0, 128, 192),
     ),
     class_of_raw={class_id: class_id for class_id in range(11)},
+    void=frozenset({11}),
 )  # fmt: skip
 
 _SCORED_32 = tuple(name for name in CAMVID_COLORS if name != "Void")
@@ -50,13 +51,30 @@ CAMVID_32 = Taxonomy(
     classes=_SCORED_32,
     palette=tuple(CAMVID_COLORS[name] for name in _SCORED_32),
     class_of_raw={list(CAMVID_COLORS).index(name): class_id for class_id, name in enumerate(_SCORED_32)},
+    void=frozenset({list(CAMVID_COLORS).index("Void")}),
 )
-_VOID = list(CAMVID_COLORS).index("Void")
 _MAX_UNKNOWN = 0.01
 
 
+def read_mask_11(path: Path) -> ByteArray:
+    """A mask of the 11-class release.
+
+    Raises:
+        ValueError: If its values are those of the other label set.
+    """
+    values_HW = read_mask(path)
+    foreign = values_HW[(values_HW > 11) & (values_HW < len(CAMVID_COLORS))]
+    if len(np.unique(foreign)) > 1 or foreign.size > _MAX_UNKNOWN * values_HW.size:
+        raise ValueError(
+            f"{path} holds values up to {foreign.max()}: these are positions in the table of 32 colours, not the 11 "
+            "classes (0..10) and 11 for unlabelled. Use SegNet's masks, or the release's colour masks with data.labels "
+            "'32'"
+        )
+    return values_HW
+
+
 def read_colour_mask(path: Path) -> ByteArray:
-    """A colour-coded mask of the 32-class release as raw values (positions in its colour table).
+    """A colour-coded mask of the 32-class release as raw values: positions in its colour table, 255 for other colours.
 
     Raises:
         ValueError: If more than one pixel in a hundred has a colour that is not in the table.
@@ -78,7 +96,6 @@ def read_colour_mask(path: Path) -> ByteArray:
             f"{path}: {unknown:.1%} of the pixels have colours that are not CamVid's; was the mask resized with "
             "smoothing, or saved as JPEG? Use the original PNGs"
         )
-    values_HW[values_HW == 255] = _VOID
     return values_HW
 
 
@@ -112,12 +129,19 @@ class CamVid(VideoDataModule):
         """The classes of the chosen label set."""
         return CAMVID_11 if self.labels == "11" else CAMVID_32
 
+    @property
+    def consistency_caveat(self) -> str | None:
+        """What to know of video consistency on this split."""
+        if self.split == "val":
+            return None
+        return f"most of CamVid's {self.split} frames are a second apart, so that VC compares scenes that have moved on"
+
     def find_videos(self) -> list[Video]:
         """One video a sequence."""
         read_labels: Callable[[Path], ByteArray]
         if self.labels == "11":
             frame_folder, label_folder = self.root / self.split, self.root / f"{self.split}annot"
-            suffix, read_labels = "", read_mask
+            suffix, read_labels = "", read_mask_11
         else:
             frame_folder, label_folder = self.root / "701_StillsRaw_full", self.root / "LabeledApproved_full"
             suffix, read_labels = "_L", read_colour_mask
@@ -139,6 +163,7 @@ class CamVid(VideoDataModule):
         for sequence, frames in sorted(sequences.items()):
             masks = tuple(label_folder / f"{path.stem}{suffix}.png" for path in frames)
             _check_masks(frames, masks)
+            read_labels(masks[0])  # of the other label set?
             videos.append(FileVideo(sequence, len(frames), tuple(frames), masks, read_labels, self.decoder))
         return videos
 

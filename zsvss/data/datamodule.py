@@ -16,7 +16,7 @@ from zsvss.data.clip import Tail, clip_starts
 from zsvss.data.loader import ClipLoader, PlannedClip
 from zsvss.data.reader import Decoder, check_decoder
 from zsvss.data.taxonomy import Taxonomy
-from zsvss.data.video import Video
+from zsvss.data.video import UnsegmentedVideoError, Video
 from zsvss.gathering import gather, is_distributed
 
 
@@ -106,6 +106,11 @@ class VideoDataModule(lightning.LightningDataModule, ABC):
     def taxonomy(self) -> Taxonomy | None:
         """What the raw ground-truth values mean; None without ground truth."""
 
+    @property
+    def consistency_caveat(self) -> str | None:
+        """What to know before video consistency on these videos is quoted, to be told beside it; None if nothing."""
+        return None
+
     @abstractmethod
     def find_videos(self) -> list[Video]:
         """List all videos and check the folder, cheaply.
@@ -144,9 +149,19 @@ class VideoDataModule(lightning.LightningDataModule, ABC):
 
     @property
     def failures(self) -> dict[str, str]:
-        """Videos of this rank that could not be read, and why (with ``skip_unreadable``)."""
+        """Videos of this rank without a result, and why (with ``skip_unreadable``)."""
         while_loading = {} if self._loader is None else self._loader.failures
         return self.unreadable | {name: str(error) for name, error in while_loading.items()}
+
+    def fail(self, name: str, reason: str) -> None:
+        """Leave out the rest of a video that could not be segmented.
+
+        Raises:
+            UnsegmentedVideoError: unless ``skip_unreadable``.
+        """
+        assert self._loader is not None
+        path = next(video.path for video in self.videos() if video.name == name)
+        self._loader.record(UnsegmentedVideoError(name, path, reason))
 
     def gather_failures(self, group: distributed.ProcessGroup | None = None) -> dict[str, str]:
         """The same of all ranks (of a group); a collective operation, which every rank must call."""
@@ -191,6 +206,7 @@ class VideoDataModule(lightning.LightningDataModule, ABC):
             time_limit=self.time_limit,
             skip_unreadable=self.skip_unreadable,
             network_size=self.network_size,
+            pin_memory=self.trainer is not None and self.trainer.strategy.root_device.type != "cpu",
         )
         return self._loader
 

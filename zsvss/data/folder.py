@@ -7,7 +7,7 @@ import os
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from typing_extensions import override
 
@@ -15,8 +15,9 @@ from zsvss.data.datamodule import VideoDataModule
 from zsvss.data.facts import VideoFacts
 from zsvss.data.images import check_images, is_image, list_images, mask_size, read_mask
 from zsvss.data.loader import call_with_time_limit
+from zsvss.data.own_masks import read_own_masks
 from zsvss.data.reader import Decoder, first_line, is_video_file, open_frames
-from zsvss.data.taxonomy import Taxonomy, bit_palette
+from zsvss.data.taxonomy import Taxonomy
 from zsvss.data.video import UNLABELLED, FileVideo, Video
 
 _log = logging.getLogger(__name__)
@@ -39,15 +40,16 @@ class VideoFolder(VideoDataModule):
         swan/00000.jpg ...                            <masks>/00000.png ...  (name of the frame)
         videos/{swan.mp4, bear/00000.jpg ...}         <masks>/{swan,bear}/00000.png ...
 
-    Masks are single-channel or palette PNGs of the frames' size; their values are class numbers. In ``test``, frames
-    without a mask are not scored. In ``predict``, masks are given labels: the truth of their frames, from which the
-    others are labelled.
+    Masks are single-channel or palette PNGs of the frames' size; their values are class numbers. Masks that hold
+    exactly 0 and 255 are background and object. In ``test``, frames without a mask are not scored. In ``predict``,
+    masks are given labels: the truth of their frames, from which the others are labelled.
 
     Args:
         input: A video file, an image, a folder of numbered images, or a folder of videos.
         masks: Folder of masks.
         class_names: Names of the mask values 0, 1, ...; numbered names up to the largest value if left out.
-        ignore_value: Mask value that is not scored and leaves pixels open; ``None`` takes every value for a label.
+        ignore_value: Mask value that is not scored and leaves pixels open; ``auto``: 255, unless the masks hold exactly
+            0 and 255; ``None`` takes every value for a label.
         name: Name of the data set in results and random seeds; that of the input if left out.
     """
 
@@ -56,7 +58,7 @@ class VideoFolder(VideoDataModule):
         input: str | Path,
         masks: str | Path | None = None,
         class_names: Sequence[str] | None = None,
-        ignore_value: int | None = UNLABELLED,
+        ignore_value: int | Literal["auto"] | None = "auto",
         name: str | None = None,
         **kwargs: Any,
     ) -> None:
@@ -77,7 +79,9 @@ class VideoFolder(VideoDataModule):
     def taxonomy(self) -> Taxonomy | None:
         """The mask values and their names; None without masks."""
         if self.masks is not None and self._taxonomy is None:
-            self._taxonomy = self._read_taxonomy(self.masks)
+            self._taxonomy, self._single_label = read_own_masks(
+                self.masks, self.name, self.class_names, self.ignore_value
+            )
         return self._taxonomy
 
     def find_videos(self) -> list[Video]:
@@ -86,16 +90,16 @@ class VideoFolder(VideoDataModule):
         videos: list[Video] = []
         for source in sources:
             name = video_name(source)
+            folder = self.masks / name if self.masks is not None and len(sources) > 1 else self.masks
             try:
                 frames, facts = self._frames(source)
+                numbers = {} if isinstance(frames, Path) else {path.stem: number for number, path in enumerate(frames)}
+                labels = None if folder is None else _match_masks(folder, numbers, facts.num_frames, facts.size)
             except ValueError as error:
                 if len(sources) == 1:
                     raise
                 self.unreadable[name] = str(error)
                 continue
-            folder = self.masks / name if self.masks is not None and len(sources) > 1 else self.masks
-            numbers = {} if isinstance(frames, Path) else {path.stem: number for number, path in enumerate(frames)}
-            labels = None if folder is None else _match_masks(folder, numbers, facts.num_frames, facts.size)
             kept = facts if isinstance(frames, Path) else None
             videos.append(FileVideo(name, facts.num_frames, frames, labels, read_mask, self.decoder, kept))
         if not videos:
@@ -125,30 +129,12 @@ class VideoFolder(VideoDataModule):
     def setup(self, stage: str) -> None:
         super().setup(stage)
         if stage == "predict" and self.masks is not None and self._single_label is not None:
+            ignored = UNLABELLED if self.ignore_value == "auto" else self.ignore_value
             raise ValueError(
-                f"{self.masks}: the masks give no label but {self._single_label} (data.ignore_value, "
-                f"{self.ignore_value}, leaves pixels open), so there is nothing to tell apart; give every object a "
-                "value of its own, or take every value for a label by --data.ignore_value null"
+                f"{self.masks}: the masks give no label but {self._single_label} (data.ignore_value, {ignored}, leaves "
+                "pixels open), so there is nothing to tell apart; give every object a value of its own, or take every "
+                "value for a label by --data.ignore_value null"
             )
-
-    def _read_taxonomy(self, folder: Path) -> Taxonomy:
-        largest, path_of_largest, smallest = -1, folder, UNLABELLED + 1
-        for path in sorted(folder.rglob("*")):
-            if is_image(path):
-                values_HW = read_mask(path)
-                values = values_HW[values_HW != self.ignore_value]
-                if values.size and values.max() > largest:
-                    largest, path_of_largest = int(values.max()), path
-                smallest = min(smallest, int(values.min())) if values.size else smallest
-        self._single_label = largest if largest == smallest else None
-        names = self.class_names or tuple(f"class {value}" for value in range(largest + 1))
-        if largest >= len(names):
-            raise ValueError(
-                f"{path_of_largest} has the value {largest} but data.class_names has {len(names)} names (values 0.."
-                f"{len(names) - 1}); name all values, or set data.ignore_value to the one that is not a class"
-            )
-        class_of_raw = {value: value for value in range(len(names)) if value != self.ignore_value}
-        return Taxonomy(f"{self.name}-masks", names, bit_palette(len(names)), class_of_raw)
 
 
 def video_name(source: Path) -> str:

@@ -12,6 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image
 
+from zsvss.data.smoothing import refuse_smoothed
+
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 
 ByteArray = NDArray[np.uint8]
@@ -166,13 +168,18 @@ def read_mask(path: Path) -> ByteArray:
     """One ground-truth image of class numbers as uint8 (HW), read losslessly.
 
     Raises:
-        ValueError: If the file is damaged, a colour image, or has values above 255.
+        ValueError: If the file is damaged, a colour image or a JPEG, was smoothed, or has values above 255.
     """
     try:
         with Image.open(path) as image:
-            mode, values_HW = image.mode, np.array(image)
+            is_lossy, mode, values_HW = image.format == "JPEG", image.mode, np.array(image)
     except (OSError, SyntaxError) as error:
         raise ValueError(f"{path}: this mask cannot be decoded ({error}); replace it by a good copy") from error
+    if is_lossy:
+        raise ValueError(
+            f"{path}: this mask is a JPEG, which changes values along every border; masks must be PNGs or another "
+            "lossless format: export them again"
+        )
     if values_HW.ndim != 2:
         raise ValueError(
             f"{path}: a mask of mode {mode}; masks must be single-channel or palette PNGs whose values are class "
@@ -180,7 +187,9 @@ def read_mask(path: Path) -> ByteArray:
         )
     if values_HW.max() > 255 or values_HW.min() < 0:
         raise ValueError(f"{path}: mask values up to {values_HW.max()}; class numbers must be 0..255")
-    return values_HW.astype(np.uint8)
+    values_HW = values_HW.astype(np.uint8)
+    refuse_smoothed(path, values_HW)
+    return values_HW
 
 
 def mask_size(path: Path) -> tuple[int, int]:

@@ -21,6 +21,7 @@ class Taxonomy:
         palette: RGB colour (0..255) of each class id.
         class_of_raw: Class id of each scored raw value (0..255); a value that is absent is ignored.
         objects: Class ids that are single objects, which J and F are measured of; none in a benchmark of classes.
+        void: Raw values that are ignored by design. Others that are ignored too are strangers, and are told.
 
     Raises:
         ValueError: If the parts disagree in length or a raw value or class id is out of range.
@@ -36,6 +37,7 @@ class Taxonomy:
     palette: tuple[tuple[int, int, int], ...]
     class_of_raw: Mapping[int, int]
     objects: tuple[int, ...] = ()
+    void: frozenset[int] = frozenset({255})
 
     def __post_init__(self) -> None:
         if len(self.classes) != len(self.palette):
@@ -65,6 +67,37 @@ class Taxonomy:
         for value, class_id in self.class_of_raw.items():
             table[value] = class_id
         return table.to(raw.device)[raw.long()]
+
+    def strangers(self, raw: Tensor) -> dict[int, int]:
+        """Raw values that are neither a class nor void, and their number of pixels.
+
+        Args:
+            raw: Integer tensor of any shape, values 0..255.
+
+        Example:
+            >>> colours = ((0, 0, 255), (90, 90, 90))
+            >>> taxonomy = Taxonomy("two", ("sky", "road"), colours, {1: 0, 2: 1}, void=frozenset({0}))
+            >>> taxonomy.strangers(torch.tensor([0, 1, 7, 7, 255]))
+            {7: 2, 255: 1}
+        """
+        counts = torch.bincount(raw.flatten().long(), minlength=256).tolist()
+        return {
+            value: count
+            for value, count in enumerate(counts)
+            if count and value not in self.class_of_raw and value not in self.void
+        }
+
+
+def in_words(pixels_of_value: Mapping[int, int], limit: int = 8) -> str:
+    """Values with their numbers of pixels, the first few of them.
+
+    Example:
+        >>> in_words({7: 2, 255: 1})
+        '7 (2 pixels), 255 (1 pixel)'
+    """
+    words = [f"{value} ({count} pixel{'s' * (count != 1)})" for value, count in pixels_of_value.items()]
+    more = f" and {len(words) - limit} more values" if len(words) > limit else ""
+    return ", ".join(words[:limit]) + more
 
 
 def bit_palette(num_colours: int) -> tuple[tuple[int, int, int], ...]:

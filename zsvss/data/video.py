@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from zsvss.data.facts import VideoFacts
-from zsvss.data.images import ByteArray, read_mask
+from zsvss.data.images import ByteArray, mask_size, read_mask
 from zsvss.data.reader import Decoder, FrameReader, open_frames
 
 UNLABELLED = 255
@@ -24,12 +24,20 @@ UNLABELLED = 255
 class UnreadableVideoError(ValueError):
     """A video that cannot be read; names the video, its file and the reason."""
 
+    what = "cannot be read"
+
     def __init__(self, video: str, path: str, reason: str) -> None:
         super().__init__(video, path, reason)
         self.video, self.path, self.reason = video, path, reason
 
     def __str__(self) -> str:
-        return f"video {self.video!r} ({self.path}) cannot be read: {self.reason}"
+        return f"video {self.video!r} ({self.path}) {self.what}: {self.reason}"
+
+
+class UnsegmentedVideoError(UnreadableVideoError):
+    """A video that could be read but not segmented."""
+
+    what = "cannot be segmented"
 
 
 class OpenVideo(ABC):
@@ -133,11 +141,23 @@ class FileVideo(Video):
         return self.labels is not None and self.labels[0] is not None
 
     def open(self) -> OpenVideo:
-        """Open the files."""
+        """Open the files; masks of several sizes are refused before anything is computed."""
+        _check_sizes([path for path in (self.labels or ())[: self.num_frames] if path is not None])
         reader = open_frames(self.frames, self.decoder, self.facts)
         if len(reader) < self.num_frames:
             raise ValueError(f"{self.path} has {len(reader)} frames where {self.num_frames} were expected")
         return _OpenFiles(reader, self.labels, self.read_labels)
+
+
+def _check_sizes(masks: Sequence[Path]) -> None:
+    """Refuse masks of several sizes, by their headers: consistency over time is defined per pixel."""
+    first = mask_size(masks[0]) if masks else (0, 0)
+    for path in masks[1:]:
+        if (size := mask_size(path)) != first:
+            raise ValueError(
+                f"the mask {path} is {size[1]}x{size[0]} but {masks[0].name} is {first[1]}x{first[0]}; all masks of a "
+                "video must have one size: resize them by nearest neighbour"
+            )
 
 
 class _OpenFiles(OpenVideo):

@@ -21,9 +21,19 @@ from zsvss.data.images import list_images, read_mask
 from zsvss.data.taxonomy import Taxonomy
 from zsvss.data.video import FileVideo, Video
 
-VSPW_SHIFTED = Taxonomy("vspw-shifted", VSPW_CLASSES, VSPW_COLORS, {raw: raw - 1 for raw in range(1, 125)})
+VSPW_SHIFTED = Taxonomy(
+    name="vspw-shifted",
+    classes=VSPW_CLASSES,
+    palette=VSPW_COLORS,
+    class_of_raw={raw: raw - 1 for raw in range(1, 125)},
+    void=frozenset({0, 254, 255}),
+)
 VSPW_RAW = Taxonomy(
-    "vspw-raw", ("void", *VSPW_CLASSES[:-1]), ((0, 0, 0), *VSPW_COLORS[:-1]), {raw: raw for raw in range(124)}
+    name="vspw-raw",
+    classes=("void", *VSPW_CLASSES[:-1]),
+    palette=((0, 0, 0), *VSPW_COLORS[:-1]),
+    class_of_raw={raw: raw for raw in range(124)},
+    void=frozenset({124, 254, 255}),
 )
 
 

@@ -19,10 +19,10 @@ from zsvss.metrics.confusion import (
 from zsvss.metrics.consistency import (
     ConsistencyProtocol,
     ConsistencyWindows,
-    VideoConsistency,
     mean_consistency,
     video_consistency,
 )
+from zsvss.metrics.consistency_metric import VideoConsistency
 from zsvss.metrics.evaluation import VideoEvaluator, VideoResult
 from zsvss.metrics.naming import (
     ClusterNaming,

@@ -21,24 +21,29 @@ from typing import Literal, get_args
 
 import torch
 from torch import Tensor
-from torchmetrics import Metric
-from torchmetrics.utilities import dim_zero_cat
 
 logger = logging.getLogger(__name__)
 
-ConsistencyProtocol = Literal["official", "complete", "correct", "self"]
+ConsistencyProtocol = Literal["official", "complete", "correct", "cffm", "self"]
 """Which windows count, and as what.
 
 - ``official``: the published script, as in this module's docstring.
 - ``complete``: all T-C+1 windows.
 - ``correct``: all conditions of ``official``, and a pixel only scores where the prediction is the ground-truth class.
   Void pixels stay in G, where no prediction is right.
+- ``cffm``: the CFFM repository's script, whose numbers many papers print: as ``official``, but raw 0 becomes 255 in the
+  ground truth before anything else (mean IoU included), and videos of 16 frames and fewer are left out everywhere.
 - ``self``: no ground truth at all: G is every pixel, all T-C+1 windows. This is **not** video consistency and is
   reported as ``self_consistency``: a prediction that is one constant label scores 1.
 """
 WindowPair = tuple[int, int]
 """``(|G and P|, |G|)`` of one window, with ``|G| > 0``."""
 DEFAULT_WINDOWS = (8, 16)
+CFFM_LONGEST_LEFT_OUT = 16
+"""Frames of the longest videos that protocol ``cffm`` leaves out."""
+
+_CFFM_VOID = 255
+_WITHOUT_LAST_WINDOW = ("official", "correct", "cffm")
 
 
 def score_name(protocol: ConsistencyProtocol, window: int) -> str:
@@ -57,6 +62,15 @@ def is_consistency(name: str) -> bool:
     (True, True, False)
     """
     return name.startswith(("VC", "self_consistency"))
+
+
+def ground_truth(raw: Tensor, protocol: ConsistencyProtocol) -> Tensor:
+    """Raw ground-truth values as a protocol reads them: under ``cffm``, 0 is one void value with 255.
+
+    >>> ground_truth(torch.tensor([0, 7, 255]), "cffm")
+    tensor([255,   7, 255])
+    """
+    return torch.where(raw == 0, _CFFM_VOID, raw) if protocol == "cffm" else raw
 
 
 def mean_consistency(pairs: Iterable[WindowPair]) -> float:
@@ -86,10 +100,13 @@ class ConsistencyWindows:
     """
 
     def __init__(self, windows: Sequence[int] = DEFAULT_WINDOWS, protocol: ConsistencyProtocol = "official") -> None:
-        _check(windows, protocol)
+        check_protocol(windows, protocol)
         self.protocol = protocol
         self.pairs: dict[int, list[WindowPair]] = {window: [] for window in windows}
         self._waiting: dict[int, WindowPair] = {}
+        # Of a video that may still turn out too short to count.
+        self._held: dict[int, list[WindowPair]] = {window: [] for window in windows}
+        self._num_frames = 0
         self._pred = _RunLengths()
         self._truth = _RunLengths()
 
@@ -101,11 +118,14 @@ class ConsistencyWindows:
             raw_HW: raw ground-truth values, integer; not used by ``self``.
             class_HW: ground-truth class ids, negative where void, for ``correct``; by default the raw values.
         """
-        if self.protocol in ("official", "correct"):
-            # Every window but the video's last: one counts only once a further labelled frame has come.
-            for window, pair in self._waiting.items():
-                self.pairs[window].append(pair)
-            self._waiting = {}
+        self._num_frames += 1
+        if self.protocol == "cffm" and self._num_frames == CFFM_LONGEST_LEFT_OUT + 1:
+            for window, pairs in self._held.items():
+                self.pairs[window] += pairs
+        # Where the video's last window does not count, one does only once a further labelled frame has come.
+        for window, pair in self._waiting.items():
+            self._add(window, pair)
+        self._waiting = {}
         pred_run_HW = self._pred.update(pred_HW)
         right_HW = None
         if self.protocol == "self":
@@ -118,7 +138,7 @@ class ConsistencyWindows:
                 "the predictions to the ground truth's size before scoring"
             )
         else:
-            truth_run_HW = self._truth.update(raw_HW)
+            truth_run_HW = self._truth.update(ground_truth(raw_HW, self.protocol))
             if self.protocol == "correct":
                 class_HW = raw_HW if class_HW is None else class_HW
                 right_HW = (pred_HW == class_HW) & (class_HW >= 0)
@@ -144,10 +164,14 @@ class ConsistencyWindows:
         if total == 0:
             return
         pair = (int(hit_HW.sum()), total)
-        if self.protocol in ("official", "correct"):
+        if self.protocol in _WITHOUT_LAST_WINDOW:
             self._waiting[window] = pair
         else:
-            self.pairs[window].append(pair)
+            self._add(window, pair)
+
+    def _add(self, window: int, pair: WindowPair) -> None:
+        too_short = self.protocol == "cffm" and self._num_frames <= CFFM_LONGEST_LEFT_OUT
+        (self._held if too_short else self.pairs)[window].append(pair)
 
 
 class _RunLengths:
@@ -211,90 +235,6 @@ def video_consistency(
     return stream.pairs
 
 
-class VideoConsistency(Metric):
-    """Mean consistency over all windows of all videos and processes.
-
-    The state is integers: one row ``(C, |G and P|, |G|)`` a window. `compute` returns ``{name: float}``, NaN (and a
-    line in the log) where no window qualified.
-
-    Args:
-        windows: the C's.
-        protocol: see `ConsistencyProtocol`.
-
-    >>> metric = VideoConsistency(windows=(2,), protocol="complete")
-    >>> truth = torch.ones(3, 1, 1, dtype=torch.int64)
-    >>> metric.update(torch.tensor([4, 4, 5]).reshape(3, 1, 1), truth)
-    >>> metric.update(torch.tensor([4, 4]).reshape(2, 1, 1), truth[:2])
-    >>> round(metric.compute()["VC2"], 4)
-    0.6667
-    """
-
-    full_state_update = False
-    higher_is_better = True
-    is_differentiable = False
-    rows: list[Tensor] | Tensor
-
-    def __init__(self, windows: Sequence[int] = DEFAULT_WINDOWS, protocol: ConsistencyProtocol = "official") -> None:
-        super().__init__()
-        _check(windows, protocol)
-        self.windows = tuple(windows)
-        self.protocol: ConsistencyProtocol = protocol
-        self.add_state("rows", default=[], dist_reduce_fx="cat")
-        self._stream = ConsistencyWindows(windows, protocol)
-        self._add_rows([])
-
-    def update(
-        self,
-        pred_THW: Tensor,
-        raw_THW: Tensor | None = None,
-        class_THW: Tensor | None = None,
-        new_video: bool = True,
-    ) -> None:
-        """Add consecutive labelled frames; arguments as in `video_consistency`.
-
-        Args:
-            pred_THW: predicted ids.
-            raw_THW: raw ground-truth values.
-            class_THW: ground-truth class ids.
-            new_video: False continues the video of the call before (a long video comes clip by clip).
-        """
-        if new_video:
-            self._stream = ConsistencyWindows(self.windows, self.protocol)
-        before = {window: len(pairs) for window, pairs in self._stream.pairs.items()}
-        for t in range(len(pred_THW)):
-            self._stream.update(
-                pred_THW[t],
-                None if raw_THW is None else raw_THW[t],
-                None if class_THW is None else class_THW[t],
-            )
-        self.update_pairs({window: pairs[before[window] :] for window, pairs in self._stream.pairs.items()})
-
-    def update_pairs(self, pairs: dict[int, list[WindowPair]]) -> None:
-        """Add windows counted elsewhere, for instance those of a stored result."""
-        self._add_rows([(window, *pair) for window, found in pairs.items() for pair in found])
-
-    def compute(self) -> dict[str, float]:
-        """Mean over everything counted so far, on all processes."""
-        rows = dim_zero_cat(self.rows).tolist()
-        scores = {}
-        for window in self.windows:
-            pairs = [(hits, total) for row_window, hits, total in rows if row_window == window]
-            scores[score_name(self.protocol, window)] = mean_consistency(pairs)
-            if not pairs:
-                log_no_window(self.protocol, window)
-        return scores
-
-    def reset(self) -> None:
-        """Forget all windows."""
-        super().reset()
-        self._add_rows([])
-
-    def _add_rows(self, rows: list[tuple[int, int, int]]) -> None:
-        assert isinstance(self.rows, list), "the metric is still synchronised"
-        # An empty list would be gathered as a float vector; a rank without windows must send integers of this width.
-        self.rows.append(torch.tensor(rows, dtype=torch.int64, device=self.device).reshape(-1, 3))
-
-
 def log_no_window(protocol: ConsistencyProtocol, window: int) -> None:
     """Say why a score is NaN."""
     logger.warning(
@@ -305,7 +245,8 @@ def log_no_window(protocol: ConsistencyProtocol, window: int) -> None:
     )
 
 
-def _check(windows: Sequence[int], protocol: str) -> None:
+def check_protocol(windows: Sequence[int], protocol: str) -> None:
+    """Refuse an unknown protocol, and windows that are none or listed twice."""
     if protocol not in get_args(ConsistencyProtocol):
         raise ValueError(
             f"consistency protocol {protocol!r} is unknown; allowed are {', '.join(get_args(ConsistencyProtocol))}"

@@ -8,20 +8,28 @@ Shapes: T frames, H W pixels, C classes, K clusters.
 
 from __future__ import annotations
 
-import zlib
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from zsvss.data.taxonomy import Taxonomy
-from zsvss.metrics.confusion import confusion_matrix
-from zsvss.metrics.consistency import DEFAULT_WINDOWS, ConsistencyProtocol, ConsistencyWindows, WindowPair
+from zsvss.data.taxonomy import Taxonomy, in_words
+from zsvss.metrics.confusion import SegmentationIoU
+from zsvss.metrics.consistency import (
+    CFFM_LONGEST_LEFT_OUT,
+    DEFAULT_WINDOWS,
+    ConsistencyProtocol,
+    WindowPair,
+    ground_truth,
+)
+from zsvss.metrics.consistency_metric import VideoConsistency
 from zsvss.metrics.naming import ClusterNaming, add_votes, cluster_votes, rename_clusters
 from zsvss.metrics.objects import FrameCounts, ObjectFrames, ObjectProtocol, check_protocol
+from zsvss.metrics.packed import Packed
+from zsvss.stages.nearest import nearest
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,6 +56,8 @@ class VideoResult:
     """Which of the frames in `objects` count."""
     objects: dict[int, list[FrameCounts]] = field(default_factory=dict)
     """For each object, by its class id, all labelled frames; empty where the benchmark has no objects."""
+    notes: tuple[str, ...] = ()
+    """What makes this video's numbers mean less than they seem to, one sentence each."""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values that survive JSON exactly; the confusion matrix as ``[row, column, count]`` of its counts."""
@@ -66,6 +76,7 @@ class VideoResult:
             "seconds": self.seconds,
             "object_protocol": self.object_protocol,
             "objects": {str(number): [list(counts) for counts in frames] for number, frames in self.objects.items()},
+            "notes": list(self.notes),
         }
 
     @classmethod
@@ -98,6 +109,7 @@ class VideoResult:
             objects={
                 int(number): [FrameCounts(*counts) for counts in frames] for number, frames in record["objects"].items()
             },
+            notes=tuple(record.get("notes", ())),
         )
 
 
@@ -154,12 +166,19 @@ class VideoEvaluator:
         self.num_frames = 0
         self.num_labelled = 0
         num_classes = taxonomy.num_classes
-        self._confusion = torch.zeros(num_classes, num_classes + 1, dtype=torch.int64)
-        self._stream = ConsistencyWindows(windows, protocol)
+        self._iou = SegmentationIoU(num_classes)
+        self._consistency = VideoConsistency(windows, protocol)
         self._objects = ObjectFrames(taxonomy.objects)
         self._votes_KC = torch.zeros(0, num_classes, dtype=torch.int64)
         self._names: dict[int, int] | None = {} if naming.voting_frames == "none" else None
-        self._kept: list[tuple[_Packed, _Packed | None]] = []
+        self._kept: list[tuple[Packed, Packed | None]] = []
+        self._notes: list[str] = []
+        self._strangers: Counter[int] = Counter()
+        self._predicted: tuple[int, int] | None = None  # smallest and largest id
+
+    def note(self, sentence: str) -> None:
+        """Add to the result's notes."""
+        self._notes.append(sentence)
 
     def update(self, pred_THW: Tensor, raw_THW: Tensor | None, labelled_T: Tensor) -> None:
         """Add the video's next frames.
@@ -178,9 +197,9 @@ class VideoEvaluator:
                 f"{self.name}: {len(pred_THW)} predicted frames, {len(labelled_T)} flags and "
                 f"{'no' if raw_THW is None else len(raw_THW)} ground-truth frames; pass one of each for every frame"
             )
-        pred_THW = pred_THW.cpu()
+        pred_THW, raw_THW = pred_THW.cpu(), None if raw_THW is None else raw_THW.cpu()
         for t, labelled in enumerate(labelled_T.tolist()):
-            raw_HW = raw_THW[t].cpu() if labelled and raw_THW is not None else None
+            raw_HW = raw_THW[t] if labelled and raw_THW is not None else None
             self._add_frame(pred_THW[t], raw_HW)
 
     def finish(self, seconds: float | None = None) -> VideoResult:
@@ -192,21 +211,45 @@ class VideoEvaluator:
         if self._names is None:
             self._settle()
         assert self._names is not None
+        notes = [*self._notes, *self._found()]
+        if self.protocol == "cffm" and self.num_labelled <= CFFM_LONGEST_LEFT_OUT:
+            notes.append(
+                f"left out of every number: {self.num_labelled} labelled frames, and protocol cffm leaves out videos "
+                f"of {CFFM_LONGEST_LEFT_OUT} and fewer"
+            )
+            self._iou.reset()
+            self.num_labelled = 0
         return VideoResult(
             name=self.name,
             num_frames=self.num_frames,
             num_labelled=self.num_labelled,
-            confusion=self._confusion,
+            confusion=self._iou.confusion,
             protocol=self.protocol,
-            windows=self._stream.pairs,
+            windows=self._consistency.pairs,
             naming=self.naming.name,
             names=self._names,
             seconds=seconds,
             object_protocol=self.object_protocol,
             objects=self._objects.counts,
+            notes=tuple(notes),
         )
 
+    def _found(self) -> list[str]:
+        """What the whole video shows."""
+        found = []
+        if self._strangers:
+            found.append(
+                f"its ground truth holds values that are neither a class nor void of {self.taxonomy.name} and are not "
+                f"scored: {in_words(dict(sorted(self._strangers.items())))}"
+            )
+        if self._predicted is not None and self._predicted[0] == self._predicted[1]:
+            class_id, classes = self._predicted[0], self.taxonomy.classes
+            name = f"class {classes[class_id]!r}" if 0 <= class_id < len(classes) else "cluster without a class"
+            found.append(f"every pixel is predicted as one {name}, so that its consistency over time says nothing")
+        return found
+
     def _add_frame(self, pred_HW: Tensor, raw_HW: Tensor | None) -> None:
+        raw_HW = None if raw_HW is None else ground_truth(raw_HW, self.protocol)
         if self.num_frames == 0 and raw_HW is None and self.naming.needs_first_frame_labels:
             raise ValueError(
                 f"{self.name}: its first frame has no ground truth, which naming protocol {self.naming.name!r} needs; "
@@ -217,10 +260,11 @@ class VideoEvaluator:
         if self._names is not None:
             self._score(pred_HW, raw_HW)
             return
-        self._kept.append((_Packed.of(pred_HW), None if raw_HW is None else _Packed.of(raw_HW)))
+        self._kept.append((Packed.of(pred_HW), None if raw_HW is None else Packed.of(raw_HW)))
         if raw_HW is not None:
             class_HW = self.taxonomy.class_ids(raw_HW)
-            votes_KC = cluster_votes(resize_labels(pred_HW, *raw_HW.shape), class_HW, self.taxonomy.num_classes)
+            pred_at_truth_HW = nearest(pred_HW, (raw_HW.shape[0], raw_HW.shape[1]))
+            votes_KC = cluster_votes(pred_at_truth_HW, class_HW, self.taxonomy.num_classes)
             self._votes_KC = add_votes(self._votes_KC, votes_KC)
             if not self.naming.needs_whole_video:
                 self._settle()
@@ -237,51 +281,21 @@ class VideoEvaluator:
         if self.naming.voting_frames != "none":
             assert self._names is not None
             pred_HW = rename_clusters(pred_HW, self._names, num_classes)
+        smallest, largest = (int(bound) for bound in pred_HW.aminmax())
+        before = self._predicted or (smallest, largest)
+        self._predicted = min(smallest, before[0]), max(largest, before[1])
         class_HW = None
         if self.protocol == "self":
-            self._stream.update(pred_HW)
+            self._consistency.update(pred_HW[None], new_video=False)
         if raw_HW is not None:
-            pred_HW = resize_labels(pred_HW, *raw_HW.shape)
+            pred_HW = nearest(pred_HW, (raw_HW.shape[0], raw_HW.shape[1]))
             class_HW = self.taxonomy.class_ids(raw_HW)
-            self._confusion += confusion_matrix(pred_HW, class_HW, num_classes)
+            self._strangers.update(self.taxonomy.strangers(raw_HW[class_HW < 0]))
+            self._iou.update(pred_HW, class_HW)
             self._objects.update(pred_HW, class_HW)
         if self.protocol != "self":
             if raw_HW is None:
-                self._stream.gap()
+                self._consistency.gap()
             else:
-                self._stream.update(pred_HW, raw_HW, class_HW)
-
-
-def resize_labels(label_HW: Tensor, height: int, width: int) -> Tensor:
-    """Nearest-neighbour resize about pixel centres, in integer arithmetic.
-
-    >>> resize_labels(torch.tensor([[1, 2], [3, 4]]), 3, 4)
-    tensor([[1, 1, 2, 2],
-            [3, 3, 4, 4],
-            [3, 3, 4, 4]])
-    """
-    if label_HW.shape == (height, width):
-        return label_HW
-    rows = (2 * torch.arange(height, device=label_HW.device) + 1) * label_HW.shape[0] // (2 * height)
-    columns = (2 * torch.arange(width, device=label_HW.device) + 1) * label_HW.shape[1] // (2 * width)
-    return label_HW[rows[:, None], columns]
-
-
-@dataclass(frozen=True)
-class _Packed:
-    """A compressed map of ids; label maps shrink to a few per cent."""
-
-    data: bytes
-    dtype: str
-    shape: tuple[int, ...]
-
-    @classmethod
-    def of(cls, values_HW: Tensor) -> _Packed:
-        values = values_HW.numpy()
-        if values.size and values.min() >= 0 and values.max() <= 255:
-            values = values.astype(np.uint8)
-        return cls(zlib.compress(values.tobytes(), level=1), values.dtype.str, values.shape)
-
-    def unpack(self) -> Tensor:
-        values = np.frombuffer(bytearray(zlib.decompress(self.data)), dtype=self.dtype)
-        return torch.from_numpy(values.reshape(self.shape))
+                assert class_HW is not None
+                self._consistency.update(pred_HW[None], raw_HW[None], class_HW[None], new_video=False)

@@ -33,10 +33,10 @@ import numpy.typing as npt
 import torch
 from PIL import Image
 
-from zsvss.metrics.evaluation import resize_labels
 from zsvss.metrics.naming import rename_clusters
 from zsvss.results.files import file_stem, write_atomically
 from zsvss.results.palette import VOID_ID, UInt8, class_colors, palette, write_index_png
+from zsvss.stages.nearest import nearest
 
 Labels = npt.NDArray[np.int64]
 
@@ -256,7 +256,7 @@ class MediaWriter:
         return self._folder / kind / f"{number:05d}.{suffix}"
 
     def _scaled(self, labels_HW: Labels) -> Labels:
-        scaled: Labels = resize_labels(torch.from_numpy(labels_HW), *self._size).numpy()
+        scaled: Labels = nearest(torch.from_numpy(labels_HW), self._size).numpy()
         return scaled
 
     def _pixel_values(self, labels_HW: Labels) -> Labels:

@@ -4,7 +4,7 @@
 
     <folder>/run.json            the fingerprint, and what is needed to fold the records without the data
     <folder>/videos/<name>.json  one finished video
-    <folder>/failures.json       videos that could not be read, and why
+    <folder>/failures.json       videos without a result, and why
 """
 
 from __future__ import annotations
@@ -111,13 +111,13 @@ class RecordFolder:
         return self.videos / f"{file_stem(video)}.json"
 
     def write_failures(self, failures: Mapping[str, str]) -> None:
-        """Record the videos that could not be read, instead of those of an earlier start."""
+        """Record the videos without a result, instead of those of an earlier start."""
         path = self.folder / "failures.json"
         if failures or path.exists():
             write_atomically(path, json.dumps(dict(sorted(failures.items())), indent=2) + "\n")
 
     def read_failures(self) -> dict[str, str]:
-        """Videos that could not be read, and why; a damaged list is no list, it is made anew by the next run."""
+        """Videos without a result, and why; a damaged list is no list, it is made anew by the next run."""
         with contextlib.suppress(ValueError, FileNotFoundError):
             failures: dict[str, str] = json.loads((self.folder / "failures.json").read_text(encoding="utf-8"))
             return failures

@@ -6,11 +6,13 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.measure import Measurement
 from rich.table import Column, Table
+from rich.text import Text
 
 from zsvss.metrics import OBJECT_SCORES, ClassRow, VideoResult, headline_scores, video_table
-from zsvss.results.summary import percent
+from zsvss.results.summary import caveats, percent
 
 _log = logging.getLogger(__name__)
 
@@ -35,7 +37,7 @@ def result_tables(summary: dict[str, Any]) -> list[Table]:
     tables: list[Table] = []
     for group in filter(None, groups):
         title = None if tables else f"{summary['dataset']}: {summary['backbone']}"
-        table = Table(*(Column(name, justify="right") for name in group), title=title, title_justify="left")
+        table = Table(*(Column(_Heading(name), justify="right") for name in group), title=title, title_justify="left")
         table.add_row(*(percent(scores[name]) for name in group))
         tables.append(table)
     return tables
@@ -45,6 +47,7 @@ def provenance(summary: dict[str, Any]) -> str:
     """What the numbers are over and which protocols they depend on."""
     numbers, naming = summary["numbers"], summary["naming"]
     speed, finished, expected = summary["frames_per_second"], numbers["test/num_videos"], summary["num_videos_expected"]
+    told = "".join(f"\nnote: {sentence}" for sentence in caveats(summary))
     videos = f"{finished:.0f} videos" if finished == expected else f"ONLY {finished:.0f} of {expected} videos"
     objects = f"J and F {summary['objects']}; " if summary["objects"] else ""
     return (
@@ -53,7 +56,23 @@ def provenance(summary: dict[str, Any]) -> str:
         f"naming {naming['name']}: {naming['note']}\n"
         f"classes {summary['taxonomy']}; consistency {summary['consistency']}; {objects}"
         f"{'?' if speed is None else f'{speed:.2f}'} frames/s a process on {summary['run']['device']}"
+        f"{told}"
     )
+
+
+class _Heading:
+    """A name that goes over several lines where it must, at its underscores, so that its end is not cut off."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.parts = name.replace("_", "_\n").splitlines()
+
+    def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
+        return Measurement(max(map(len, self.parts)), len(self.name))
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        whole = len(self.name) <= options.max_width
+        yield Text(self.name if whole else "\n".join(self.parts), "table.header", overflow="fold")
 
 
 def class_rows(classes: list[ClassRow]) -> Table:
@@ -73,7 +92,7 @@ def video_rows(videos: list[dict[str, Any]]) -> Table:
     table = Table(title="Videos", title_justify="left")
     scores = headline_scores(videos[0])
     for name in ("video", "frames", *scores, "seconds"):
-        table.add_column(name, justify="left" if name == "video" else "right")
+        table.add_column(_Heading(name), justify="left" if name == "video" else "right")
     for row in videos:
         seconds = "-" if row["seconds"] is None else f"{row['seconds']:.1f}"
         table.add_row(row["video"], str(row["num_frames"]), *(percent(row[name]) for name in scores), seconds)
@@ -81,8 +100,8 @@ def video_rows(videos: list[dict[str, Any]]) -> Table:
 
 
 def failure_rows(failures: Mapping[str, str]) -> Table:
-    """One row a video that could not be read."""
-    table = Table("video", "why it could not be read", title="Failures", title_justify="left")
+    """One row a video without a result."""
+    table = Table("video", "why it has no result", title="Failures", title_justify="left")
     for name, reason in failures.items():
         table.add_row(name, reason)
     return table

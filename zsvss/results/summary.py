@@ -25,7 +25,7 @@ def summarize(
         results: of the finished videos.
         numbers: of `fold_results` over them.
         facts: of `run_facts`.
-        failures: videos that could not be read, and why.
+        failures: videos without a result, and why.
     """
     finished = {result.name for result in results}
     seconds = math.fsum(result.seconds or 0.0 for result in results)
@@ -33,6 +33,8 @@ def summarize(
         "numbers": dict(numbers),
         **{key: facts[key] for key in ("dataset", "taxonomy", "naming", "consistency", "backbone")},
         "objects": results[0].object_protocol if any(result.objects for result in results) else None,
+        "consistency_caveat": facts.get("consistency_caveat"),
+        "notes": {result.name: list(result.notes) for result in results if result.notes},
         "num_videos_expected": len(facts["videos"]),
         "failures": dict(sorted(failures.items())),
         "unfinished": [name for name in facts["videos"] if name not in finished and name not in failures],
@@ -42,6 +44,14 @@ def summarize(
         "per_class": [asdict(row) for row in class_table(results, facts["classes"])],
         "run": facts["run"],
     }
+
+
+def caveats(summary: Mapping[str, Any], limit: int = 5) -> list[str]:
+    """What to know before the numbers are quoted, one sentence each; of the videos' notes the first few."""
+    told = [summary["consistency_caveat"]] if summary["consistency_caveat"] else []
+    notes = [f"{video}: {note}" for video, notes in sorted(summary["notes"].items()) for note in notes]
+    more = [f"{len(notes) - limit} more notes on videos in {METRICS}"] if len(notes) > limit else []
+    return told + notes[:limit] + more
 
 
 def write_results(folder: Path, summary: Mapping[str, Any], results: Sequence[VideoResult]) -> None:

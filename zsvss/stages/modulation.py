@@ -7,6 +7,8 @@ u v latent cells, n tokens, c channels, L labels.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -18,6 +20,8 @@ from zsvss.backbones.base import Backbone, Recording
 from zsvss.backbones.batching import in_batches
 from zsvss.progress import part
 from zsvss.stages.difference import Difference, difference_map, mask_prior, peak_normalized
+from zsvss.stages.finiteness import FiniteCheck
+from zsvss.stages.nearest import nearest
 from zsvss.stages.padding import crop, mirror
 from zsvss.stages.precision import full_precision
 from zsvss.stages.shares import LabelShares
@@ -84,11 +88,7 @@ class NearestUpsampling(Modulation):
 
     @override
     def __call__(self, backbone: Backbone, clip: LabelledClip, trace: Trace | None = None) -> Tensor:
-        cells = [
-            (2 * torch.arange(side, device=clip.labels_Thw.device) + 1) * num_cells // (2 * side)
-            for side, num_cells in zip(clip.frames_THW3.shape[1:3], clip.labels_Thw.shape[1:], strict=True)
-        ]
-        return clip.labels_Thw[:, cells[0][:, None], cells[1]]
+        return nearest(clip.labels_Thw, (clip.frames_THW3.shape[1], clip.frames_THW3.shape[2]))
 
 
 class MaskedModulation(Modulation):
@@ -144,13 +144,18 @@ class MaskedModulation(Modulation):
         size = (clip.frames_THW3.shape[1], clip.frames_THW3.shape[2])
         election = LargestDifference(clip.labels_Thw, clip.label_set_L, size, self.mask_prior)
         frames_B, label_index_B = self._rows(backbone, clip)
+        frames = frames_B.tolist()
         whole = len(clip.labels_Thw) if backbone.couples_frames else 1
 
         def modulate(part: slice) -> _ModulatedPass:
             return self._modulated(backbone, clip, frames_B[part], label_index_B[part])
 
-        for done in in_batches(modulate, len(frames_B), backbone.pairs, whole=whole):
-            election.add(done.frames_B, done.label_index_B, done.maps_BHW)
+        relief = partial(backbone.free_memory, clip.recording)
+        num_done = 0
+        for done in in_batches(modulate, len(frames), backbone.pairs, whole=whole, relief=relief):
+            num_added = num_done + len(done.frames_B)
+            election.add(frames[num_done:num_added], done.label_index_B, done.maps_BHW)
+            num_done = num_added
             if trace is not None:
                 latents_BScuv = done.latents_SBcuv.transpose(0, 1)
                 trace.add_rows(
@@ -182,8 +187,12 @@ class MaskedModulation(Modulation):
         masks_Bhw = clip.labels_Thw[frames_B] == clip.label_set_L[label_index_B][:, None, None]
         masks_Bhw = mirror(masks_Bhw.float(), clip.margins)
         latents_SBcuv, steps = self._modulated_latents(backbone, clip.recording, frames_B, masks_Bhw)
+        check = FiniteCheck(backbone)
+        check.add("latents behind the last modulated step", latents_SBcuv)
         with part(len(steps), len(steps) + 1, len(steps) + 1):
-            plus_B3HW, minus_B3HW = _decoded_signs(backbone, clip, latents_SBcuv)
+            plus_B3HW, minus_B3HW = signs_SB3HW = _decoded_signs(backbone, clip, latents_SBcuv)
+            check.add("decoded images", signs_SB3HW)
+            check.ask()
         with full_precision(plus_B3HW.device):
             maps_BHW = difference_map(plus_B3HW, minus_B3HW, self.difference)
         return _ModulatedPass(frames_B, label_index_B, latents_SBcuv, steps, maps_BHW)
@@ -194,9 +203,9 @@ class MaskedModulation(Modulation):
         """Final latents [S, B, c, u, v] for the signs + and -, and those after each step, before blending."""
         frames_R = frames_B.repeat(2)  # rows of both signs
         modulated_grid = recording.grids.get(backbone.modulation_block, (masks_Bhw.shape[1], masks_Bhw.shape[2]))
-        offset_Bn = self.strength * functional.interpolate(masks_Bhw[:, None], modulated_grid).flatten(1)
+        offset_Bn = self.strength * nearest(masks_Bhw, modulated_grid).flatten(1)
         x_Rcuv = recording.noised_Tchw[frames_R]
-        blend_masks_R1uv = functional.interpolate(masks_Bhw[:, None], x_Rcuv.shape[-2:]).repeat(2, 1, 1, 1)
+        blend_masks_R1uv = nearest(masks_Bhw[:, None], (x_Rcuv.shape[-2], x_Rcuv.shape[-1])).repeat(2, 1, 1, 1)
         steps: dict[int, Tensor] = {}
         run = backbone.steps[: self.num_steps]
         for number, step in enumerate(run):
@@ -231,14 +240,14 @@ class LargestDifference:
         self._best_THW = torch.zeros(len(labels_Thw), *size, dtype=torch.float64, device=labels_Thw.device)
         self.labels_THW = label_set_L[0].expand(self._best_THW.shape).clone()
 
-    def add(self, frames_B: Tensor, label_index_B: Tensor, maps_BHW: Tensor) -> None:
-        """Take in difference maps; the labels of a frame come in ascending order."""
+    def add(self, frames: Sequence[int], label_index_B: Tensor, maps_BHW: Tensor) -> None:
+        """Take in the difference map of each row's frame and label; the labels of a frame come in ascending order."""
         labels_B = self._label_set_L[label_index_B]
         weighted_BHW = peak_normalized(maps_BHW)
         if self._prior is not None:
-            masks_Bhw = self._labels_Thw[frames_B] == labels_B[:, None, None]
+            masks_Bhw = self._labels_Thw[frames] == labels_B[:, None, None]
             weighted_BHW *= mask_prior(masks_Bhw.float(), self._size, self._prior)
-        for frame, label, weighted_HW in zip(frames_B, labels_B, weighted_BHW, strict=True):
+        for frame, label, weighted_HW in zip(frames, labels_B, weighted_BHW, strict=True):
             larger_HW = weighted_HW > self._best_THW[frame]
             self._best_THW[frame] = torch.where(larger_HW, weighted_HW, self._best_THW[frame])
             self.labels_THW[frame] = torch.where(larger_HW, label, self.labels_THW[frame])

@@ -18,10 +18,10 @@ import numpy as np
 import torch
 from PIL import Image
 
-from zsvss.metrics.evaluation import resize_labels
 from zsvss.results.folder import Run
 from zsvss.results.media import STAGES, Labels, VideoMedia
 from zsvss.results.palette import VOID_ID, UInt8
+from zsvss.stages.nearest import nearest
 
 
 def browser_videos(runs: Sequence[Run], max_side: int, max_frames: int) -> list[dict[str, Any]]:
@@ -133,7 +133,7 @@ def _scaled(labels_HW: Labels | None, size: tuple[int, int]) -> Labels:
     """At this size, nearest neighbour; no labels where there is no map."""
     if labels_HW is None:
         return np.full(size, -1, dtype=np.int64)
-    scaled: Labels = resize_labels(torch.from_numpy(labels_HW), *size).numpy()
+    scaled: Labels = nearest(torch.from_numpy(labels_HW), size).numpy()
     return scaled
 
 

@@ -18,6 +18,7 @@ from markupsafe import Markup
 
 from zsvss.metrics import class_table, total_confusion, video_table
 from zsvss.results.folder import Run, comparability
+from zsvss.results.summary import caveats
 from zsvss.viz.browser import browser_videos
 from zsvss.viz.tables import ablation_table, common_scores, result_table
 
@@ -104,12 +105,13 @@ def _plain(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _incomplete(runs: Sequence[Run]) -> list[str]:
-    """What is missing in the numbers of each run."""
+    """What is missing in the numbers of each run, and what makes them mean less."""
     said = []
     for run in runs:
         failures, unfinished = run.summary["failures"], run.summary["unfinished"]
         if unfinished:
             expected = run.summary["num_videos_expected"]
             said.append(f"{run.name}: {len(unfinished)} of {expected} videos are missing; its numbers leave them out.")
-        said += [f"{run.name}: {video} could not be read: {reason}" for video, reason in failures.items()]
+        said += [f"{run.name}: {video} has no result: {reason}" for video, reason in failures.items()]
+        said += [f"{run.name}: {sentence}." for sentence in caveats(run.summary)]
     return said

@@ -9,6 +9,7 @@ from typing import Any
 
 from zsvss.metrics import headline_scores
 from zsvss.results.folder import COMPONENTS, Run, best, differing_settings
+from zsvss.results.summary import caveats
 
 _LATEX = {
     **{character: f"\\{character}" for character in "&%$#_{}"},
@@ -147,6 +148,7 @@ def origin(runs: Sequence[Run]) -> str:
     lines = [
         f"- {of('dataset')}: {_counts(runs)}; backbone {of('backbone')}; classes {of('taxonomy')}; "
         f"video consistency `{of('consistency')}`",
+        *(f"- note: {sentence}" for sentence in dict.fromkeys(s for run in runs for s in caveats(run.summary))),
         f"- naming protocol `{of('naming', 'name')}`: {of('naming', 'note')}",
         f"- commit {of('run', 'commit')}, {of('run', 'device')}, {_dates(runs)}",
     ]

@@ -1,0 +1,103 @@
+import logging
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from zsvss.data.own_masks import read_own_masks
+
+
+def read_taxonomy(*arguments, **options):
+    return read_own_masks(*arguments, **options).taxonomy
+
+
+def discs(values, size=(96, 128)):
+    """A label map of discs on the first value."""
+    y, x = np.mgrid[: size[0], : size[1]]
+    mask = np.full(size, values[0], np.uint8)
+    for number, value in enumerate(values[1:]):
+        mask[(y - 30 - 20 * (number % 3)) ** 2 + (x - 20 - 30 * number) ** 2 < 15**2] = value
+    return mask
+
+
+def test_zero_and_255_are_background_and_object(tmp_path, write_images, caplog):
+    """As DAVIS 2016 and most tools write masks of one object; 255 as void would leave one class, always right."""
+    write_images(tmp_path, [discs([0, 255]), discs([0])])  # the object has left the second frame
+    with caplog.at_level(logging.INFO):
+        taxonomy = read_taxonomy(tmp_path, "swan")
+    assert taxonomy.classes == ("background", "object")
+    assert taxonomy.class_ids(torch.tensor([0, 255, 7])).tolist() == [0, 1, -1]
+    assert taxonomy.name == "swan-masks (0: background, 255: object)"  # the table shows it
+    assert "0 is 'background'" in caplog.text
+    assert "255 is 'object'" in caplog.text
+    assert read_taxonomy(tmp_path, "swan", ["lake", "swan"]).classes == ("lake", "swan")
+
+
+def test_255_is_void_where_it_is_said_or_there_are_classes(tmp_path, write_images, caplog):
+    write_images(tmp_path / "binary", [discs([0, 255])])
+    taxonomy = read_taxonomy(tmp_path / "binary", "a", ignore_value=255)
+    assert taxonomy.class_ids(torch.tensor([0, 255])).tolist() == [0, -1]
+    assert "one class alone, 'class 0'" in caplog.text  # every score compares it with itself
+    everything = read_own_masks(tmp_path / "binary", "a", ignore_value=None)
+    assert everything.taxonomy.class_ids(torch.tensor([0, 255])).tolist() == [0, 255]
+    assert everything.only_value is None
+    write_images(tmp_path / "classes", [discs([0, 1, 255])])
+    assert read_taxonomy(tmp_path / "classes", "a").class_ids(torch.tensor([0, 1, 255])).tolist() == [0, 1, -1]
+    write_images(tmp_path / "three", [discs([0, 255])])
+    names = ["lake", "swan", "reed"]  # a table of its own
+    assert read_taxonomy(tmp_path / "three", "a", names).class_ids(torch.tensor([0, 255])).tolist() == [0, -1]
+
+
+def test_jpeg_masks_are_refused(tmp_path, write_images):
+    write_images(tmp_path, [discs([0, 255])], ".jpg")
+    with pytest.raises(ValueError, match=r"00000\.jpg: this mask is a JPEG.*PNGs"):
+        read_taxonomy(tmp_path, "a")
+    Image.fromarray(discs([0, 255])).save(tmp_path / "00000.jpg.png", format="JPEG")
+    (tmp_path / "00000.jpg").unlink()
+    with pytest.raises(ValueError, match=r"00000\.jpg\.png: this mask is a JPEG"):
+        read_taxonomy(tmp_path, "a")
+
+
+@pytest.mark.parametrize("values", [[0, 255], [0, 20], [3, 60, 120], [10, 200, 90, 150]], ids=str)
+@pytest.mark.parametrize("how", ["bilinear", "bicubic", "lanczos", "larger", "jpeg"])
+def test_smoothed_masks_are_refused(tmp_path, write_images, values, how):
+    clean = [discs(values, (192, 256)), discs(values[:2], (192, 256))]
+    write_images(tmp_path / "clean", clean)
+    read_taxonomy(tmp_path / "clean", "a")
+    image = Image.fromarray(clean[0])
+    if how == "jpeg":
+        image.save(tmp_path / "noisy.jpg", quality=85)
+        image = Image.open(tmp_path / "noisy.jpg")
+        (tmp_path / "noisy.jpg").unlink()
+    else:
+        size = (400, 300) if how == "larger" else (120, 90)
+        image = image.resize(size, Image.Resampling[{"larger": "BICUBIC"}.get(how, how.upper())])
+    write_images(tmp_path / "noisy", [np.asarray(image)])
+    with pytest.raises(ValueError, match=r"noisy/00000\.png: the values .* lie only along borders; .*nearest"):
+        read_taxonomy(tmp_path / "noisy", "a")
+
+
+def test_small_objects_and_random_masks_are_no_noise(tmp_path, write_images):
+    specks = discs([0, 1, 2])
+    specks[80, [5, 20, 40]], specks[85:87, 60] = [3, 4, 5], 6
+    write_images(tmp_path / "specks", [specks])
+    assert read_taxonomy(tmp_path / "specks", "a").num_classes == 7
+    rng = np.random.default_rng(0)
+    for count in (2, 3, 12, 124, 250):
+        write_images(tmp_path / str(count), [rng.integers(0, count, (40, 60), dtype=np.uint8)])
+        assert read_taxonomy(tmp_path / str(count), "a").num_classes == count
+
+
+def test_values_without_a_name_are_told_with_their_pixels(tmp_path, write_images):
+    mask = discs([0, 1])
+    mask[:2, :3], mask[0, 10] = 7, 9
+    write_images(tmp_path, [discs([0, 1]), mask])
+    with pytest.raises(ValueError, match=r"00001\.png has the value 9 .*2 names.*7 \(6 pixels\), 9 \(1 pixel\)"):
+        read_taxonomy(tmp_path, "a", ["lake", "swan"])
+
+
+def test_masks_that_show_nothing_are_refused(tmp_path, write_images):
+    write_images(tmp_path, [np.full((8, 8), 255, np.uint8)])
+    with pytest.raises(ValueError, match="every pixel of the masks is 255, which is not scored"):
+        read_taxonomy(tmp_path, "a")
