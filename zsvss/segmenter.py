@@ -188,8 +188,11 @@ class VideoSegmenter(nn.Module):
         self, images_T3HW: Tensor, noise: ClipNoise, conditioning: Conditioning | None, trace: Trace | None
     ) -> Recording:
         """Images -> what the stages read of the backbone; no network is run for colours alone."""
-        stages = [self.features, *([self.refinement.features] if self.refinement else [])]
-        readers = [*stages, *([self.context] if self.memory is None else [])]
+        readers: list[Features | SceneContext] = [self.features]
+        if self.memory is None:
+            readers.append(self.context)
+        if self.refinement is not None:
+            readers.append(self.refinement.features)
         keys = [key for reader in readers for key in reader.keys(self.backbone)]
         for_denoising = self.modulation.denoises or trace is not None
         if keys or for_denoising:

@@ -81,7 +81,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--input", type=Path, default=ROOT / "docs" / "swan")
     parser.add_argument("--frames", type=int, nargs="+", default=[0, 4, 8, 12], help="of the first 14")
-    parser.add_argument("--clusters", type=int, default=8, help="of the paper's method")
+    parser.add_argument("--clusters", type=int, default=6, help="of the paper's method")
     parser.add_argument("--output", type=Path, default=ROOT / "docs" / "real_frames.png")
     args = parser.parse_args()
     sheet = draw(rows(args))

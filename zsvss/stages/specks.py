@@ -56,7 +56,7 @@ def _merged(labels_HW: npt.NDArray[np.int64], min_pixels: float, keep_largest: b
     is_large_HW = ~is_small_HW
     label_of_number = np.empty(int(number_HW.max()) + 1, np.int64)
     label_of_number[number_HW[is_large_HW]] = labels_HW[is_large_HW]
-    merged_HW = labels_HW.copy()
+    merged_HW: npt.NDArray[np.int64] = labels_HW.copy()
     merged_HW[is_small_HW] = label_of_number[number_HW[is_small_HW]]
     return merged_HW
 

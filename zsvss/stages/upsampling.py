@@ -188,4 +188,5 @@ def inverses(matrices_33uv: Tensor) -> Tensor:
     cofactors = d * f - e * e, c * e - b * f, b * e - c * d, a * f - c * c, b * c - a * e, a * d - b * b
     determinant_uv = a * cofactors[0] + b * cofactors[1] + c * cofactors[2]
     upper_6uv = torch.stack(cofactors) / determinant_uv
-    return upper_6uv[[0, 1, 2, 1, 3, 4, 2, 4, 5]].unflatten(0, (3, 3)).to(matrices_33uv)
+    inverse_33uv: Tensor = upper_6uv[[0, 1, 2, 1, 3, 4, 2, 4, 5]].unflatten(0, (3, 3))
+    return inverse_33uv.to(matrices_33uv)
