@@ -7,7 +7,7 @@ TORCH := $(shell grep '^torch==' constraints.txt)
 # Set WORKERS=0 to see the output of a test as it runs.
 WORKERS ?= 2
 
-.PHONY: install demo test test-slurm gpu ablation lint docs docs-serve wheel
+.PHONY: install demo test test-slurm test-readers gpu ablation lint docs docs-serve wheel
 install: $(STAMP)
 
 # PyTorch comes first and by its exact version, so that a build already chosen for this machine (CPU, CUDA) is kept.
@@ -40,6 +40,18 @@ gpu: $(STAMP)
 # A SLURM of one node for the length of the test; needs root and `apt-get install slurm-wlm munge`.
 test-slurm: $(STAMP)
 	$(BIN)/python -m pytest -m slurm tests/cluster
+
+# Exports read back by Datumaro, Label Studio's SDK, supervision and Cityscapes' scripts, in an environment of their own:
+# they bring another OpenCV.
+READERS := .venv-readers
+test-readers: $(STAMP) $(READERS)/.installed
+	$(BIN)/python -m pytest -n 0 -m readers tests/results/exports
+
+$(READERS)/.installed:
+	test -x $(READERS)/bin/python || $(PYTHON) -m venv $(READERS)
+	$(READERS)/bin/python -m pip install --quiet datumaro==1.13.12 label-studio-sdk==2.0.13 supervision==0.31.2 pycocotools==2.0.11
+	$(READERS)/bin/python -m pip install --quiet --no-deps cityscapesScripts==2.3.0 pyquaternion==0.9.9
+	touch $@
 
 # The component sweep on generated videos and, where its folder is (CAMVID_ROOT, or data/camvid), on CamVid. More of it:
 # make ablation ABLATION="--videos 20 --frames 42"

@@ -34,6 +34,7 @@ COMMANDS = {
     "test": Command("zsvss.commands.front", "test", "segment the videos of a benchmark and score them"),
     "sweep": Command("zsvss.commands.sweep", "main", "run a grid of settings: ablations, several seeds"),
     "report": Command("zsvss.commands.report", "main", "make tables and a page of finished runs"),
+    "export": Command("zsvss.commands.export", "main", "write predictions as COCO, YOLO, CVAT, Label Studio, ..."),
     "bench": Command("zsvss.bench.command", "main", "measure speed and memory of the method on this machine"),
 }
 

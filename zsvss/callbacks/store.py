@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,13 +13,15 @@ from torch import Tensor
 from zsvss.backbones.base import Backbone
 from zsvss.callbacks.clips import ClipCallback, callbacks
 from zsvss.callbacks.media import media_store
-from zsvss.callbacks.prediction_writer import PredictionWriter, safe_folder
+from zsvss.callbacks.prediction_writer import PredictionWriter
 from zsvss.callbacks.results import run_facts
 from zsvss.data.clip import Clip
 from zsvss.data.datamodule import datamodule
 from zsvss.data.video import Video
 from zsvss.metrics import VideoResult
+from zsvss.results.files import safe_folder
 from zsvss.results.fingerprint import device_facts, digest, run_fingerprint, video_source
+from zsvss.results.predictions import FILE, VERSION, PredictionsError, read_json
 from zsvss.results.records import RecordFolder
 
 _log = logging.getLogger(__name__)
@@ -55,6 +56,9 @@ class ResultStore(ClipCallback):
         data = datamodule(trainer)
         data.skip_unreadable = True
         task = "test" if stage == "test" else "predict"  # Lightning's is an enum of strings
+        if (writer := _prediction_writer(trainer, task)) is not None:
+            parts = {key: self.settings[key] for key in ("model", "data") if key in self.settings}
+            writer.settings = {**parts, "precision": str(trainer.precision)}
         self._records = RecordFolder(Path(trainer.default_root_dir) / "records" / task)
         devices = device_facts(trainer.strategy.root_device)
         opened: tuple[str, list[str]] | Exception | None = None
@@ -167,8 +171,11 @@ def _has_predictions(writer: PredictionWriter | None, trainer: Trainer, video: V
         return True
     folder = (writer.folder or Path(trainer.default_root_dir) / "predictions") / safe_folder(video.name)
     try:
-        segments = json.loads((folder / "segments.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        segments = read_json(folder / FILE)
+    except PredictionsError:
+        return False
+    if segments.get("version") != VERSION:
+        _log.warning("predictions of %s are of another version of zsvss; the video is computed again", video.name)
         return False
     masks = len(list((folder / "masks").glob("*.png"))) if writer.masks else video.num_frames
     overlay = not writer.video or (folder / "overlay.mp4").is_file()
