@@ -6,8 +6,8 @@ import pytest
 import torch
 from PIL import Image
 
-from zsvss.data.class_lists import CAMVID_COLORS
 from zsvss.data.camvid import CAMVID_11, CAMVID_32, CamVid, read_colour_mask, read_mask_11
+from zsvss.data.class_lists import CAMVID_COLORS
 
 REAL = Path(os.environ.get("ZSVSS_CAMVID", Path(__file__).parents[3] / "shared" / "data" / "camvid"))
 
