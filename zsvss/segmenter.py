@@ -224,6 +224,7 @@ class VideoSegmenter(nn.Module):
         """Recording -> features [T, n, c], and the height and width of their grid."""
         return seen.read(self.features)
 
+    @measured("record")
     def _check_finite(self, recording: Recording, features_Tnc: Tensor) -> None:
         """Nothing is clustered that is not finite; one question for the whole feature pass."""
         check = FiniteCheck(self.backbone)

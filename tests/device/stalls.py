@@ -11,6 +11,7 @@ from torch import Tensor
 
 from zsvss.segmenter import VideoSegmenter
 from zsvss.stages import kmeans
+from zsvss.stages.nearest import sampled_on
 
 
 class Segmented(NamedTuple):
@@ -41,6 +42,7 @@ def segment_on_device(make: Callable[[], VideoSegmenter], clips: list[Tensor], *
     """The same on the device, which must be running."""
     segmenter = make().to(DEVICE)
     result = Segmented([], [])
+    sampled_on.cache_clear()  # the device is told once where nearest neighbours lie
     with counting_waits():
         for index, clip in enumerate(clips):
             before = PRETEND.num_stalls

@@ -62,14 +62,15 @@ def clips_of(*lengths):
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
 def test_labels_are_the_cpus_and_waits_grow_with_nothing(kind, make):
-    """Five waits a later clip: two copies of its noise, and which labels its frames have, or what it is told."""
+    """Seven waits a later clip: two copies of its noise, two for its frames' labels, three whether all is finite."""
     few = compared(lambda: make(kind), clips_of(2, 2, 3))
-    later = {"encode": 1, "record": 1, "knn": 0, "context": 0, "refinement": 0, "modulation": 2}
+    later = {"encode": 1, "record": 2, "knn": 0, "context": 0, "refinement": 1, "modulation": 3}
     if kind is StableVideoDiffusion:
-        later["record"] = 3  # the noise of the first frame, and the numbers that the network is told
-        later["modulation"] = 1  # every frame has every label
+        later["record"] = 4  # the noise of the first frame, and the numbers that the network is told
+        later["modulation"] = 2  # every frame has every label
     assert few[1] == few[2] == later
-    assert few[0] == later | {"kmeans": 5, "context": 1}
+    # The device is told once where nearest cells lie, in one direction of a square.
+    assert few[0] == later | {"kmeans": 5, "context": 1, "modulation": later["modulation"] + 1}
     (many,) = compared(lambda: make(kind, num_clusters=6), clips_of(2))
     assert many == few[0]
 

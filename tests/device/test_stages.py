@@ -18,6 +18,7 @@ from zsvss.stages.joint_features import JointFeatures, LabFeatures
 from zsvss.stages.kmeans import cumulative_sums, kmeans
 from zsvss.stages.modulation import MaskedModulation
 from zsvss.stages.novelty import Novelty
+from zsvss.stages.refinement import CorrespondenceRefinement
 from zsvss.stages.upsampling import ProbabilityUpsampling, SoftUpsampling
 
 # K-means copies its random numbers, asks whether it has ended, and reads what it has found.
@@ -26,20 +27,28 @@ KMEANS = {"kmeans": 2 + 2 + 1}
 
 def waits_of(slot, kind):
     """Waits by stage of the first clip and of a later one."""
-    # The frames go to the host to be resized, and back; the clip's noise goes to the device.
-    later = {"encode": 2, "record": 1, "knn": 0, "context": 0, "refinement": 0, "modulation": 0}
+    # The frames go to the host to be resized, and back; the clip's noise goes to the device, which is asked whether
+    # what was recorded is finite.
+    later = {"encode": 2, "record": 2, "knn": 0, "context": 0, "refinement": 0, "modulation": 0}
     later["record"] += kind in (JointFeatures, LabFeatures)  # the matrix of the colour space
     if kind is PerFrameClustering:
         del later["knn"]
         later |= KMEANS
         later["context"] = 2  # the distances to the host, the assignment back
-    if kind is MaskedModulation or issubclass(kind, ProbabilityUpsampling):
+    if issubclass(kind, ProbabilityUpsampling):
         later["modulation"] = 2  # which labels each frame has
+    elif kind is MaskedModulation:
+        later["modulation"] = 3  # and whether what was decoded is finite
+    if kind is CorrespondenceRefinement:
+        later["refinement"] = 1  # whether its features are finite
+    # Where the nearest cells lie in both directions, of which a size is told once.
+    nearest = 0 if issubclass(kind, ProbabilityUpsampling) else 2
     if kind is GivenLabels:  # nothing is given, so that nothing is clustered and no label is known
         del later["knn"]
         later["context"] = 1
-        return later, later
+        return later | {"modulation": nearest}, later
     first = later | KMEANS | {"context": later["context"] + 1}  # which labels the video has
+    first["modulation"] += nearest
     if issubclass(kind, Initialization):
         del first["kmeans"]
         first["context"] = 9 if kind is AttentionMerging else 5

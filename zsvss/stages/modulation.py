@@ -147,8 +147,10 @@ class MaskedModulation(Modulation):
         frames = frames_B.tolist()
         whole = len(clip.labels_Thw) if backbone.couples_frames else 1
 
+        check = FiniteCheck(backbone)
+
         def modulate(part: slice) -> _ModulatedPass:
-            return self._modulated(backbone, clip, frames_B[part], label_index_B[part])
+            return self._modulated(backbone, clip, frames_B[part], label_index_B[part], check)
 
         relief = partial(backbone.free_memory, clip.recording)
         num_done = 0
@@ -163,6 +165,7 @@ class MaskedModulation(Modulation):
                 )
                 for step, x_BScuv in done.steps.items():
                     trace.modulated_steps.setdefault(step, []).append(x_BScuv)
+        check.ask()
         return election.labels_THW
 
     def _rows(self, backbone: Backbone, clip: LabelledClip) -> tuple[Tensor, Tensor]:
@@ -182,17 +185,15 @@ class MaskedModulation(Modulation):
         return frames_B, label_index_B
 
     def _modulated(
-        self, backbone: Backbone, clip: LabelledClip, frames_B: Tensor, label_index_B: Tensor
+        self, backbone: Backbone, clip: LabelledClip, frames_B: Tensor, label_index_B: Tensor, check: FiniteCheck
     ) -> _ModulatedPass:
         masks_Bhw = clip.labels_Thw[frames_B] == clip.label_set_L[label_index_B][:, None, None]
         masks_Bhw = mirror(masks_Bhw.float(), clip.margins)
         latents_SBcuv, steps = self._modulated_latents(backbone, clip.recording, frames_B, masks_Bhw)
-        check = FiniteCheck(backbone)
         check.add("latents behind the last modulated step", latents_SBcuv)
         with part(len(steps), len(steps) + 1, len(steps) + 1):
             plus_B3HW, minus_B3HW = signs_SB3HW = _decoded_signs(backbone, clip, latents_SBcuv)
             check.add("decoded images", signs_SB3HW)
-            check.ask()
         with full_precision(plus_B3HW.device):
             maps_BHW = difference_map(plus_B3HW, minus_B3HW, self.difference)
         return _ModulatedPass(frames_B, label_index_B, latents_SBcuv, steps, maps_BHW)
