@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import pickle
+import subprocess
+import sys
 from collections.abc import Callable, Iterable
 from fractions import Fraction
 from pathlib import Path
@@ -41,6 +44,9 @@ def encode(
 ) -> Path:
     """Write a video of 25 frames a second, or with time stamps in 1/25 s."""
     frames = list(frames)
+    if codec.startswith("libvpx") and _decord_is_loaded():
+        _in_another_process("encode", path, frames, codec, pix_fmt, stamps, **options)
+        return path
     times = list(range(len(frames))) if stamps is None else list(stamps)
     with av.open(str(path), "w", options=container_options or {}) as container:
         stream = container.add_stream(codec, rate=25, options=options)
@@ -90,6 +96,9 @@ def palette_avi(path: Path, frames: np.ndarray) -> Path:
 
 def change_of_size(path: Path, first: np.ndarray, second: np.ndarray) -> Path:
     """A VP8 stream that goes on at another size."""
+    if _decord_is_loaded():
+        _in_another_process("change_of_size", path, first, second)
+        return path
     with av.open(str(path), "w") as container:
         stream: Any = None
         for part, (frames, begin) in enumerate(((first, 0), (second, len(first)))):
@@ -109,3 +118,17 @@ def change_of_size(path: Path, first: np.ndarray, second: np.ndarray) -> Path:
                 packet.stream = stream
                 container.mux(packet)
     return path
+
+
+def _decord_is_loaded() -> bool:
+    """Decord puts the symbols of its own libvpx before everybody's, and PyAV's encoder then fails."""
+    return "decord" in sys.modules
+
+
+def _in_another_process(function: str, *arguments: Any, **options: str) -> None:
+    code = (
+        f"import pickle, sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); import numbered_videos; "
+        "name, arguments, options = pickle.load(sys.stdin.buffer); "
+        "getattr(numbered_videos, name)(*arguments, **options)"
+    )
+    subprocess.run([sys.executable, "-c", code], input=pickle.dumps((function, arguments, options)), check=True)

@@ -155,8 +155,9 @@ def test_passes_of_any_size_give_the_same(make):
 def test_modulation_of_a_frame_stays_in_the_frame_unless_frames_are_coupled(backbone):
     clip = Pass(backbone)
     moved = (clip.modulated(backbone)[-1] - clip.recording.latents[backbone.steps[-1]][clip.frames_B]).abs()
-    assert moved[0].max() > 1e-2
-    assert (moved[1:3].max() > 1e-3) == backbone.couples_frames
+    floor = 1e-3  # a hundred times what rounding moves
+    assert moved[0].max() > floor
+    assert (moved[1:3].max() > floor) == backbone.couples_frames
 
 
 @torch.inference_mode()
