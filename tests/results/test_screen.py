@@ -3,7 +3,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from zsvss.results.screen import provenance, result_table
+from zsvss.results.screen import provenance, result_tables
 
 SCORES = ["mIoU", "fwIoU", "pixel_accuracy", "mIoU_video_mean", "self_consistency8", "self_consistency16"]
 
@@ -18,6 +18,7 @@ def summary(**changes: Any) -> dict[str, Any]:
         "naming": {"name": "labelled_frame", "note": "by a labelled frame"},
         "consistency": "self",
         "consistency_caveat": None,
+        "objects": None,
         "notes": {},
         "taxonomy": "cityscapes-19",
         "frames_per_second": 1.0,
@@ -31,7 +32,7 @@ def summary(**changes: Any) -> dict[str, Any]:
 def test_every_column_can_be_told_from_the_others(width: int) -> None:
     console = Console(width=width)
     with console.capture() as capture:
-        console.print(result_table(summary()))
+        console.print(*result_tables(summary()))
     lines = capture.get().splitlines()[2:]
     head = lines[: next(number for number, line in enumerate(lines) if line.startswith("┡"))]
     cells = zip(*([cell.strip() for cell in line.strip("┃").split("┃")] for line in head), strict=True)
