@@ -19,6 +19,9 @@ from zsvss.commands.allocator import keep_freed_memory
 
 keep_freed_memory()  # as runs on a CPU do
 
+# A device registers once in a process; pytest would import the file a second time, to look for doctests.
+collect_ignore = ["pretend_device.py"]
+
 
 @pytest.fixture(scope="session")
 def warm_python() -> Iterator[WarmPython]:
@@ -72,6 +75,47 @@ def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "scheduler").mkdir()
     (folder / "scheduler" / "scheduler_config.json").write_text(json.dumps({"prediction_type": "epsilon"}))
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_video_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Stable Video Diffusion's layout with a fixed token in place of an image encoder."""
+    from diffusers import AutoencoderKLTemporalDecoder, UNetSpatioTemporalConditionModel
+    from safetensors.torch import save_file
+
+    folder = tmp_path_factory.mktemp("tiny_video_weights")
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        unet = UNetSpatioTemporalConditionModel(
+            block_out_channels=(32, 32, 64, 64),
+            addition_time_embed_dim=8,
+            projection_class_embeddings_input_dim=24,
+            cross_attention_dim=8,
+            num_attention_heads=(2, 2, 2, 2),
+        )
+        # Different from layer to layer, as in trained networks, so that a mix-up of the branches shows.
+        for name, parameter in unet.named_parameters():
+            if name.endswith("mix_factor"):
+                torch.nn.init.normal_(parameter)
+        vae = AutoencoderKLTemporalDecoder(
+            block_out_channels=(32, 32, 32, 32), down_block_types=("DownEncoderBlock2D",) * 4
+        )
+        save_file({"cond": torch.randn(1, 1, 8)}, folder / "context.safetensors")
+    unet.save_pretrained(folder / "unet")
+    vae.save_pretrained(folder / "vae")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def settings_of(tiny_weights: Path, tiny_video_weights: Path) -> dict[type, dict[str, str]]:
+    """Class of a backbone -> settings that give it tiny weights: a new kind of backbone adds its own here."""
+    from zsvss.backbones.stable_diffusion import StableDiffusion
+    from zsvss.backbones.stable_video_diffusion import StableVideoDiffusion
+
+    return {
+        StableDiffusion: {"weights": str(tiny_weights)},
+        StableVideoDiffusion: {"weights": str(tiny_video_weights)},
+    }
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

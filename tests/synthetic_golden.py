@@ -23,9 +23,9 @@ from zsvss.backbones.base import Conditioning, FeatureKey, Recording
 from zsvss.backbones.stable_diffusion import StableDiffusion
 from zsvss.segmenter import VideoSegmenter
 from zsvss.stages import context as context_module
-from zsvss.stages.clustering import KMeans, kmeans
 from zsvss.stages.context import KNNSceneContext
 from zsvss.stages.difference import difference_map
+from zsvss.stages.kmeans import KMeans, kmeans
 from zsvss.stages.modulation import LargestDifference, MaskedModulation, resize_images
 from zsvss.stages.refinement import CorrespondenceRefinement
 from zsvss.stages.trace import Trace

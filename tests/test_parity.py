@@ -7,10 +7,10 @@ import torch
 from golden import ABSENT, GOLDEN, GoldenSet, by_label, golden_sets, stored_segmentation
 
 from zsvss.segmenter import to_grid
-from zsvss.stages.clustering import kmeans
 from zsvss.stages.context import KNNSceneContext, Memory, name_clusters
 from zsvss.stages.difference import blur, difference_map, quantize
 from zsvss.stages.features import normalize
+from zsvss.stages.kmeans import kmeans
 from zsvss.stages.modulation import LargestDifference, resize_images
 from zsvss.stages.refinement import CorrespondenceRefinement
 

@@ -15,10 +15,10 @@ from torch import Tensor
 
 from zsvss.segmenter import VideoSegmenter, to_grid
 from zsvss.stages import context as context_module
-from zsvss.stages.clustering import kmeans
 from zsvss.stages.context import KNNSceneContext
 from zsvss.stages.difference import difference_map
 from zsvss.stages.features import normalize
+from zsvss.stages.kmeans import kmeans
 from zsvss.stages.modulation import LabelledClip, LargestDifference, MaskedModulation, resize_images
 from zsvss.stages.refinement import CorrespondenceRefinement
 from zsvss.stages.trace import Trace

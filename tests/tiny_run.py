@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from lightning.pytorch import Callback, Trainer
 
@@ -18,12 +19,12 @@ trainer: {accelerator: cpu, devices: 1, enable_progress_bar: false}
 """Of the command line, with the backbone that ships with the package; seconds a run."""
 
 
-def quiet_trainer(folder: Path, callbacks: Sequence[Callback] = ()) -> Trainer:
+def quiet_trainer(folder: Path, callbacks: Sequence[Callback] = (), **settings: Any) -> Trainer:
     """A trainer on one CPU that says and writes nothing but what the callbacks do."""
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    defaults: dict[str, Any] = {"accelerator": "cpu", "devices": 1}
     return Trainer(
-        accelerator="cpu",
-        devices=1,
+        **defaults | settings,
         logger=False,
         enable_progress_bar=False,
         enable_checkpointing=False,

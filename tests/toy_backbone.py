@@ -42,10 +42,10 @@ class ToyBackbone(Backbone):
         return torch.cat([color, color.mean(1, keepdim=True)], 1)
 
     def condition(self, images_T3HW: Tensor, noise: ClipNoise) -> Conditioning:
-        return Conditioning(torch.zeros(2, 1, 1))
+        return Conditioning(torch.zeros(2, 1, 1, device=images_T3HW.device))
 
     def add_noise(self, latents_Tchw: Tensor, noise: ClipNoise) -> Tensor:
-        return latents_Tchw + 1e-3 * noise.diffusion_Tchw
+        return latents_Tchw + 1e-3 * noise.diffusion_Tchw.to(latents_Tchw)
 
     def record(
         self, noised_Tchw: Tensor, conditioning: Conditioning, keys: Collection[FeatureKey], **_options
@@ -60,7 +60,8 @@ class ToyBackbone(Backbone):
 
     def denoise(self, x_Bchw, step, recording, frames_B, offset_Bn=None, **_options) -> Tensor:
         assert len(x_Bchw) <= 2 * self.pairs.size or self.couples_frames
-        self.rows.append(frames_B.tolist())
+        if frames_B.device.type == "cpu":  # a device would have to be asked
+            self.rows.append(frames_B.tolist())
         if offset_Bn is None:
             return x_Bchw
         offset_Bhw = offset_Bn.unflatten(1, (x_Bchw.shape[-2] // 2, -1))

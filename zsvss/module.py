@@ -27,6 +27,7 @@ from zsvss.metrics import (
     FirstFrameNaming,
     GivenFirstFrameNaming,
     ObjectProtocol,
+    VideoConsistency,
     VideoEvaluator,
     VideoResult,
     fold_results,
@@ -34,7 +35,7 @@ from zsvss.metrics import (
     headline_scores,
     video_table,
 )
-from zsvss.metrics.consistency import ConsistencyWindows, ground_truth
+from zsvss.metrics.consistency import ground_truth
 from zsvss.metrics.objects import check_protocol
 from zsvss.results.summary import percent
 from zsvss.segmenter import SegmentedClip, VideoSegmenter
@@ -66,6 +67,7 @@ class VideoSegmentation(LightningModule):
         input_size: height and width at which the backbone sees the frames; ``frames`` is the frames' own, and so is
             ``None`` unless they are larger than what the backbone is made for.
         padding: pixels by which the backbone's input is mirrored beyond each border.
+        min_region: connected regions below this share of the frame's pixels take the labels of what surrounds them.
         naming: naming protocol, how clusters get their class names in ``test``; ``predict`` needs none.
         seed: all randomness is drawn from (seed, dataset, video, clip).
         windows: lengths C of the windows of video consistency.
@@ -82,6 +84,7 @@ class VideoSegmentation(LightningModule):
         features: Features | None = None,
         input_size: tuple[int, int] | Literal["frames"] | None = None,
         padding: int = 0,
+        min_region: float = 0.0,
         naming: ClusterNaming | None = None,
         seed: int = 0,
         windows: Sequence[int] = (8, 16),
@@ -98,10 +101,11 @@ class VideoSegmentation(LightningModule):
             features=features,
             input_size=input_size,
             padding=padding,
+            min_region=min_region,
         )
         self.naming = naming or FirstFrameNaming()
         self.seed = seed
-        ConsistencyWindows(windows, consistency)  # refuses what cannot be counted, before anything is read
+        VideoConsistency(windows, consistency)  # refuses what cannot be counted, before anything is read
         self.windows = tuple(windows)
         self.consistency: ConsistencyProtocol = consistency
         check_protocol(objects)
@@ -148,7 +152,7 @@ class VideoSegmentation(LightningModule):
                 *self.segmenter.network_size.native,
             )
         self.backbone.load()
-        self._patient_group = patient_group()
+        self._patient_group = patient_group(self.trainer.num_nodes)
         self.data.network_size = self.segmenter.network_size
 
     def on_test_start(self) -> None:

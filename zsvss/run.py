@@ -6,6 +6,7 @@ libraries. What `main` itself needs is imported where Ctrl-C is answered.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -33,6 +34,7 @@ COMMANDS = {
     "test": Command("zsvss.commands.front", "test", "segment the videos of a benchmark and score them"),
     "sweep": Command("zsvss.commands.sweep", "main", "run a grid of settings: ablations, several seeds"),
     "report": Command("zsvss.commands.report", "main", "make tables and a page of finished runs"),
+    "export": Command("zsvss.commands.export", "main", "write predictions as COCO, YOLO, CVAT, Label Studio, ..."),
     "bench": Command("zsvss.bench.command", "main", "measure speed and memory of the method on this machine"),
 }
 
@@ -69,7 +71,12 @@ def _run(arguments: Sequence[str]) -> int:
 def console() -> int:
     """`main` for a process of its own, whose last moments are covered too."""
     answer_from_now_on(lambda: _STOPPED)
-    code = main()
+    try:
+        code = main()
+        sys.stdout.flush()
+    except BrokenPipeError:  # what is read through `| head` has been read
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     if code == EXIT_CODE:
         end_process(code)
     answer_from_now_on(lambda: "the command had ended: all that it writes is written")

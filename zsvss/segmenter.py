@@ -8,12 +8,14 @@ Shape legend: T frames of a clip, H W pixels, u v latent cells, h w token grid o
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from zsvss.backbones.base import Backbone, ClipNoise, Conditioning, Recording
+from zsvss.backbones.base import Backbone, ClipNoise, Conditioning, FeatureKey, Recording
+from zsvss.backbones.batching import once
 from zsvss.backbones.input_size import NetworkSize, resize_frames
 from zsvss.backbones.layout import token_grid
 from zsvss.stages.context import Memory, PerFrameClustering, SceneContext
@@ -24,6 +26,7 @@ from zsvss.stages.nearest import nearest
 from zsvss.stages.padding import margins_on, mirror
 from zsvss.stages.precision import full_precision
 from zsvss.stages.refinement import Refinement
+from zsvss.stages.specks import merge_specks
 from zsvss.stages.trace import Trace
 from zsvss.stopwatch import Stopwatch, measured
 
@@ -58,6 +61,8 @@ class VideoSegmenter(nn.Module):
             ``native_size``). Labels always come back at the frames' own size.
         padding: pixels by which the backbone's input is mirrored beyond each border, a multiple of a feature cell's
             (16 or 32); the zero padding of convolutions otherwise leaves clusters of its own along the border.
+        min_region: connected regions below this share of the frame's pixels, 0..1, take the labels of what surrounds
+            them; where given labels are propagated, the largest region of a label stays. 0 merges nothing.
 
     Example:
         >>> segmenter = VideoSegmenter(backbone, KNNSceneContext())  # doctest: +SKIP
@@ -76,10 +81,13 @@ class VideoSegmenter(nn.Module):
         features: Features | None = None,
         input_size: tuple[int, int] | Literal["frames"] | None = None,
         padding: int = 0,
+        min_region: float = 0.0,
     ) -> None:
         super().__init__()
         if padding < 0:
             raise ValueError(f"padding = {padding} must be 0 or more pixels.")
+        if not 0 <= min_region < 1:
+            raise ValueError(f"min_region = {min_region} must be a share of the frame: 0 or more, and below 1.")
         self.backbone = backbone
         self.context = context or PerFrameClustering()
         self.refinement = refinement
@@ -87,6 +95,7 @@ class VideoSegmenter(nn.Module):
         self.features = features or AttentionFeatures()
         self.input_size = input_size
         self.padding = padding
+        self.min_region = min_region
         self.memory: Memory | None = None
 
     def reset(self) -> None:
@@ -135,8 +144,8 @@ class VideoSegmenter(nn.Module):
         kept = Trace() if trace is None else trace
         with Stopwatch(self._clock).running() as watch:
             images_T3HW, kept.noise = self._prepare(frames_THW3, resized_THW3, noise, generator)
-            kept.latents_Tcuv = self._encode(images_T3HW, kept.noise)
-            kept.recording = self._record(kept.latents_Tcuv, images_T3HW, kept.noise, conditioning, trace)
+            kept.recording = self._see(images_T3HW, kept.noise, conditioning, trace)
+            kept.latents_Tcuv = kept.recording.encoded_Tchw
             seen = FeaturePass(self.backbone, kept.recording, images_T3HW, self.padding)
             kept.features_Tnc, kept.grid = self._read(seen)
             self._check_finite(kept.recording, kept.features_Tnc)
@@ -175,6 +184,23 @@ class VideoSegmenter(nn.Module):
         """Images -> latents [T, c, u, v]."""
         return self.backbone.encode(images_T3HW, noise)
 
+    def _see(
+        self, images_T3HW: Tensor, noise: ClipNoise, conditioning: Conditioning | None, trace: Trace | None
+    ) -> Recording:
+        """Images -> what the stages read of the backbone; no network is run for colours alone."""
+        readers: list[Features | SceneContext] = [self.features]
+        if self.memory is None:
+            readers.append(self.context)
+        if self.refinement is not None:
+            readers.append(self.refinement.features)
+        keys = [key for reader in readers for key in reader.keys(self.backbone)]
+        for_denoising = self.modulation.denoises or trace is not None
+        if keys or for_denoising:
+            latents_Tcuv = self._encode(images_T3HW, noise)
+            return self._record(latents_Tcuv, images_T3HW, noise, conditioning, keys, for_denoising)
+        reads_latents = any(reader.reads_latents for reader in readers)
+        return Recording.of_nothing(noise, self._encode(images_T3HW, noise) if reads_latents else None)
+
     @measured("record")
     def _record(
         self,
@@ -182,17 +208,13 @@ class VideoSegmenter(nn.Module):
         images_T3HW: Tensor,
         noise: ClipNoise,
         conditioning: Conditioning | None,
-        trace: Trace | None,
+        keys: list[FeatureKey],
+        for_denoising: bool,
     ) -> Recording:
         """Latents -> what the feature pass records, of which a trace wants everything."""
-        conditioning = conditioning or self.backbone.condition(images_T3HW, noise)
-        keys = self.features.keys(self.backbone)
-        if self.memory is None:
-            keys = keys + self.context.keys(self.backbone)
-        if self.refinement is not None:
-            keys = keys + self.refinement.features.keys(self.backbone)
+        condition = partial(self.backbone.condition, images_T3HW, noise)
+        conditioning = conditioning or once(condition, "clip's conditioning")
         noised_Tcuv = self.backbone.add_noise(latents_Tcuv, noise)
-        for_denoising = self.modulation.denoises or trace is not None
         recording = self.backbone.record(noised_Tcuv, conditioning, keys, for_denoising=for_denoising)
         recording.encoded_Tchw = latents_Tcuv
         return recording
@@ -202,6 +224,7 @@ class VideoSegmenter(nn.Module):
         """Recording -> features [T, n, c], and the height and width of their grid."""
         return seen.read(self.features)
 
+    @measured("record")
     def _check_finite(self, recording: Recording, features_Tnc: Tensor) -> None:
         """Nothing is clustered that is not finite; one question for the whole feature pass."""
         check = FiniteCheck(self.backbone)
@@ -257,7 +280,8 @@ class VideoSegmenter(nn.Module):
         margins = margins_on(self.features.grid(clip.recording), self.padding, size)
         used = slice(None if self.backbone.couples_frames else num_wanted)
         clip = clip.part(used)._replace(margins=margins)
-        return self.modulation(self.backbone, clip, trace)[:num_wanted]
+        labels_THW = self.modulation(self.backbone, clip, trace)[:num_wanted]
+        return merge_specks(labels_THW, self.min_region, keep_largest=self.context.takes_given_labels)
 
     @property
     def network_size(self) -> NetworkSize:

@@ -1,9 +1,9 @@
-"""Do the features group by class? `python experiments/embedded_backbone/check.py [checkpoint or unet folder ...]`.
+"""Do the features group by class? `python experiments/embedded_backbone/check.py [folder of weights ...]`.
 
 On validation scenes, K-means (K = 20) over the tokens of a clip, every cluster named by the majority class of its
-tokens, and the mean IoU on the token grid over all scenes. Rows: colour and position on the same grid, an untrained
-U-Net of the same architecture, and each of the networks given. This measures features alone, with one shared noise
-level and no scene context; the whole method is measured elsewhere.
+tokens, and the mean IoU on the token grid over all scenes. Rows: colour and position on the same grid, the
+autoencoder's bare latents, an untrained U-Net of the same architecture, and each network given. Features alone,
+with one shared noise level and no scene context; the whole method is measured elsewhere.
 
 Shape suffixes: T frames, H W pixels, n tokens a frame, c channels, h w token grid.
 """
@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from material import images_to_tensor
-from networks import CONTEXT_TOKENS, CONTEXT_WIDTH, Denoiser, DenoiserTraining, build_scheduler, build_unet
+from networks import CONTEXT_TOKENS, CONTEXT_WIDTH, build_scheduler, build_unet
 from numpy.typing import NDArray
 from safetensors.torch import load_file
 from torch import Tensor
@@ -33,16 +33,10 @@ NUM_CLUSTERS, NUM_FRAMES, TIMESTEP = 20, 14, 39
 Describe = Callable[[NDArray[np.uint8]], Tensor]
 
 
-def load_denoiser(path: Path) -> tuple[UNet2DConditionModel, Tensor]:
-    """U-Net and null context from a training checkpoint or from an exported folder."""
-    if path.is_dir():
-        return UNet2DConditionModel.from_pretrained(path / "unet").float(), load_file(path / "context.safetensors")[
-            "cond"
-        ].float()
-    training = DenoiserTraining()
-    training.load_state_dict(torch.load(path, weights_only=False, map_location="cpu")["state_dict"])
-    denoiser: Denoiser = training.average.module
-    return denoiser.unet, denoiser.context_1kd.detach()
+def load_denoiser(folder: Path) -> tuple[UNet2DConditionModel, Tensor]:
+    """U-Net and null context from an exported folder."""
+    context_1kd = load_file(folder / "context.safetensors")["cond"].float()
+    return UNet2DConditionModel.from_pretrained(folder / "unet").float(), context_1kd
 
 
 def untrained() -> tuple[UNet2DConditionModel, Tensor]:
@@ -72,6 +66,17 @@ def describe_by(unet: UNet2DConditionModel, context_1kd: Tensor, autoencoder: Au
         unet(scheduler.add_noise(latents, noise, timesteps), timesteps, context_1kd.expand(len(latents), -1, -1))
         features_Tnc = torch.stack(recorded).mean(0)
         return features_Tnc / features_Tnc.abs().amax(-1, keepdim=True)
+
+    return describe
+
+
+def describe_latents(autoencoder: AutoencoderKL) -> Describe:
+    """The autoencoder's latents, pooled to the token grid."""
+
+    @torch.inference_mode()
+    def describe(frames_THW3: NDArray[np.uint8]) -> Tensor:
+        latents_Tchw = autoencoder.encode(images_to_tensor(frames_THW3)).latent_dist.mode()
+        return functional.avg_pool2d(latents_Tchw, 2).flatten(2).transpose(1, 2)
 
     return describe
 
@@ -113,9 +118,7 @@ def intersection_over_union(confusion: NDArray[np.int64]) -> NDArray[np.float64]
 def main() -> None:
     """Print the table and write it beside this file when asked to."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "networks", nargs="*", type=Path, help="checkpoints or exported folders (default: the committed one)"
-    )
+    parser.add_argument("networks", nargs="*", type=Path, help="exported folders (default: the committed one)")
     parser.add_argument("--autoencoder", type=Path, help="its folder; default: that of the committed backbone")
     parser.add_argument("--scenes", type=int, default=12, help="scenes of each kind, normal and hard")
     parser.add_argument("--threads", type=int, default=1)
@@ -126,7 +129,8 @@ def main() -> None:
     embedded = Path(backbones.__path__[0]) / "embedded"
     paths = args.networks or [embedded]
     autoencoder = AutoencoderKL.from_pretrained(args.autoencoder or embedded / "vae").float().eval()
-    rows = {"colour and position": describe_colour, "untrained": describe_by(*untrained(), autoencoder)}
+    rows = {"colour and position": describe_colour, "bare latents": describe_latents(autoencoder)}
+    rows["untrained"] = describe_by(*untrained(), autoencoder)
     rows |= {str(path): describe_by(*load_denoiser(path), autoencoder) for path in paths}
     table: dict[str, dict[str, float]] = {}
     for name, describe in rows.items():

@@ -1,7 +1,7 @@
-"""Compare the stages on held-out videos: `python experiments/embedded_backbone/compare.py`.
+"""Compare the stages on held-out videos: `python experiments/embedded_backbone/compare.py --camvid data/camvid`.
 
-Every system labels the same procedural videos of the test seeds; the table goes into this folder's README. Videos that
-are in the results file already are not computed again.
+Every system labels the same procedural videos of the test seeds, and CamVid val where it is given; the tables go into
+this folder's README. Videos that are in the results file already are not computed again.
 
 Shape legend: T frames of a clip, H W pixels.
 """
@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -28,11 +29,13 @@ from torch import Tensor
 
 from zsvss.backbones.base import Backbone, ClipNoise, Conditioning, FeatureKey, Recording
 from zsvss.backbones.embedded import Embedded
+from zsvss.data.camvid import CamVid
 from zsvss.data.clip import Clip
 from zsvss.data.datamodule import VideoDataModule
 from zsvss.data.loader import ClipLoader
 from zsvss.data.procedural import PROCEDURAL, ProceduralVideos
-from zsvss.metrics import FirstFrameNaming, HungarianNaming, VideoEvaluator, VideoResult, fold_results
+from zsvss.data.taxonomy import Taxonomy
+from zsvss.metrics import FirstFrameNaming, VideoEvaluator, VideoResult, fold_results
 from zsvss.metrics.confusion import segmentation_scores
 from zsvss.metrics.consistency import mean_consistency
 from zsvss.module import clip_generator
@@ -40,11 +43,14 @@ from zsvss.results.files import fill_in
 from zsvss.segmenter import VideoSegmenter
 from zsvss.stages.context import KNNSceneContext, PerFrameClustering
 from zsvss.stages.features import AttentionFeatures, ColorPositionFeatures, Features
+from zsvss.stages.joint_features import LatentFeatures
 from zsvss.stages.modulation import MaskedModulation
 from zsvss.stages.refinement import CorrespondenceRefinement
 
 HERE = Path(__file__).parent
-NAMINGS = {"first_frame": FirstFrameNaming, "hungarian": HungarianNaming}
+GENERATED, CAMVID = "generated", "CamVid val"
+CAMVID_SIZE = (128, 160)
+"""As in camvid_embedded.yaml."""
 
 
 @dataclass(frozen=True)
@@ -53,30 +59,30 @@ class System:
 
     name: str
     network: str
-    features: type[Features]
+    features: Callable[[], Features]
     context: bool
     refinement: bool = False
     modulation: bool = False
     before: str | None = None
 
 
+COLOUR, LATENTS, UNTRAINED, TRAINED = "colour and position", "bare latents", "untrained U-Net", "trained U-Net"
+CONTEXT = " + scene context"
+BASELINE = COLOUR + CONTEXT
+WITH_POSITION = "bare latents and position" + CONTEXT
+latents_and_position = partial(LatentFeatures, position_weight=0.5)
 SYSTEMS = [
-    System("RGB+xy K-means, per frame", "trained", ColorPositionFeatures, context=False),
-    System("RGB+xy K-means + scene context", "trained", ColorPositionFeatures, context=True),
-    System("untrained U-Net, per frame", "untrained", AttentionFeatures, context=False),
-    System("untrained U-Net + scene context", "untrained", AttentionFeatures, context=True),
-    System("trained U-Net, per frame", "trained", AttentionFeatures, context=False),
-    System("+ scene context", "trained", AttentionFeatures, context=True, before="trained U-Net, per frame"),
-    System("+ refinement", "trained", AttentionFeatures, context=True, refinement=True, before="+ scene context"),
-    System(
-        "+ masked modulation",
-        "trained",
-        AttentionFeatures,
-        True,
-        refinement=True,
-        modulation=True,
-        before="+ refinement",
-    ),
+    System(f"{COLOUR}, per frame", "trained", ColorPositionFeatures, context=False),
+    System(BASELINE, "trained", ColorPositionFeatures, context=True),
+    System(f"{LATENTS}, per frame", "trained", LatentFeatures, context=False),
+    System(LATENTS + CONTEXT, "trained", LatentFeatures, context=True, before=BASELINE),
+    System(WITH_POSITION, "trained", latents_and_position, context=True, before=BASELINE),
+    System(f"{UNTRAINED}, per frame", "untrained", AttentionFeatures, context=False),
+    System(UNTRAINED + CONTEXT, "untrained", AttentionFeatures, context=True, before=BASELINE),
+    System(f"{TRAINED}, per frame", "trained", AttentionFeatures, context=False),
+    System(TRAINED + CONTEXT, "trained", AttentionFeatures, context=True, before=BASELINE),
+    System("... + refinement", "trained", AttentionFeatures, True, refinement=True, before=BASELINE),
+    System("... + masked modulation", "trained", AttentionFeatures, True, True, modulation=True, before=BASELINE),
 ]
 
 
@@ -114,7 +120,7 @@ class OnePassAClip:
 
 def build_backbones(keys: Callable[[Embedded], Collection[FeatureKey]] = lambda _: ()) -> dict[str, OnePassAClip]:
     """The embedded backbone, and the same with a U-Net as it was before training; ``keys`` as in `OnePassAClip`."""
-    trained, untrained = Embedded(), Embedded()
+    trained, untrained = Embedded(guidance=1), Embedded(guidance=1)
     trained.load()
     untrained.load()
     with torch.random.fork_rng():
@@ -123,7 +129,9 @@ def build_backbones(keys: Callable[[Embedded], Collection[FeatureKey]] = lambda 
     return {name: OnePassAClip(b.eval(), keys(b)) for name, b in (("trained", trained), ("untrained", untrained))}
 
 
-def build_segmenter(system: System, backbones: dict[str, OnePassAClip]) -> VideoSegmenter:
+def build_segmenter(
+    system: System, backbones: dict[str, OnePassAClip], input_size: tuple[int, int] | None = None
+) -> VideoSegmenter:
     """The system as a composition of stages."""
     return VideoSegmenter(
         backbones[system.network],  # type: ignore[arg-type]
@@ -131,36 +139,46 @@ def build_segmenter(system: System, backbones: dict[str, OnePassAClip]) -> Video
         CorrespondenceRefinement() if system.refinement else None,
         MaskedModulation() if system.modulation else None,
         features=system.features(),
+        input_size=input_size,
     )
 
 
-def score_video(number: int, rows: Sequence[tuple[System, str]], args: argparse.Namespace) -> list[dict[str, Any]]:
-    """Records of one video for pairs of system and naming protocol."""
+def source_of(dataset: str, number: int, args: argparse.Namespace) -> tuple[VideoDataModule, Taxonomy]:
+    """One video and what its labels mean."""
+    if dataset == GENERATED:
+        generated = ProceduralVideos(num_videos=1, first_video=number, num_frames=args.frames, num_workers=0)
+        return generated, PROCEDURAL
+    camvid = CamVid(root=str(args.camvid), split="val", labels="11", num_workers=0)
+    return camvid, camvid.taxonomy
+
+
+def score_video(dataset: str, number: int, systems: Sequence[System], args: argparse.Namespace) -> list[dict[str, Any]]:
+    """Records of one video, one a system."""
     torch.set_num_threads(args.threads)
-    data = ProceduralVideos(num_videos=1, first_video=number, num_frames=args.frames, num_workers=0)
+    data, taxonomy = source_of(dataset, number, args)
     (video,) = data.videos()
     backbones = build_backbones()
-    segmenters = [build_segmenter(system, backbones) for system, _ in rows]
-    evaluators = [VideoEvaluator(video.name, PROCEDURAL, NAMINGS[naming]()) for _, naming in rows]
-    seconds = [0.0] * len(rows)
+    size = CAMVID_SIZE if dataset == CAMVID else None
+    segmenters = [build_segmenter(system, backbones, size) for system in systems]
+    evaluators = [VideoEvaluator(video.name, taxonomy, FirstFrameNaming()) for _ in systems]
+    seconds = [0.0] * len(systems)
     for clip in clips_of(data):
         for backbone in backbones.values():
             backbone.remembered.clear()
-        classes_HW = PROCEDURAL.class_ids(clip.labels_THW[0])
-        for i, (_, naming) in enumerate(rows):
+        for i, segmenter in enumerate(segmenters):
             start = time.process_time()
-            labels_THW = segmenters[i](
+            labels_THW = segmenter(
                 clip.frames_THW3,
                 generator=clip_generator(0, data.name, clip.video, clip.index),
-                first_labels_HW=classes_HW if naming == "first_frame" else None,
+                first_labels_HW=taxonomy.class_ids(clip.labels_THW[0]),
                 num_wanted=clip.num_final,
             ).labels_THW
             seconds[i] += time.process_time() - start
             final = slice(clip.num_final)
             evaluators[i].update(labels_THW, clip.labels_THW[final], clip.labelled_T[final])
     return [
-        {"system": system.name, "naming": naming, "video": number, **evaluator.finish(spent).to_dict()}
-        for (system, naming), evaluator, spent in zip(rows, evaluators, seconds, strict=True)
+        {"system": system.name, "dataset": dataset, "video": number, **evaluator.finish(spent).to_dict()}
+        for system, evaluator, spent in zip(systems, evaluators, seconds, strict=True)
     ]
 
 
@@ -174,18 +192,20 @@ def compute(args: argparse.Namespace) -> list[dict[str, Any]]:
     weights = Embedded().fingerprint()
     lines = args.results.read_text().splitlines() if args.results.exists() else []
     records = [record for line in lines if (record := json.loads(line))["weights"] == weights]
-    done = {(record["system"], record["naming"], record["video"]) for record in records}
+    done = {(record["system"], record["dataset"], record["video"]) for record in records}
+    videos = [(CAMVID, 0)] if args.camvid else []
+    videos += [(GENERATED, number) for number in range(args.videos)]
     plain, slow = [], []
-    for number in range(args.videos):
-        missing = [(s, naming) for naming in NAMINGS for s in SYSTEMS if (s.name, naming, number) not in done]
-        plain.append((number, [(system, naming) for system, naming in missing if not system.modulation]))
+    for dataset, number in videos:
+        missing = [system for system in SYSTEMS if (system.name, dataset, number) not in done]
+        plain.append((dataset, number, [system for system in missing if not system.modulation]))
         # Masked modulation takes far longer than the rest, which is therefore computed before it.
-        limit = dict(zip(NAMINGS, args.modulated, strict=True))
-        slow += [(number, [row]) for row in missing if row[0].modulation and number < limit[row[1]]]
+        if number < args.modulated:
+            slow += [(dataset, number, [system]) for system in missing if system.modulation]
     args.results.parent.mkdir(parents=True, exist_ok=True)
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(args.processes, mp_context=context) as pool, args.results.open("a") as results:
-        running = [pool.submit(score_video, number, rows, args) for number, rows in plain + slow if rows]
+        running = [pool.submit(score_video, *video, args) for video in plain + slow if video[2]]
         for finished in as_completed(running):
             for record in finished.result():
                 record["weights"] = weights
@@ -198,12 +218,12 @@ def compute(args: argparse.Namespace) -> list[dict[str, Any]]:
 # Table
 
 
-def of_system(records: Sequence[dict[str, Any]], system: str, naming: str, kind: str = "") -> dict[int, VideoResult]:
+def of_system(records: Sequence[dict[str, Any]], system: str, dataset: str, kind: str = "") -> dict[int, VideoResult]:
     """Results by video number; `kind` is a part of the video's name (normal, hard)."""
     return {
         record["video"]: VideoResult.from_dict(record)
         for record in records
-        if record["system"] == system and record["naming"] == naming and kind in record["name"]
+        if record["system"] == system and record["dataset"] == dataset and kind in record["name"]
     }
 
 
@@ -216,53 +236,64 @@ def with_error(values: Sequence[float], *, signed: bool = False) -> str:
     return f"{mean(values):{'+' if signed else ''}.1f} ± {error:.1f}"
 
 
-def row(records: Sequence[dict[str, Any]], system: System, naming: str) -> str:
-    """One row of the table."""
-    results = of_system(records, system.name, naming)
+def gains(results: dict[int, VideoResult], earlier: dict[int, VideoResult]) -> list[str]:
+    """Paired differences in mIoU and VC8, by video."""
+    shared = sorted(set(results) & set(earlier))
+    pairs = [(results[video], earlier[video]) for video in shared]
+    scores = (lambda result: segmentation_scores(result.confusion).miou, lambda r: mean_consistency(r.windows[8]))
+    return [with_error([score(one) - score(other) for one, other in pairs], signed=True) for score in scores]
+
+
+def generated_row(records: Sequence[dict[str, Any]], system: System) -> str:
+    """One row of the generated videos' table."""
+    results = of_system(records, system.name, GENERATED)
     if not results:
         return ""
     numbers = fold_results(results.values())
-    kinds = [of_system(records, system.name, naming, kind).values() for kind in ("normal", "hard")]
-    miou = {video: segmentation_scores(result.confusion).miou for video, result in results.items()}
-    gains = ["", ""]
-    if system.before:
-        earlier = of_system(records, system.before, naming)
-        gains = [
-            with_error([miou[v] - segmentation_scores(earlier[v].confusion).miou for v in results], signed=True),
-            with_error(
-                [mean_consistency(results[v].windows[8]) - mean_consistency(earlier[v].windows[8]) for v in results],
-                signed=True,
-            ),
-        ]
-    cells = [
-        system.name,
-        str(len(results)),
-        *(f"{100 * numbers[f'test/{name}']:.1f}" for name in ("mIoU", "VC8", "VC16")),
-        *(f"{100 * fold_results(kind)['test/mIoU']:.1f}" if kind else "–" for kind in kinds),
-        with_error(list(miou.values())),
-        *gains,
-    ]
+    cells = [system.name, str(len(results)), *(f"{100 * numbers[f'test/{name}']:.1f}" for name in ("mIoU", "VC8"))]
+    for kind in ("normal", "hard"):
+        videos = of_system(records, system.name, GENERATED, kind)
+        cells.append(with_error([segmentation_scores(result.confusion).miou for result in videos.values()]))
+    for kind in ("", "hard"):
+        videos = of_system(records, system.name, GENERATED, kind)
+        gain = gains(videos, of_system(records, system.before, GENERATED, kind)) if system.before else ["", ""]
+        cells += gain if not kind else gain[:1]
     return "| " + " | ".join(cells) + " |"
 
 
+def camvid_row(records: Sequence[dict[str, Any]], system: System) -> str:
+    """One row of CamVid's table: a single video, of which no error is known."""
+    results = of_system(records, system.name, CAMVID)
+    if not results:
+        return ""
+    numbers = fold_results(results.values())
+    return (
+        f"| {system.name} | " + " | ".join(f"{100 * numbers[f'test/{n}']:.1f}" for n in ("mIoU", "VC8", "VC16")) + " |"
+    )
+
+
 HEADER = (
-    "| system | videos | mIoU | VC8 | VC16 | mIoU normal | mIoU hard | mean of videos' mIoU ± SE "
-    "| Δ mIoU ± SE | Δ VC8 ± SE |\n|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|"
+    "| system | videos | mIoU | VC8 | normal: mIoU ± SE | hard: mIoU ± SE | Δ mIoU ± SE | Δ VC8 ± SE "
+    "| hard: Δ mIoU ± SE |\n|---|--:|--:|--:|--:|--:|--:|--:|--:|"
 )
+CAMVID_HEADER = "| system | mIoU | VC8 | VC16 |\n|---|--:|--:|--:|"
 
 
 def tables(records: Sequence[dict[str, Any]], args: argparse.Namespace) -> str:
     """Both tables as Markdown."""
+    rows = [line for system in SYSTEMS if (line := generated_row(records, system))]
+    camvid = [line for system in SYSTEMS if (line := camvid_row(records, system))]
     parts = [
-        f"{args.videos} videos of {args.frames} frames at 128x224 (test seeds; every other one `hard`), token grid "
-        f"16x28, K = 20, percent. Δ is the paired difference to the row above, by video; a row over fewer "
-        f"videos compares by it alone. Networks in float32 on "
-        f"{platform.machine()}. Command: `python experiments/embedded_backbone/compare.py`."
+        "Per cent; K = 20; clusters named by the first frame's ground truth, inside the method. Networks in float32 on "
+        f"{platform.machine()}.",
+        f"Generated videos: {args.videos} of {args.frames} frames at 128x224 (test seeds; every other one `hard`), "
+        "token grid 16x28. mIoU and VC8 are of all videos together, the others means over videos. Δ is the paired "
+        f"difference to {BASELINE}.",
+        "\n".join([HEADER, *rows]),
+        f"CamVid val, 101 frames of one video, seen at {CAMVID_SIZE[0]}x{CAMVID_SIZE[1]}.",
+        "\n".join([CAMVID_HEADER, *camvid]),
     ]
-    for naming in NAMINGS:
-        rows = [line for system in SYSTEMS if (line := row(records, system, naming))]
-        parts += [f"Naming protocol `{naming}`: {NAMINGS[naming]().note}.", "\n".join([HEADER, *rows])]
-    return "\n\n".join(parts)
+    return "\n\n".join(parts if camvid else parts[:3])
 
 
 def main() -> None:
@@ -271,8 +302,9 @@ def main() -> None:
     parser.add_argument("--videos", type=int, default=20)
     parser.add_argument("--frames", type=int, default=42)
     parser.add_argument(
-        "--modulated", type=int, nargs=2, default=(20, 20), help="videos with masked modulation, for each protocol"
+        "--modulated", type=int, default=20, help="generated videos with masked modulation; with 1 or more, CamVid too"
     )
+    parser.add_argument("--camvid", type=Path, help="root of CamVid")
     parser.add_argument("--processes", type=int, default=os.cpu_count())
     parser.add_argument("--threads", type=int, default=1, help="of each process")
     parser.add_argument("--results", type=Path, default=Path("runs/embedded_backbone.jsonl"))

@@ -1,6 +1,6 @@
 """Loss curves of a training run as CSV and PNG: `python experiments/embedded_backbone/curve.py`.
 
-Reads the logs in the work folder of `train.py`, averages every 100 steps, and writes `loss.csv` and `loss.png` beside
+Reads the logs in the work folder of `train.py`, averages every 50 steps, and writes `loss.csv` and `loss.png` beside
 this file.
 """
 
@@ -16,8 +16,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-WINDOW = 100
-CURVES = (("autoencoder", "error"), ("unet", "loss"), ("unet", "loss_low_noise"))
+WINDOW = 50
+CURVES = (("encoder", "loss"), ("decoder", "squared_error"), ("unet", "velocity"), ("unet", "telling"))
 
 
 def read_curve(work: Path, stage: str, column: str) -> dict[int, float]:

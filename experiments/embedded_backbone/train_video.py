@@ -26,7 +26,7 @@ from embedded_video import ADDED_WEIGHTS, added_tensors, inflated
 from lightning import LightningModule, Trainer, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
-from material import HEIGHT, WIDTH, images_to_tensor
+from material import SCENE_SIZE, images_to_tensor
 from numpy.typing import NDArray
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -44,7 +44,7 @@ SIGMA_RANGE = (0.02, 3.0)
 
 def render_clip(number: int) -> NDArray[np.uint8]:
     """Fourteen consecutive frames of training scene `number`, every other one hard, every other pair mirrored."""
-    scene = Scene(TRAIN_SEEDS[number], height=HEIGHT, width=WIDTH, hard=number % 2 == 1)
+    scene = Scene(TRAIN_SEEDS[number], height=SCENE_SIZE[0], width=SCENE_SIZE[1], hard=number % 2 == 1)
     start = int(np.random.default_rng([number, 12]).integers(0, scene.num_frames - NUM_FRAMES + 1))
     images = np.stack([scene.render(start + i)[0] for i in range(NUM_FRAMES)])
     return images[:, :, ::-1] if number // 2 % 2 else images
@@ -53,7 +53,8 @@ def render_clip(number: int) -> NDArray[np.uint8]:
 @torch.inference_mode()
 def encode_clips(path: Path, num_clips: int, backbone: Embedded) -> NDArray[np.float16]:
     """Latents `NTchw` of the first training scenes in `path`; those that are there already are not encoded again."""
-    shape = (num_clips, NUM_FRAMES, 4, HEIGHT // 4, WIDTH // 4)
+    latents = backbone.vae.config.latent_channels, *(side // backbone.latent_stride for side in SCENE_SIZE)
+    shape = (num_clips, NUM_FRAMES, *latents)
     done_path = path.with_suffix(".done")
     done = int(done_path.read_text()) if done_path.exists() else 0
     latents_NTchw = np.lib.format.open_memmap(path, "r+" if done else "w+", np.float16, None if done else shape)

@@ -28,8 +28,8 @@ from zsvss.data.procedural import ProceduralVideos
 from zsvss.module import clip_generator
 from zsvss.segmenter import VideoSegmenter
 from zsvss.stages import context
-from zsvss.stages.clustering import KMeans, kmeans
 from zsvss.stages.context import KNNSceneContext
+from zsvss.stages.kmeans import KMeans, kmeans
 from zsvss.stages.modulation import MaskedModulation
 from zsvss.stages.refinement import CorrespondenceRefinement
 from zsvss.stages.trace import Trace

@@ -28,7 +28,7 @@ def concrete_subclasses(kind):
 
 
 KINDS = concrete_subclasses(Backbone)
-SIZE = (128, 128)
+SIZE = (64, 128)  # not square, so that height and width are not mixed up unseen
 
 
 def close(ours, expected):
@@ -303,9 +303,9 @@ def test_the_whole_method_runs_on_it(make):
     """A full clip and a shorter one of the same video, at a size that the network does not take as it is."""
     backbone = make(max_batch=8)
     segmenter = VideoSegmenter(
-        backbone, KNNSceneContext(num_clusters=3, num_restarts=1), CorrespondenceRefinement(), MaskedModulation()
+        backbone, KNNSceneContext(num_clusters=2, num_restarts=1), CorrespondenceRefinement(), MaskedModulation()
     )
-    frames = torch.randint(0, 256, (5, 150, 131, 3), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
-    labels = [segmenter(part).labels_THW for part in (frames[:3], frames[3:])]
-    assert [tuple(part.shape) for part in labels] == [(3, 150, 131), (2, 150, 131)]
-    assert set(torch.cat(labels).unique().tolist()) <= {0, 1, 2}
+    frames = torch.randint(0, 256, (3, 70, 131, 3), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
+    labels = [segmenter(part).labels_THW for part in (frames[:2], frames[2:])]
+    assert [tuple(part.shape) for part in labels] == [(2, 70, 131), (1, 70, 131)]
+    assert set(torch.cat(labels).unique().tolist()) <= {0, 1}

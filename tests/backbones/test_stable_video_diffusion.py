@@ -175,7 +175,7 @@ def test_attention_over_time_never_gets_more_batches_than_a_gpu_takes(tiny_video
 
     monkeypatch.setattr(unet, "MOST_ATTENTION_BATCHES", 2 * 8 * 8 + 1)  # a batch for each cell of 8x8
     frames_B = torch.arange(2).repeat(3)
-    backbone._in_passes(watch, torch.zeros(6, 4, 8, 8), frames_B, 2)
+    list(backbone._in_passes(watch, torch.zeros(6, 4, 8, 8), frames_B, 2))
     assert clips == [2, 2, 2]  # of three clips in two guidance halves
     with pytest.raises(ValueError, match=r"256 latent cells .* the 129 .*model\.input_size"):
         backbone._in_passes(watch, torch.zeros(6, 4, 16, 16, device="meta"), frames_B, 2)

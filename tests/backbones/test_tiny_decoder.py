@@ -14,6 +14,7 @@ def write_decoder(folder, num_blocks=3):
     with torch.random.fork_rng():
         torch.manual_seed(0)
         tiny = AutoencoderTiny(
+            latent_channels=16,
             encoder_block_out_channels=widths,
             decoder_block_out_channels=widths,
             num_encoder_blocks=(1,) * num_blocks,
@@ -30,7 +31,7 @@ def test_the_tiny_decoder_decodes(tmp_path, monkeypatch, compiled):
     backbone = Embedded(tiny_decoder=str(tmp_path), compile_decoder=compiled)
     backbone.check()
     backbone.load()
-    latents = torch.randn(2, 4, 8, 8)
+    latents = torch.randn(2, 16, 8, 8)
     torch._dynamo.utils.counters.clear()
     with torch.no_grad():
         expected = tiny.decode(latents).sample

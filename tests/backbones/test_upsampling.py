@@ -3,6 +3,7 @@
 import pytest
 import torch
 from diffusers.models.upsampling import Upsample2D
+from pretend_device import DEVICE, running
 from torch import nn
 
 from zsvss.backbones.upsampling import MergedUpsampling, merge_upsampling
@@ -32,3 +33,19 @@ def test_only_plain_layers_are_merged():
     merged = {name for name, layer in network.named_children() if isinstance(layer, MergedUpsampling)}
     assert merged == {"plain"}
     assert isinstance(network["plain"].plain, Upsample2D)
+
+
+def test_a_device_runs_the_plain_layer_and_a_cpu_the_merged_one_again():
+    network = nn.Sequential(plain_layer())
+    hidden = torch.randn(1, 3, 4, 6)
+    with torch.no_grad():
+        expected = network(hidden)
+        merge_upsampling(network)
+        merged = network(hidden)
+        with running():
+            network.to(DEVICE)
+            assert network[0].weight_cd44 is None
+            assert torch.equal(network(hidden.to(DEVICE)).cpu(), expected)
+        network.to("cpu")
+        assert torch.equal(network(hidden), merged)
+    assert not torch.equal(merged, expected), "the last digits tell one way from the other"

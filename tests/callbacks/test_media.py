@@ -23,6 +23,7 @@ from zsvss.data.taxonomy import Taxonomy
 from zsvss.metrics import FirstFrameNaming, HungarianNaming, confusion_matrix, total_confusion
 from zsvss.module import VideoSegmentation
 from zsvss.results.media import VideoMedia, read_media
+from zsvss.results.predictions import Predictions
 from zsvss.stages.context import KNNSceneContext
 from zsvss.stages.refinement import CorrespondenceRefinement
 
@@ -57,12 +58,24 @@ def confusion(media: VideoMedia) -> torch.Tensor:
 
 @pytest.mark.parametrize("naming", [FirstFrameNaming(), HungarianNaming()], ids=lambda naming: naming.name)
 def test_media_are_what_was_scored(tiny_weights: Path, tmp_path: Path, naming: Any) -> None:
-    module = start(tiny_weights, tmp_path, MediaStore(), naming)
+    writer = PredictionWriter(in_test=True, video=False)
+    module = start(tiny_weights, tmp_path, MediaStore(), naming, writers=[writer])
     media = read_media(tmp_path)
     assert [video.video for video in media] == [result.name for result in module.results]
     assert [video.num_frames for video in media] == [5, 5, 5], "frames of overlapping clips are kept once"
     assert torch.equal(sum(map(confusion, media)), total_confusion(module.results))
     assert media[0].labels("coarse", 4).shape == media[0].labels("refined", 4).shape == (4, 8)
+    for video in media:
+        predictions = Predictions.read(tmp_path / "predictions" / video.video)
+        assert predictions.labels_are_classes == (naming.name == "first_frame")
+        assert [entry.name for entry in predictions.classes] == list(PROCEDURAL.classes)
+        for segment in predictions.segments:
+            label = segment.id - 1
+            class_id = label if predictions.labels_are_classes else video.names.get(label)
+            assert segment.class_id == class_id
+            if class_id is not None:
+                assert segment.name == PROCEDURAL.classes[class_id]
+        np.testing.assert_array_equal(predictions.mask(4) - 1, video.labels("final", 4, named=False))
     cells_hw = media[0].labels("refined", 4)
     # Without modulation every pixel takes the label of its cell.
     np.testing.assert_array_equal(cells_hw.repeat(16, 0).repeat(16, 1), media[0].labels("final", 4))
@@ -87,11 +100,11 @@ def test_void_as_a_label_has_its_own_colour(tiny_weights: Path, tmp_path: Path) 
     assert media.colors[[0, void]].tolist() == [list(PROCEDURAL.palette[0]), [0, 0, 0]]
     (segments,) = (tmp_path / "predictions").rglob("segments.json")
     colors = {segment["id"]: segment["color"] for segment in json.loads(segments.read_text())["segments"]}
-    assert colors[void] == [0, 0, 0]
-    assert all(colors[label] == list(PROCEDURAL.palette[label]) for label in colors if label < void)
-    for mask in (segments.parent / "masks" / "00000.png", media.path("final", 0)):
+    assert colors[void + 1] == [0, 0, 0]
+    assert all(colors[number] == list(PROCEDURAL.palette[number - 1]) for number in colors if number <= void)
+    for mask, shift in ((segments.parent / "masks" / "00000.png", 1), (media.path("final", 0), 0)):
         with Image.open(mask) as image:
-            assert (np.asarray(image) == labels_HW).all()
+            assert (np.asarray(image) == labels_HW + shift).all()
             assert (np.asarray(image.convert("RGB"))[labels_HW == void] == 0).all()
 
 

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from zsvss.callbacks.prediction_writer import PredictionWriter, VideoPredictions
+from zsvss.callbacks.prediction_writer import PredictionWriter
+from zsvss.callbacks.video_predictions import Origin, VideoPredictions
+from zsvss.results.predictions import Predictions
 from zsvss.viz.browser_video import BrowserVideo
 
 
@@ -41,16 +43,16 @@ def test_writes_what_was_predicted(tmp_path: Path, height: int, width: int) -> N
     for path, labels_HW in zip(written, labels_THW, strict=True):
         with Image.open(path) as image:
             assert image.mode == "P"
-            np.testing.assert_array_equal(np.asarray(image), np.where(labels_HW < 0, 255, labels_HW))
+            np.testing.assert_array_equal(np.asarray(image), np.where(labels_HW < 0, 0, labels_HW + 1))
 
     segments = json.loads((tmp_path / "swan" / "segments.json").read_text())
     assert (segments["height"], segments["width"], segments["num_frames"]) == (height, width, 6)
     assert segments["frame_names"] == names
-    assert [segment["id"] for segment in segments["segments"]] == [0, 1, 2, 4, 7]
+    assert [segment["id"] for segment in segments["segments"]] == [1, 2, 3, 5, 8]
     for segment in segments["segments"]:
-        area = (labels_THW == segment["id"]).sum((1, 2))
-        assert segment["area"] == area.tolist()
+        area = (labels_THW + 1 == segment["id"]).sum((1, 2))
         present = np.flatnonzero(area)
+        assert (segment["frames"], segment["areas"]) == (present.tolist(), area[present].tolist())
         assert (segment["first_frame"], segment["last_frame"]) == (present[0], present[-1])
         assert segment["num_frames"] == len(present)
     assert segments["segments"][-1]["last_frame"] == 2
@@ -59,7 +61,7 @@ def test_writes_what_was_predicted(tmp_path: Path, height: int, width: int) -> N
 
 def test_an_interrupted_video_says_that_it_is_partial(tmp_path: Path) -> None:
     frames_THW3, labels_THW = _video(4, 32, 48)
-    writer = VideoPredictions(tmp_path, "swan", video_length=9, video=False)
+    writer = VideoPredictions(tmp_path, "swan", origin=Origin(video_length=9), video=False)
     writer.write(frames_THW3, labels_THW, [str(number) for number in range(4)])
     writer.close()
     segments = json.loads((tmp_path / "segments.json").read_text())
@@ -70,7 +72,7 @@ def test_an_interrupted_video_says_that_it_is_partial(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("height", "width"), [(32, 48), (31, 47)])
 def test_overlay_is_what_browsers_play(tmp_path: Path, height: int, width: int) -> None:
     frames_THW3, labels_THW = _video(6, height, width)
-    writer = VideoPredictions(tmp_path, "swan", fps=12.5, masks=False, alpha=0.0)
+    writer = VideoPredictions(tmp_path, "swan", fps=12.5, masks=False, alpha=0.0, captions=False)
     writer.write(frames_THW3, np.zeros_like(labels_THW), [str(number) for number in range(6)])
     writer.close()
 
@@ -88,25 +90,41 @@ def test_overlay_is_what_browsers_play(tmp_path: Path, height: int, width: int) 
     assert np.median(error) < 8
 
 
+def test_captions_and_legend_keep_the_frame(tmp_path: Path) -> None:
+    labels_THW = np.zeros((2, 128, 160), int)
+    labels_THW[:, 64:] = 1
+    frames_THW3 = np.full((2, 128, 160, 3), 128, np.uint8)
+    shown = []
+    for captions in (False, True):
+        writer = VideoPredictions(tmp_path / str(captions), "v", masks=False, captions=captions)
+        writer.write(frames_THW3, labels_THW, ["a", "b"])
+        writer.close()
+        shown.append(_decode(tmp_path / str(captions) / "overlay.mp4").astype(int))
+    bare, told = shown
+    assert told.shape[1] > bare.shape[1] == 128
+    assert told.shape[2] == bare.shape[2]
+    differs = np.abs(told[:, :128] - bare).max(-1) > 60
+    assert 0.001 < differs.mean() < 0.1, "ids, and nothing else of the frame"
+
+
 def test_ids_beyond_eight_bits_make_sixteen_bit_images(tmp_path: Path) -> None:
-    """Where labels are class ids, novelty opens labels from 256 on; 255 itself means that there is no label."""
+    """Where labels are class ids, novelty opens labels from 256 on."""
     frames_THW3, labels_THW = _video(3, 8, 8)
+    labels_THW[0, 0] = 254
     labels_THW[1, 2:5] = 255
-    labels_THW[2, :2] = 256
     labels_THW[2, 2] = 65534
     labels_THW[1:, 7] = -1
     writer = VideoPredictions(tmp_path, "v", video=False)
     writer.write(frames_THW3, labels_THW, ["a", "b", "c"])
     writer.close()
-    for name, labels_HW, void in zip("abc", labels_THW, (255, 65535, 65535), strict=True):
+    for name, labels_HW, mode in zip("abc", labels_THW, ("P", "I;16", "I;16"), strict=True):
         with Image.open(tmp_path / "masks" / f"{name}.png") as image:
-            assert (image.mode == "P") == (void == 255)
-            np.testing.assert_array_equal(np.asarray(image), np.where(labels_HW < 0, void, labels_HW))
-    ids = [segment["id"] for segment in json.loads((tmp_path / "segments.json").read_text())["segments"]]
-    assert set(ids) >= {255, 256, 65534}
+            assert image.mode == mode
+            np.testing.assert_array_equal(np.asarray(image), np.where(labels_HW < 0, 0, labels_HW + 1))
+    assert {segment.id for segment in Predictions.read(tmp_path).segments} >= {255, 256, 65535}
 
     labels_THW[0, 0] = 65535
-    with pytest.raises(ValueError, match=r"d\.png: id 65535 does not fit into 16 bits; allowed are 0\.\.65534"):
+    with pytest.raises(ValueError, match=r"d\.png: label 65535 does not fit into 16 bits; allowed are 0\.\.65534"):
         writer.write(frames_THW3[:1], labels_THW[:1], ["d"])
 
 

@@ -43,7 +43,7 @@ def test_numbers_are_those_of_a_loop_over_files(undisturbed: Path, vspw: Path) -
         paths = sorted((vspw / "data" / name / "mask").iterdir())
         truth = [np.asarray(Image.open(path)).astype(int) for path in paths]
         predicted = [
-            np.asarray(Image.open(undisturbed / "predictions" / name / "masks" / path.name)).astype(int)
+            np.asarray(Image.open(undisturbed / "predictions" / name / "masks" / path.name)).astype(int) - 1
             for path in paths
         ]
         for truth_HW, predicted_HW in zip(truth, predicted, strict=True):

@@ -136,7 +136,7 @@ def test_mistakes_in_configs(mistake: Mistake, tmp_path: Path, content: str, mes
 @pytest.mark.parametrize("config", CONFIGS, ids=str)
 def test_shipped_configs(config: Path) -> None:
     more = ["--data.input", __file__] if config.stem.startswith("predict") else []
-    base = [] if config.stem != "fast" else ["--config", "demo"]
+    base = ["--config", "demo"] if config.stem in ("fast", "paper") else []
     look("test", take_apart([*base, "--config", str(config), *more]))
 
 
@@ -210,9 +210,10 @@ def test_options_are_those_of_the_parser(command: str, real: dict[str, set[str]]
 def test_classes_and_their_options_are_those_of_the_parser(parsing_quietly: None) -> None:
     bases = {key: base for key, base in slots().items() if base.__module__.startswith("zsvss.")}
     assert {key: base.__name__ for key, base in bases.items()} == dict(options.slots())
+    packages = tuple(f"zsvss.{package}." for package in options.COMPONENTS)
     for key, base in bases.items():
         names = options.subclasses(options.slots()[key])
-        ours = [cls for cls in _subclasses(base) if cls.__module__.startswith("zsvss.")]
+        ours = [cls for cls in _subclasses(base) if cls.__module__.startswith(packages)]
         assert names == sorted({cls.__name__ for cls in ours} & set(subclass_names(base)))
         for cls in {cls.__name__: cls for cls in ours if cls.__name__ in names}.values():
             parser = jsonargparse.ArgumentParser()
@@ -259,6 +260,13 @@ def test_all_options_on_request(capsys: pytest.CaptureFixture[str], real: dict[s
     lines = [line.split()[0] for line in capsys.readouterr().out.splitlines() if line.startswith("  --")]
     assert len(lines) > 40
     assert all(line.startswith("--trainer.") for line in lines)
+
+
+def test_help_is_cut_short_in_silence() -> None:
+    line = f"{sys.executable} -m zsvss.run predict --help all | head -n 1"
+    done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("  --config")
+    assert done.stderr == ""
 
 
 def test_nothing_heavy_is_imported() -> None:

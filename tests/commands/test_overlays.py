@@ -16,9 +16,9 @@ from zsvss.commands.lightning import Rehearsal
 pytestmark = pytest.mark.usefixtures("parsing_quietly")
 FOLDERS = ("ablations", "baselines")
 OVERLAYS = sorted(path for folder in FOLDERS for path in (PACKAGED_CONFIGS / folder).glob("*.yaml"))
-OVERLAYS.append(PACKAGED_CONFIGS / "fast.yaml")
+OVERLAYS += [PACKAGED_CONFIGS / "fast.yaml", PACKAGED_CONFIGS / "paper.yaml"]
 # Whole systems; any other overlay is one change of at most three lines.
-SYSTEMS = {"enhanced", "published", "emerdiff_sd", "emerdiff_svd"}
+SYSTEMS = {"enhanced", "paper", "published", "emerdiff_sd", "emerdiff_svd"}
 VIDEO_MODEL = ["--model.backbone.weights", str(GOLDEN / "svd" / "weights")]
 # What goes beside an overlay: a video model's weights, a model that is at hand, the width of its attention heads.
 BESIDE = {

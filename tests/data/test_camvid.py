@@ -6,7 +6,8 @@ import pytest
 import torch
 from PIL import Image
 
-from zsvss.data.camvid import _COLOURS_32, CAMVID_11, CAMVID_32, CamVid, read_colour_mask, read_mask_11
+from zsvss.data.camvid import CAMVID_11, CAMVID_32, CamVid, read_colour_mask, read_mask_11
+from zsvss.data.class_lists import CAMVID_COLORS
 
 REAL = Path(os.environ.get("ZSVSS_CAMVID", Path(__file__).parents[3] / "shared" / "data" / "camvid"))
 
@@ -32,7 +33,7 @@ def release_11(tmp_path, make_frames):
 @pytest.fixture
 def release_32(tmp_path):
     rng = np.random.default_rng(0)
-    colours = np.array(list(_COLOURS_32.values()), np.uint8)
+    colours = np.array(list(CAMVID_COLORS.values()), np.uint8)
     values = {}
     for folder in ("701_StillsRaw_full", "LabeledApproved_full"):
         (tmp_path / folder).mkdir()
@@ -61,7 +62,7 @@ def test_colours_become_classes_and_void_is_ignored(release_32):
     root, values = release_32
     data = CamVid(root, "all", "32", num_workers=0)
     data.setup("test")
-    names = list(_COLOURS_32)
+    names = list(CAMVID_COLORS)
     seen = []
     for clip in data.test_dataloader():
         ids_THW = data.taxonomy.class_ids(clip.labels_THW).numpy()
@@ -87,11 +88,11 @@ def test_the_32_class_release_is_split_like_segnets(release_32, split, expected)
 
 
 def test_foreign_colours_are_void_if_few_and_an_error_if_many(tmp_path):
-    mask = np.full((20, 20, 3), _COLOURS_32["Road"], np.uint8)
+    mask = np.full((20, 20, 3), CAMVID_COLORS["Road"], np.uint8)
     mask[0, 0] = (1, 2, 3)
     Image.fromarray(mask).save(tmp_path / "a_L.png")
     values = read_colour_mask(tmp_path / "a_L.png")
-    assert (values[0, 0], values[1, 1]) == (255, list(_COLOURS_32).index("Road"))
+    assert (values[0, 0], values[1, 1]) == (255, list(CAMVID_COLORS).index("Road"))
     assert CAMVID_32.class_ids(torch.tensor([255])).tolist() == [-1]
     mask[:, :10] += 1
     Image.fromarray(mask).save(tmp_path / "a_L.png")

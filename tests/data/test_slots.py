@@ -2,6 +2,7 @@ import pickle
 
 import pytest
 import torch
+from pretend_device import running
 
 from zsvss.data.slots import Slot
 
@@ -38,7 +39,7 @@ def test_what_was_taken_stays(slot):
     assert torch.equal(taken, first)
 
 
-@pytest.mark.gpu
-def test_what_was_taken_is_pinned_where_there_is_a_gpu(slot):
-    (taken,) = slot.take(slot.put(images((4, 5))))
-    assert taken.is_pinned()
+def test_what_was_taken_is_pinned_where_a_run_is_on_a_device_and_nowhere_else(slot):
+    places = slot.put(images((4, 5)))
+    with running():
+        assert [slot.take(places, pinned=pinned)[0].is_pinned() for pinned in (True, False)] == [True, False]

@@ -209,8 +209,8 @@ def test_metric_forward_clone_and_reset():
     copy = metric.clone()
     metric(pred[:5], raw[:5])
     both = VideoConsistency((2,))
-    both.update_pairs(video_consistency(pred, raw, (2,)))
-    both.update_pairs(video_consistency(pred[:5], raw[:5], (2,)))
+    both.add(video_consistency(pred, raw, (2,)))
+    both.add(video_consistency(pred[:5], raw[:5], (2,)))
     assert metric.compute() == both.compute()
     assert copy.compute() == one
     metric.reset()

@@ -2,7 +2,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from zsvss.results.palette import class_colors, color_labels, palette, write_index_png
+from zsvss.results.palette import (
+    class_colors,
+    color_labels,
+    palette,
+    read_ids,
+    seen_by,
+    write_index_png,
+    write_segment_png,
+)
 
 
 def test_colours_are_distinct_and_stable():
@@ -12,14 +20,30 @@ def test_colours_are_distinct_and_stable():
     for num in (1, 7, 20):
         np.testing.assert_array_equal(palette(num), colors[:num])
     # Runs are compared by their colours across versions, so these are fixed.
-    assert colors[:5].tolist() == [[0, 102, 255], [17, 255, 0], [255, 0, 0], [238, 0, 255], [68, 102, 51]]
+    assert colors[:5].tolist() == [[0, 102, 255], [221, 255, 0], [238, 0, 0], [255, 187, 255], [136, 0, 136]]
     np.testing.assert_array_equal(palette(300)[256:], colors[:44])
 
 
-def test_the_first_colours_are_far_apart():
-    colors = palette(20).astype(int)
-    distances = np.linalg.norm(colors[:, None] - colors[None], axis=-1) + 1000 * np.eye(20)
-    assert distances.min() > 50
+@pytest.mark.parametrize(("num", "least"), [(8, 0.13), (12, 0.1), (20, 0.07)])
+def test_the_first_colours_are_told_apart_by_all_eyes(num, least):
+    """In Oklab, where two colours can just be told apart at 0.02; black, no segment, is one of them."""
+    for view in seen_by(np.concatenate([np.zeros((1, 3), np.uint8), palette(num)])):
+        distances = np.linalg.norm(view[:, None] - view[None], axis=-1) + np.eye(num + 1)
+        assert distances.min() > least
+
+
+def test_dichromats_see_no_hue_of_their_missing_pigment():
+    """Red and green of the same lightness to them are the same; blue and yellow are not."""
+    red_green = np.array([[190, 100, 40], [127, 127, 40]])
+    blue_yellow = np.array([[60, 60, 220], [200, 200, 60]])
+    apart = [[np.ptp(view, axis=0)[1:].max() for view in seen_by(pair)] for pair in (red_green, blue_yellow)]
+    assert apart[0][2] < 0.25 * apart[0][0]
+    assert min(apart[1]) > 0.2
+
+
+def test_no_colour_looks_like_no_colour():
+    for view in seen_by(palette(60)):
+        assert np.hypot(view[:, 1], view[:, 2]).min() > 0.04
 
 
 def test_callers_cannot_spoil_the_palette():
@@ -63,3 +87,26 @@ def test_id_that_does_not_fit_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"ids.png: id 256 does not fit.*0\.\.255"):
         write_index_png(tmp_path / "ids.png", np.array([[256]]))
     assert not (tmp_path / "ids.png").exists()
+
+
+def test_segments_are_counted_from_one(tmp_path):
+    labels = np.array([[0, 1, 254], [-1, -3, 7]])
+    write_segment_png(tmp_path / "ids.png", labels)
+    image = Image.open(tmp_path / "ids.png")
+    assert image.mode == "P"
+    assert np.asarray(image).tolist() == read_ids(tmp_path / "ids.png").tolist() == [[1, 2, 255], [0, 0, 8]]
+    shown = np.asarray(image.convert("RGB"))
+    np.testing.assert_array_equal(shown[0], palette(255)[labels[0]])
+    assert shown[1, 0].tolist() == [0, 0, 0]
+    write_segment_png(tmp_path / "more.png", labels + 1)
+    assert Image.open(tmp_path / "more.png").mode == "I;16"
+    assert read_ids(tmp_path / "more.png").tolist() == [[2, 3, 256], [1, 0, 9]]
+
+
+def test_what_is_no_image_of_ids(tmp_path):
+    Image.new("RGB", (2, 2)).save(tmp_path / "rgb.png")
+    with pytest.raises(ValueError, match=r"rgb\.png is a colour image"):
+        read_ids(tmp_path / "rgb.png")
+    (tmp_path / "cut.png").write_bytes((tmp_path / "rgb.png").read_bytes()[:40])
+    with pytest.raises(ValueError, match=r"cut\.png cannot be read"):
+        read_ids(tmp_path / "cut.png")

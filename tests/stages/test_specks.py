@@ -68,3 +68,17 @@ def test_frames_are_merged_alone_and_the_input_is_left_alone():
     assert torch.equal(labels_THW, before_THW)
     for t in range(2):
         assert torch.equal(merged_THW[t], merge_specks(labels_THW[t : t + 1], 0.01)[0])
+
+
+def test_the_largest_region_of_a_label_may_stay():
+    labels_HW = torch.zeros(10, 10, dtype=torch.int64)
+    labels_HW[2:4, 2:4], labels_HW[6, 6], labels_HW[8, 1] = 5, 5, 7
+    assert merge_specks(labels_HW[None], 0.1)[0].unique().tolist() == [0]
+    kept_HW = merge_specks(labels_HW[None], 0.1, keep_largest=True)[0]
+    expected_HW = labels_HW.clone()
+    expected_HW[6, 6] = 0
+    assert torch.equal(kept_HW, expected_HW)
+
+
+def test_no_frame_is_wanted():
+    assert merge_specks(torch.zeros(0, 4, 5, dtype=torch.int64), 0.1).shape == (0, 4, 5)

@@ -3,11 +3,13 @@
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional
 from toy_backbone import ToyBackbone
 
 from zsvss.backbones.base import Conditioning, Recording
 from zsvss.stages.modulation import LabelledClip, NearestUpsampling
-from zsvss.stages.upsampling import GuidedUpsampling, SoftUpsampling, guided_models, window_mean
+from zsvss.stages.resampling import bilinear, window_mean
+from zsvss.stages.upsampling import GuidedUpsampling, SoftUpsampling, guided_models, inverses
 
 BACKBONE = ToyBackbone()
 RECORDING = Recording(torch.zeros(1, 4, 8, 8), Conditioning(torch.zeros(2, 1, 1)))
@@ -62,6 +64,25 @@ def test_the_guided_filter_is_its_plain_definition(radius, eps):
 def test_a_window_is_cut_off_at_the_border():
     means = window_mean(torch.arange(4.0).view(1, 1, 4), 1)
     assert means.tolist() == [[[0.5, 1.0, 2.0, 2.5]]]
+
+
+def test_maps_are_resized_and_averaged_as_by_pytorch():
+    """OpenCV does it on a CPU; a GPU takes PyTorch's own."""
+    maps = torch.randn(3, 7, 12, generator=generator())
+    for size in ((30, 41), (7, 12), (9, 25)):
+        expected = functional.interpolate(maps[None], size, mode="bilinear", align_corners=False)[0]
+        torch.testing.assert_close(bilinear(maps, size), expected, rtol=0, atol=1e-5)
+    for radius in (1, 3):
+        kernel = 2 * radius + 1
+        expected = functional.avg_pool2d(maps, kernel, stride=1, padding=radius, count_include_pad=False)
+        torch.testing.assert_close(window_mean(maps.transpose(1, 2), radius), expected.transpose(1, 2))
+
+
+def test_inverses():
+    roots = torch.randn(4, 5, 3, 3, generator=generator(), dtype=torch.float64)
+    matrices = roots @ roots.mT + 0.1 * torch.eye(3)
+    inverse = inverses(matrices.permute(2, 3, 0, 1)).permute(2, 3, 0, 1)
+    torch.testing.assert_close(inverse, torch.linalg.inv(matrices))
 
 
 def test_guided_borders_follow_the_frame():

@@ -126,16 +126,26 @@ def edited_attention(network: _HasAttentionProcessors, edits: Mapping[str, Atten
     """
     before = dict(network.attn_processors)
     during = dict(before)
+    kept: list[tuple[EditedAttentionProcessor, AttentionEdit]] = []
     for path, edit in edits.items():
         name = f"{path}.processor"
         if name not in before:
             raise KeyError(f"the network has no attention layer {path!r}; it has {sorted(before)}")
-        during[name] = EditedAttentionProcessor(edit)
-    network.set_attn_processor(during)
+        processor = before[name]
+        if isinstance(processor, EditedAttentionProcessor):  # that stays, as in a compiled network
+            kept.append((processor, processor.edit))
+            processor.edit = edit
+        else:
+            during[name] = EditedAttentionProcessor(edit)
+    if len(kept) < len(edits):
+        network.set_attn_processor(during)
     try:
         yield
     finally:
-        network.set_attn_processor(before)
+        for processor, edit in kept:
+            processor.edit = edit
+        if len(kept) < len(edits):
+            network.set_attn_processor(before)
 
 
 @contextmanager

@@ -10,15 +10,19 @@ n tokens of an attention layer, m tokens of the conditioning, c channels, G = 2 
 from __future__ import annotations
 
 import hashlib
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from zsvss.backbones.batching import BatchLimit
+from zsvss.backbones.host_memory import to_host
+
+_log = logging.getLogger(__name__)
 
 Layer = Literal["self", "cross", "temporal_self", "temporal_cross", "block"]
 Projection = Literal["query", "key", "value", "output"]
@@ -68,6 +72,13 @@ class Conditioning(NamedTuple):
     concat_Gchw: Tensor | None = None
 
 
+class KeptState(Protocol):
+    """State of a network, which may be large."""
+
+    def to_host(self) -> KeptState:
+        """The same in the host's memory."""
+
+
 @dataclass
 class Recording:
     """Everything kept of a feature pass.
@@ -77,7 +88,7 @@ class Recording:
         conditioning: what it was conditioned on.
         latents: step -> x after that step [T, c, h, w], float32.
         tensors: key -> recorded tensor [G, T, n, c] in the network's precision; G = 1, the conditional half,
-            where the network is run without guidance.
+            where the network is run without guidance. In the host's memory if the device's does not hold them.
         grids: block -> (height, width) of its token grid.
         encoded_Tchw: the latents of the frames themselves, without noise, where the caller has put them here.
         resume: state of the network behind the modulated block at the modulated step; the backbone's own affair.
@@ -89,7 +100,22 @@ class Recording:
     tensors: dict[FeatureKey, Tensor] = field(default_factory=dict)
     grids: dict[int, tuple[int, int]] = field(default_factory=dict)
     encoded_Tchw: Tensor | None = None
-    resume: object = None
+    resume: KeptState | None = None
+
+    def half(self, key: FeatureKey, half: int = -1) -> Tensor:
+        """A recorded tensor [T, n, c] of a guidance half, by default the conditional one, on the latents' device."""
+        return self.tensors[key][half].to(self.noised_Tchw.device)
+
+    def to_host(self) -> None:
+        """Move what was recorded, which may be large, into the host's memory."""
+        self.tensors = {key: to_host(tensor) for key, tensor in self.tensors.items()}
+        self.resume = self.resume and self.resume.to_host()
+
+    @classmethod
+    def of_nothing(cls, noise: ClipNoise, encoded_Tchw: Tensor | None = None) -> Recording:
+        """What there is of a clip that the network was not run on: the size of its latents, or the latents."""
+        noised_Tchw = noise.diffusion_Tchw if encoded_Tchw is None else encoded_Tchw
+        return cls(noised_Tchw, Conditioning(noised_Tchw.new_empty(2, 0, 0)), encoded_Tchw=encoded_Tchw)
 
 
 class Backbone(nn.Module, ABC):
@@ -103,11 +129,13 @@ class Backbone(nn.Module, ABC):
         native_size: height and width of what it was trained on, if it can do little with larger frames.
         steps: sampling steps that are run, first to last; the first one is the modulated step.
         blended_steps: steps after which masked modulation blends the latents.
+        keeps_on_host: whether recordings are kept in the host's memory, as the device's did not hold one.
         pairs: how many pairs of a frame and a label masked modulation takes at once; each is two rows of
             :meth:`denoise`, one for either sign.
     """
 
     couples_frames: bool = False
+    keeps_on_host: bool = False
     native_size: tuple[int, int] | None = None
     steps: Sequence[int]
     blended_steps: Sequence[int]
@@ -220,6 +248,18 @@ class Backbone(nn.Module, ABC):
     @abstractmethod
     def modulation_block(self) -> int:
         """Output block whose attention is modulated."""
+
+    def free_memory(self, recording: Recording) -> bool:
+        """Move a recording, and those of all later clips, into the host's memory; False if that frees none."""
+        if self.keeps_on_host or self.device.type == "cpu":
+            return False
+        _log.warning(
+            "out of memory: what is recorded of a clip is kept in the host's memory from now on, which is slower; a "
+            "smaller data.clip_length or model.input_size would keep it on the device"
+        )
+        self.keeps_on_host = True
+        recording.to_host()
+        return True
 
     @property
     def device(self) -> torch.device:

@@ -38,7 +38,13 @@ class BatchLimit:
 
 
 def in_batches(
-    compute: Callable[[slice], _T], num_items: int, limit: BatchLimit, *, whole: int = 1, at_most: int | None = None
+    compute: Callable[[slice], _T],
+    num_items: int,
+    limit: BatchLimit,
+    *,
+    whole: int = 1,
+    at_most: int | None = None,
+    relief: Callable[[], bool] | None = None,
 ) -> Iterator[_T]:
     """Compute items in batches; a batch that runs out of memory is split, and what is finished is kept.
 
@@ -51,6 +57,8 @@ def in_batches(
         whole: items that must stay together, such as the frames of a clip: batches hold multiples of it, even above
             ``limit``.
         at_most: bounds a batch beside ``limit``, for reasons other than memory.
+        relief: frees memory where even the smallest batch does not fit, and says whether it did: batches are then
+            again as large as at first.
 
     Yields:
         The results, in the items' order.
@@ -62,7 +70,7 @@ def in_batches(
         >>> list(in_batches(lambda part: range(7)[part], 7, BatchLimit(3)))
         [range(0, 3), range(3, 6), range(6, 7)]
     """
-    done = 0
+    done, size = 0, limit.size
     while done < num_items:
         bound = limit.size if at_most is None else min(limit.size, at_most)
         end = min(num_items, done + max(1, bound // whole) * whole)
@@ -72,18 +80,46 @@ def in_batches(
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
-            if end - done <= whole:
+            if end - done <= whole and relief is None:
                 _log.error("out of memory with %d %s, which is the smallest batch", end - done, limit.items)
                 raise
+            failure = error.with_traceback(None)  # which would keep the failed batch's tensors
         else:
             done = end
             yield result
             continue
-        # Not in the except block: until it ends, the traceback keeps the failed batch's tensors.
-        limit.size = max(1, (end - done) // whole // 2) * whole
-        _log.warning("out of memory with %d %s; going on with %d at once", end - done, limit.items, limit.size)
         gc.collect()
+        if end - done > whole:
+            limit.size = max(1, (end - done) // whole // 2) * whole
+            _log.warning("out of memory with %d %s; going on with %d at once", end - done, limit.items, limit.size)
+        elif relief is not None and relief():
+            limit.size = size
+        else:
+            _log.error("out of memory with %d %s, which is the smallest batch", end - done, limit.items)
+            raise failure
         torch.cuda.empty_cache()
+
+
+def once(compute: Callable[[], _T], what: str, relief: Callable[[], bool] | None = None) -> _T:
+    """Compute one thing, again if memory runs out and can be freed.
+
+    Args:
+        compute: has no effect but its result.
+        what: it is, as the log names it.
+        relief: as of :func:`in_batches`; ``None`` frees only what Python has not yet collected.
+    """
+    try:
+        return compute()
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        failure = error.with_traceback(None)  # which would keep what was computed
+    gc.collect()
+    if relief is not None and not relief():
+        raise failure
+    _log.warning("out of memory for the %s; trying again", what)
+    torch.cuda.empty_cache()
+    return compute()
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -215,10 +215,11 @@ class LatentDiffusion(Backbone):
 
     @override
     def encode(self, images_T3HW: Tensor, noise: ClipNoise) -> Tensor:
+        noise_Tchw = noise.posterior_Tchw.to(self.device)
+
         def sample(part: slice) -> Tensor:
             posterior = self.posterior(images_T3HW[part])
-            noise_bchw = noise.posterior_Tchw[part].to(self.device)
-            latents_bchw: Tensor = posterior.mean.float() + posterior.std.float() * noise_bchw
+            latents_bchw: Tensor = posterior.mean.float() + posterior.std.float() * noise_Tchw[part]
             return latents_bchw
 
         latents_Tchw = self._in_image_batches(sample, len(images_T3HW), images_T3HW[0, 0].numel())
@@ -272,7 +273,7 @@ class LatentDiffusion(Backbone):
         guided = output_GBchw[-1]
         if len(output_GBchw) == 2:
             unconditional, conditional = output_GBchw
-            scale = self.guidance_scale(frames_B, num_frames).to(unconditional)
+            scale = self.guidance_scale(frames_B, num_frames)
             guided = unconditional + scale * (conditional - unconditional)
         sigma = self.sigmas[step]
         if self.prediction_type == "v_prediction":

@@ -10,11 +10,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor, nn
 
 from zsvss.backbones.attention import AttentionEdit, captured_calls, edited_attention
 from zsvss.backbones.base import FeatureKey, Layer
+from zsvss.backbones.host_memory import joined, to_host
 from zsvss.backbones.layout import output_block
 from zsvss.backbones.resume import ResumeState, first_tensor, join
 
@@ -23,7 +23,7 @@ class RecordedPass(NamedTuple):
     """What a pass gives; leading dimensions [b], or [G, T] when all passes of a step are joined.
 
     Attributes:
-        output: of the network, float32 [..., c, h, w].
+        output: of the network, float32 [..., c, h, w]; empty where the pass ended before it.
         tensors: what was recorded, [..., n, c].
         state: behind the modulated block; ``None`` but at the modulated step.
     """
@@ -31,6 +31,11 @@ class RecordedPass(NamedTuple):
     output: Tensor
     tensors: dict[FeatureKey, Tensor]
     state: ResumeState | None
+
+    def to_host(self) -> RecordedPass:
+        """The same with what was recorded in the host's memory."""
+        tensors = {key: to_host(tensor) for key, tensor in self.tensors.items()}
+        return RecordedPass(self.output, tensors, self.state and self.state.to_host())
 
 
 @contextmanager
@@ -63,7 +68,7 @@ def recorded(unet: Any, paths: Mapping[FeatureKey, str | None], num_samples: int
             tensors[key] = by_frame(edits[path].recorded[key.projection], key.layer, num_samples)
 
 
-def joined(passes: list[RecordedPass], num_frames: int) -> RecordedPass:
+def join_passes(passes: Sequence[RecordedPass], num_frames: int) -> RecordedPass:
     """Join all passes of a step."""
     outputs, tensors, states = zip(*passes, strict=True)
     state = join(states, num_frames) if states[0] is not None else None
@@ -77,8 +82,8 @@ def by_key(passes: Sequence[Mapping[FeatureKey, Tensor]], num_frames: int) -> di
 
 def by_half(tensors_b: Sequence[Tensor], num_rows: int) -> Tensor:
     """Join passes into [G, B, ...]."""
-    joined_b = torch.cat(list(tensors_b))
-    return joined_b.view(-1, num_rows, *joined_b.shape[1:])
+    joined_GB: Tensor = joined(tensors_b).unflatten(0, (-1, num_rows))
+    return joined_GB
 
 
 def as_in_layer(tensor_bnc: Tensor, layer: Layer, num_frames: int) -> Tensor:

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from zsvss.backbones.host_memory import joined, picked, to_host
 from zsvss.backbones.layout import LAYERS_PER_UP_BLOCK, NUM_UP_BLOCKS, has_attention, output_block
 
 Calls = Mapping[str, tuple[dict[str, Any], Any]]
@@ -32,6 +33,12 @@ class ResumeState(NamedTuple):
     hidden: Tensor
     time_embedding: Tensor
     skips: tuple[Tensor, ...]
+
+    def to_host(self) -> ResumeState:
+        """The same in the host's memory."""
+        return ResumeState(
+            to_host(self.hidden), to_host(self.time_embedding), tuple(to_host(skip) for skip in self.skips)
+        )
 
 
 def watched_modules(unet: Any, block: int) -> dict[str, nn.Module]:
@@ -57,18 +64,18 @@ def join(states: Sequence[ResumeState], num_frames: int) -> ResumeState:
     """Join the states of the passes that together hold all halves of the clip: leading dimensions [G, T]."""
     hidden, time_embedding, skips = zip(*states, strict=True)
     return ResumeState(
-        torch.cat(hidden).unflatten(0, (-1, num_frames)),
-        torch.cat(time_embedding).unflatten(0, (-1, num_frames)),
-        tuple(torch.cat(parts).unflatten(0, (-1, num_frames)) for parts in zip(*skips, strict=True)),
+        joined(hidden).unflatten(0, (-1, num_frames)),
+        joined(time_embedding).unflatten(0, (-1, num_frames)),
+        tuple(joined(parts).unflatten(0, (-1, num_frames)) for parts in zip(*skips, strict=True)),
     )
 
 
 def select(state: ResumeState, half_b: Tensor, frame_b: Tensor) -> ResumeState:
     """Pick samples out of a joined state."""
     return ResumeState(
-        state.hidden[half_b, frame_b],
-        state.time_embedding[half_b, frame_b],
-        tuple(skip[half_b, frame_b] for skip in state.skips),
+        picked(state.hidden, half_b, frame_b),
+        picked(state.time_embedding, half_b, frame_b),
+        tuple(picked(skip, half_b, frame_b) for skip in state.skips),
     )
 
 

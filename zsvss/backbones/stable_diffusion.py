@@ -18,6 +18,7 @@ from typing_extensions import override
 
 from zsvss.backbones.base import ClipNoise, Conditioning, Layer, Projection
 from zsvss.backbones.checks import check_text_encoder, few_steps
+from zsvss.backbones.samples import Samples
 from zsvss.backbones.schedule import (
     PredictionType,
     check_kind,
@@ -25,7 +26,7 @@ from zsvss.backbones.schedule import (
     trailing_timesteps,
     training_sigmas,
 )
-from zsvss.backbones.unet import Samples, UNetBackbone
+from zsvss.backbones.unet import UNetBackbone
 from zsvss.backbones.weights import Variant, WeightsSource
 
 _log = logging.getLogger(__name__)
@@ -59,6 +60,8 @@ class StableDiffusion(UNetBackbone):
             ``madebyollin/taesd``, that decodes in its place: an approximation.
         compile_decoder: decode through ``torch.compile``; on a CPU that takes half a minute at each new size of the
             frames, gains nothing and moves images by 3e-6.
+        compile_unet: run the modulated passes through ``torch.compile``, each filled up to ``max_batch`` samples; not
+            yet tried on a GPU.
 
     Source: the paper's Sec. 3 and its released sampling script.
     """
@@ -89,6 +92,7 @@ class StableDiffusion(UNetBackbone):
         reuse_recorded: bool = True,
         tiny_decoder: str | None = None,
         compile_decoder: bool = False,
+        compile_unet: bool = False,
     ) -> None:
         super().__init__(
             weights, variant, revision, num_steps, first_step, modulation_block, max_batch, compile_decoder
@@ -97,6 +101,7 @@ class StableDiffusion(UNetBackbone):
         self._chosen_prediction = self.prediction_type = prediction_type
         self.guidance = guidance
         self.reuse_recorded = reuse_recorded
+        self.compile_unet = compile_unet
         self.tiny_source = None if tiny_decoder is None else WeightsSource(tiny_decoder, reads=(".",))
         self.tiny_decoder: Any = None
 
@@ -256,7 +261,8 @@ class StableDiffusion(UNetBackbone):
         self, x_bchw: Tensor, step: int, conditioning: Conditioning, samples: Samples, num_frames: int
     ) -> dict[str, Any]:
         context_bmc = self._tokens(conditioning, samples)
-        return {"sample": x_bchw, "timestep": self.timesteps[step], "encoder_hidden_states": context_bmc}
+        timestep = torch.full((), self.timesteps[step], device=x_bchw.device)
+        return {"sample": x_bchw, "timestep": timestep, "encoder_hidden_states": context_bmc}
 
     @override
     def block_options(

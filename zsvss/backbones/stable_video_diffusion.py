@@ -18,8 +18,9 @@ from typing_extensions import override
 from zsvss.backbones.base import ClipNoise, Conditioning, Layer, Projection
 from zsvss.backbones.checks import check_image_encoder
 from zsvss.backbones.layout import output_block
+from zsvss.backbones.samples import Samples
 from zsvss.backbones.schedule import check_kind, prediction_type
-from zsvss.backbones.unet import Samples, UNetBackbone
+from zsvss.backbones.unet import UNetBackbone
 from zsvss.backbones.weights import Variant
 
 _SIGMA_MAX, _SIGMA_MIN, _RHO = 700.0, 0.002, 7.0
@@ -52,6 +53,7 @@ class StableVideoDiffusion(UNetBackbone):
         reuse_recorded: skip the blocks up to the modulated one in the modulated step. The arithmetic is the same;
             ``False`` runs everything.
         compile_decoder: decode through ``torch.compile``, as `StableDiffusion` does.
+        compile_unet: compile the modulated passes, as `StableDiffusion` does.
 
     Source: the paper's Sec. 3 and its released sampling script; the schedule of Karras et al., "Elucidating the Design
     Space of Diffusion-Based Generative Models" (arXiv 2206.00364).
@@ -91,6 +93,7 @@ class StableVideoDiffusion(UNetBackbone):
         max_batch: int = 28,
         reuse_recorded: bool = True,
         compile_decoder: bool = False,
+        compile_unet: bool = False,
     ) -> None:
         super().__init__(
             weights, variant, revision, num_steps, first_step, modulation_block, max_batch, compile_decoder
@@ -99,6 +102,7 @@ class StableVideoDiffusion(UNetBackbone):
         self.guidance = (min_guidance, max_guidance)
         self.vector_c = (float(frame_rate), float(motion_bucket), augmentation)
         self.reuse_recorded = reuse_recorded
+        self.compile_unet = compile_unet
 
     @override
     def check(self) -> None:
@@ -201,10 +205,10 @@ class StableVideoDiffusion(UNetBackbone):
         return {"temporal_self": ("query", "key")}
 
     @override
-    def modulation_gain(self) -> float:
+    def modulation_gain(self) -> Tensor:
         # The spatial branch carries the offset once, the temporal one, which continues from it, twice.
-        spatial_share = output_block(self.unet, self.modulation_block).time_mixer.mix_factor.float().sigmoid()
-        return 2.0 - float(spatial_share)
+        mix_factor: Tensor = output_block(self.unet, self.modulation_block).time_mixer.mix_factor
+        return 2.0 - mix_factor.float().sigmoid()
 
     @override
     def network_inputs(
@@ -216,7 +220,7 @@ class StableVideoDiffusion(UNetBackbone):
         concat_bchw = conditioning.concat_Gchw.to(x_bchw)[samples.half_b]
         return {
             "sample": torch.cat([x_bchw, concat_bchw], 1).unflatten(0, (-1, num_frames)),
-            "timestep": self.timesteps[step],
+            "timestep": torch.full((), self.timesteps[step], dtype=torch.float64, device=x_bchw.device),
             "encoder_hidden_states": conditioning.context_Gmc.to(x_bchw)[half_S],
             "added_time_ids": conditioning.vector_Gc.to(self.device)[half_S],
         }

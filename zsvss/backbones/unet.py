@@ -8,9 +8,9 @@ G = 2 guidance halves.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from functools import partial
-from typing import Any, ClassVar, NamedTuple, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from torch import Tensor
@@ -18,10 +18,12 @@ from typing_extensions import override
 
 from zsvss.backbones.attention import AttentionEdit, captured_calls, edited_attention, ending_behind
 from zsvss.backbones.base import Conditioning, FeatureKey, Layer, Projection, Recording
-from zsvss.backbones.batching import in_batches
+from zsvss.backbones.batching import in_batches, once
+from zsvss.backbones.compiled import CompiledPasses
+from zsvss.backbones.host_memory import picked
 from zsvss.backbones.latent_diffusion import LatentDiffusion
 from zsvss.backbones.layout import LAYERS_PER_UP_BLOCK, NUM_BLOCKS, blocks_with_attention, output_block, token_grid
-from zsvss.backbones.recording import RecordedPass, as_in_layer, by_half, by_key, joined, recorded
+from zsvss.backbones.recording import RecordedPass, as_in_layer, by_half, join_passes, recorded
 from zsvss.backbones.resume import (
     ResumeState,
     modulated,
@@ -30,26 +32,13 @@ from zsvss.backbones.resume import (
     select,
     watched_modules,
 )
+from zsvss.backbones.samples import CONDITIONAL, UNCONDITIONAL, Samples
 from zsvss.progress import part
 
-# Guidance halves, by their index from the end: a recording without guidance holds the conditional half alone.
-_UNCONDITIONAL, _CONDITIONAL = -2, -1
 # Batches of one attention call that CUDA's kernels take (a dimension of their grid).
 MOST_ATTENTION_BATCHES = 65_535
 
 _T = TypeVar("_T")
-
-
-class Samples(NamedTuple):
-    """Samples of the network's batch: their row, guidance half (from the end) and frame, int64 [b]."""
-
-    row_b: Tensor
-    half_b: Tensor
-    frame_b: Tensor
-
-    def part(self, place: slice) -> Samples:
-        """Some of them."""
-        return Samples(self.row_b[place], self.half_b[place], self.frame_b[place])
 
 
 class UNetBackbone(LatentDiffusion):
@@ -59,11 +48,16 @@ class UNetBackbone(LatentDiffusion):
         attention_of_layer: layer -> path of the attention module inside an output block.
         modulated_layers: layers of the modulated block to whose output the offset is added.
         reuse_recorded: skip what a recording already holds, and compute attention maps that samples share once.
+        compile_unet: run modulated passes through ``torch.compile``.
+        compile_backend: of ``torch.compile``.
     """
 
     attention_of_layer: ClassVar[Mapping[Layer, str]]
     modulated_layers: ClassVar[tuple[Layer, ...]]
     reuse_recorded: bool
+    compile_unet: bool = False
+    compile_backend: Any = "inductor"
+    _compiled: CompiledPasses | None = None
 
     @property
     def is_guided(self) -> bool:
@@ -89,7 +83,7 @@ class UNetBackbone(LatentDiffusion):
     ) -> tuple[dict[str, Any], dict[str, Any]]:
         """Keyword arguments of the U-Net's residual blocks and of its transformers."""
 
-    def modulation_gain(self) -> float:
+    def modulation_gain(self) -> float | Tensor:
         """How many times the offset reaches the modulated block's last projection."""
         return 1.0
 
@@ -108,22 +102,24 @@ class UNetBackbone(LatentDiffusion):
         height, width = noised_Tchw.shape[-2:]
         recording = Recording(noised_Tchw, conditioning)
         recording.grids = {block: token_grid(block, (height, width)) for block in range(NUM_BLOCKS)}
-        frames_T = torch.arange(len(noised_Tchw), device=noised_Tchw.device)
+        num_frames = len(noised_Tchw)
+        frames_T = torch.arange(num_frames, device=noised_Tchw.device)
         x_Tchw = noised_Tchw
         for number, step in enumerate(self.steps):
+            ends_early = step == self.steps[-1] and not for_denoising
             of_step = {key for key in wanted if key.step == step}
-            if step == self.steps[-1] and not for_denoising:
-                read = partial(self._shortened_pass, x_Tchw, step, conditioning, of_step)
-                recording.tensors |= by_key(self._in_passes(read, x_Tchw, frames_T, len(frames_T)), len(frames_T))
-                break
-            run = partial(self._recorded_pass, x_Tchw, step, conditioning, of_step)
+            run = partial(self._shortened_pass if ends_early else self._recorded_pass, x_Tchw, step, conditioning)
+            passes: list[RecordedPass] = []
+            relief = partial(self._free_memory_of, recording, passes)
             with part(number, number + 1, len(self.steps)):
-                whole = joined(self._in_passes(run, x_Tchw, frames_T, len(frames_T)), len(frames_T))
-            recording.tensors |= whole.tensors
-            if whole.state is not None:
-                recording.resume = whole.state
-            x_Tchw = self.euler(x_Tchw, whole.output, step, frames_T, len(frames_T))
-            recording.latents[step] = x_Tchw
+                for done in self._in_passes(partial(run, of_step), x_Tchw, frames_T, num_frames, relief=relief):
+                    passes.append(done.to_host() if self.keeps_on_host else done)  # noqa: PERF401  (relief moves them)
+            joined = once(partial(join_passes, passes, num_frames), "clip's recording", relief)
+            recording.tensors |= joined.tensors
+            recording.resume = joined.state or recording.resume
+            if not ends_early:
+                x_Tchw = self.euler(x_Tchw, joined.output, step, frames_T, num_frames)
+                recording.latents[step] = x_Tchw
         return recording
 
     @override
@@ -140,8 +136,16 @@ class UNetBackbone(LatentDiffusion):
         to_end: bool = False,
     ) -> Tensor:
         num_frames = len(recording.noised_Tchw)
+        if self.compile_unet and self._compiled is None:
+            self._compiled = CompiledPasses(self.unet, self.compile_backend)
 
         def run(samples: Samples) -> Tensor:
+            num_samples, whole = len(samples.row_b), num_frames if self.couples_frames else 1
+            if self.compile_unet:
+                samples = samples.filled(max(num_samples, self.samples.size // whole * whole))
+            return edited(samples)[:num_samples]
+
+        def edited(samples: Samples) -> Tensor:
             edits = self._injection(step, recording, samples) if inject else {}
             if offset_Bn is None:
                 return self._edited_pass(x_Bchw, step, recording, samples, edits)
@@ -151,14 +155,29 @@ class UNetBackbone(LatentDiffusion):
             self._modulate(edits, offset_bn, num_frames)
             return self._edited_pass(x_Bchw, step, recording, samples, edits)
 
-        outputs = self._in_passes(run, x_Bchw, frames_B, num_frames, guided=guided)
+        relief = partial(self.free_memory, recording)
+        outputs = list(self._in_passes(run, x_Bchw, frames_B, num_frames, guided=guided, relief=relief))
         return self.euler(x_Bchw, by_half(outputs, len(x_Bchw)), step, frames_B, num_frames, to_end=to_end)
 
     # Passes of the network
 
+    def _free_memory_of(self, recording: Recording, passes: list[RecordedPass]) -> bool:
+        """:meth:`free_memory` of a recording that is not finished; ``passes`` are those of its current step."""
+        is_freed = self.free_memory(recording)
+        if is_freed:
+            passes[:] = [done.to_host() for done in passes]
+        return is_freed
+
     def _in_passes(
-        self, run: Callable[[Samples], _T], x_Bchw: Tensor, frames_B: Tensor, num_frames: int, *, guided: bool = True
-    ) -> list[_T]:
+        self,
+        run: Callable[[Samples], _T],
+        x_Bchw: Tensor,
+        frames_B: Tensor,
+        num_frames: int,
+        *,
+        guided: bool = True,
+        relief: Callable[[], bool] | None = None,
+    ) -> Iterator[_T]:
         """Run rows, in the guidance halves that matter, in passes that memory holds.
 
         A network that couples frames gets whole clips.
@@ -166,22 +185,27 @@ class UNetBackbone(LatentDiffusion):
         num_rows, device = len(frames_B), frames_B.device
         whole, at_most = 1, None
         if self.couples_frames:
-            in_order_B = torch.arange(num_rows, device=device) % num_frames
-            if num_rows % num_frames or not torch.equal(frames_B, in_order_B):
+            # Of numbers on a device only how many there are is known without a wait.
+            in_order = device.type != "cpu" or frames_B.equal(torch.arange(num_rows) % num_frames)
+            if num_rows % num_frames or not in_order:
                 raise ValueError(
                     f"rows must be whole clips of {num_frames} frames in order; found {frames_B.tolist()}."
                 )
             whole, at_most = num_frames, num_frames * self._most_clips(x_Bchw)
-        halves = (_UNCONDITIONAL, _CONDITIONAL) if guided and self.is_guided else (_CONDITIONAL,)
+        halves = (UNCONDITIONAL, CONDITIONAL) if guided and self.is_guided else (CONDITIONAL,)
         samples = Samples(
             torch.arange(num_rows, device=device).repeat(len(halves)),
-            torch.tensor(halves, device=device).repeat_interleave(num_rows),
+            torch.cat([torch.full((num_rows,), half, device=device) for half in halves]),
             frames_B.repeat(len(halves)),
         )
-        passes = in_batches(
-            lambda place: run(samples.part(place)), len(samples.row_b), self.samples, whole=whole, at_most=at_most
+        return in_batches(
+            lambda place: run(samples.part(place)),
+            len(samples.row_b),
+            self.samples,
+            whole=whole,
+            at_most=at_most,
+            relief=relief,
         )
-        return list(passes)
 
     def _most_clips(self, x_Bchw: Tensor) -> int:
         """Clips a pass whose attention over time, a batch of its own for each latent cell, CUDA's kernels take."""
@@ -193,11 +217,19 @@ class UNetBackbone(LatentDiffusion):
             )
         return max(1, MOST_ATTENTION_BATCHES // cells)
 
-    def _pass(self, x_Bchw: Tensor, step: int, conditioning: Conditioning, samples: Samples, num_frames: int) -> Tensor:
+    def _pass(
+        self,
+        x_Bchw: Tensor,
+        step: int,
+        conditioning: Conditioning,
+        samples: Samples,
+        num_frames: int,
+        compiled: CompiledPasses | None = None,
+    ) -> Tensor:
         """Run the network; returns its float32 output [b, c, h, w]."""
         scaled_bchw = (x_Bchw / (self.sigmas[step] ** 2 + 1) ** 0.5)[samples.row_b].to(self.unet.dtype)
         inputs = self.network_inputs(scaled_bchw, step, conditioning, samples, num_frames)
-        output: Tensor = self.unet(**inputs, return_dict=False)[0]
+        output: Tensor = self.unet(**inputs, return_dict=False)[0] if compiled is None else compiled.whole(**inputs)
         return output.float().view(-1, *x_Bchw.shape[1:])
 
     def _recorded_pass(
@@ -211,19 +243,19 @@ class UNetBackbone(LatentDiffusion):
 
     def _shortened_pass(
         self, x_Tchw: Tensor, step: int, conditioning: Conditioning, keys: set[FeatureKey], samples: Samples
-    ) -> dict[FeatureKey, Tensor]:
+    ) -> RecordedPass:
         """Run the network only as far as something is to be kept."""
         last = output_block(self.unet, max((key.block for key in keys), default=0))
         with recorded(self.unet, self._paths(keys), len(samples.row_b)) as tensors, ending_behind(last):
             self._pass(x_Tchw, step, conditioning, samples, len(x_Tchw))
-        return tensors
+        return RecordedPass(x_Tchw[samples.row_b][:, :0], tensors, None)
 
     def _edited_pass(
         self, x_Bchw: Tensor, step: int, recording: Recording, samples: Samples, edits: dict[str, AttentionEdit]
     ) -> Tensor:
         """Run the network with its attention edited; returns its float32 output [b, c, h, w]."""
         with edited_attention(self.unet, edits):
-            return self._pass(x_Bchw, step, recording.conditioning, samples, len(recording.noised_Tchw))
+            return self._pass(x_Bchw, step, recording.conditioning, samples, len(recording.noised_Tchw), self._compiled)
 
     def _resumed_pass(
         self, recording: Recording, samples: Samples, offset_bn: Tensor, edits: dict[str, AttentionEdit]
@@ -235,7 +267,8 @@ class UNetBackbone(LatentDiffusion):
         state = modulated(state, self.unet, self.modulation_block, offset_bn * self.modulation_gain())
         options = self.block_options(recording.conditioning, samples, len(recording.noised_Tchw))
         with edited_attention(self.unet, edits):
-            return run_behind(state, self.unet, self.modulation_block, *options).float()
+            run = run_behind if self._compiled is None else self._compiled.behind
+            return run(state, self.unet, self.modulation_block, *options).float()
 
     def _resumes_at(self, step: int) -> bool:
         return self.reuse_recorded and step == self.steps[0]
@@ -245,13 +278,15 @@ class UNetBackbone(LatentDiffusion):
     def _injection(self, step: int, recording: Recording, samples: Samples) -> dict[str, AttentionEdit]:
         edits: dict[str, AttentionEdit] = {}
         shared = self._shared_maps(samples)
-        for key in self._injected_keys():
+        for key in sorted(
+            self._injected_keys()
+        ):  # one order in all steps, by which a compiled network knows its inputs
             if key.step == step:
                 edit = edits.setdefault(self._attention_path(key.block, key.layer), AttentionEdit())
                 half_b, frame_b = samples.half_b, samples.frame_b
                 if shared is not None and key.layer == "self":
                     half_b, frame_b, edit.shared_map_B = shared
-                tensor_bnc = recording.tensors[key][half_b, frame_b]
+                tensor_bnc = picked(recording.tensors[key], half_b, frame_b)
                 edit.replace[key.projection] = as_in_layer(tensor_bnc, key.layer, len(recording.noised_Tchw))
         return edits
 

@@ -1,4 +1,4 @@
-"""``zsvss bench``: the modes of the method, or with ``--data-only`` the reading of frames.
+"""``zsvss bench``: the modes of the method, ``--page`` all about a GPU, or ``--data-only`` the reading of frames.
 
 Only the arguments are read here, so that help and mistakes are told before PyTorch is imported.
 """
@@ -22,6 +22,11 @@ def main(arguments: Sequence[str]) -> int:
         from zsvss.bench import reading
 
         return reading.run(options)
+    if "--page" in arguments:
+        options = _page().parse_args(arguments)
+        from zsvss.bench import page
+
+        return page.run(options)
     options = _modes().parse_args(arguments)
     from zsvss.bench import modes
 
@@ -32,7 +37,8 @@ def _modes() -> argparse.ArgumentParser:
     parser = OneLineParser(
         prog="zsvss bench",
         description="Measure the exact and the fast mode beside the published schedule, on generated frames.",
-        epilog="`zsvss bench --data-only --help` tells those of the other benchmark, which reads frames from disk.",
+        epilog="Two other benchmarks tell theirs: `zsvss bench --data-only --help` of reading frames from disk, "
+        "`zsvss bench --page --help` of all that a GPU is to tell.",
     )
     parser.add_argument("--network", choices=("embedded", "sd21"), help="both on a GPU, embedded on a CPU, by default")
     parser.add_argument("--size", type=int, nargs=2, metavar=("HEIGHT", "WIDTH"), help="of the frames")
@@ -49,6 +55,24 @@ def _modes() -> argparse.ArgumentParser:
     parser.add_argument(
         "--modes", nargs="+", choices=_MODES, metavar="MODE", help=f"of {'; '.join(_MODES)}; exact is always one"
     )
+    parser.add_argument("--json", type=Path, help="write the measurements to this file")
+    return parser
+
+
+def _page() -> argparse.ArgumentParser:
+    parser = OneLineParser(
+        prog="zsvss bench",
+        description="Measure all that a session on a GPU is to tell, and print it as a page of Markdown.",
+    )
+    parser.add_argument("--page", action="store_true", required=True, help="one page about one device")
+    parser.add_argument("--network", choices=("embedded", "sd21"), default="sd21")
+    parser.add_argument("--size", type=int, nargs=2, metavar=("HEIGHT", "WIDTH"), default=(448, 832))
+    parser.add_argument("--frames", type=_positive, default=14)
+    parser.add_argument("--labels", type=_positive, default=10)
+    parser.add_argument("--dtype", choices=_DTYPES, default="bfloat16")
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--minutes", type=float, default=4.0, help="at most")
+    parser.add_argument("--tests", type=Path, help="JUnit file of the GPU's tests, to be told on the page")
     parser.add_argument("--json", type=Path, help="write the measurements to this file")
     return parser
 

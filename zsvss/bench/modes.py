@@ -14,22 +14,21 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import yaml
-from rich import box
 from rich.console import Console
-from rich.table import Table
 
 from zsvss.backbones.embedded import Embedded
 from zsvss.backbones.stable_diffusion import StableDiffusion
 from zsvss.bench.meters import agreement, count, matrix_rate
 from zsvss.bench.published import PublishedSchedule
+from zsvss.bench.rows import STAGES, Case, Row, table
 from zsvss.bench.stand_ins import RandomWeights, SparseLabels
 from zsvss.commands.allocator import keep_freed_memory
 from zsvss.commands.config import find_config
@@ -43,59 +42,6 @@ from zsvss.stages.refinement import CorrespondenceRefinement
 
 _SD21 = Path(__file__).parent / "sd21"
 _PRESENT = (1.0, 0.6)
-
-
-# Stages as the table has them -> what stopwatches call their parts.
-_STAGES = {
-    "encode": ("encode",),
-    "record": ("record",),
-    "context": ("context", "kmeans", "knn"),
-    "refinement": ("refinement",),
-    "modulation": ("modulation",),
-}
-
-
-@dataclass(frozen=True)
-class Case:
-    """What the modes are compared on.
-
-    Attributes:
-        network: ``embedded`` or ``sd21``.
-        size: height and width of the frames.
-        num_frames: of the one clip.
-        num_labels: clusters, and so labels.
-        present: share of the labels that a frame may show.
-        repeats: timed runs of each mode.
-        published_repeats: those of the published schedule; 0 leaves it out.
-    """
-
-    network: str
-    size: tuple[int, int]
-    num_frames: int
-    num_labels: int
-    present: float
-    repeats: int
-    published_repeats: int
-
-
-@dataclass
-class Row:
-    """What was measured of a mode; seconds are medians over the repeats, by frame and by stage."""
-
-    mode: str
-    seconds: dict[str, float] = field(default_factory=dict)
-    all_seconds: list[float] = field(default_factory=list)
-    processor_seconds: list[float] = field(default_factory=list)  # by frame, what a busy machine does not stretch
-    tflop_per_frame: float = 0.0
-    share_of_matrix_rate: float = 0.0  # on a CPU of processor time
-    peak_mib: float = 0.0  # above what is held before: the weights of all modes
-    agreement: float = 1.0
-    labels_per_frame: float = 0.0
-
-    @property
-    def seconds_per_frame(self) -> float:
-        """Median over the repeats, of all stages together."""
-        return statistics.median(self.all_seconds)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -160,9 +106,16 @@ def compare(case: Case, device: str, dtype: torch.dtype, wanted: Sequence[str] |
         dtype: of the networks.
         wanted: modes beside the exact one; ``None`` takes all.
     """
-    modes = _modes(case, device, dtype)
+    modes = modes_of(case, device, dtype)
     if wanted is not None:
         modes = {name: mode for name, mode in modes.items() if name == "exact" or name in wanted}
+    return measured(modes, case, device, dtype)
+
+
+def measured(
+    modes: Mapping[str, Callable[[], SegmentedClip]], case: Case, device: str, dtype: torch.dtype
+) -> list[Row]:
+    """Run modes, the exact one among them, as :func:`compare` does."""
     rows: dict[str, Row] = {}
     results: dict[str, SegmentedClip] = {}
     for name, mode in modes.items():
@@ -184,7 +137,7 @@ def compare(case: Case, device: str, dtype: torch.dtype, wanted: Sequence[str] |
     return list(rows.values())
 
 
-def _modes(case: Case, device: str, dtype: torch.dtype) -> dict[str, Callable[[], SegmentedClip]]:
+def modes_of(case: Case, device: str, dtype: torch.dtype) -> dict[str, Callable[[], SegmentedClip]]:
     """What each mode runs, on the same frames."""
     scene = Scene(scene_split("test")[0], num_frames=case.num_frames, height=case.size[0], width=case.size[1])
     frames_THW3 = torch.from_numpy(np.stack([scene.render(number)[0] for number in range(case.num_frames)]))
@@ -235,7 +188,7 @@ def _modes(case: Case, device: str, dtype: torch.dtype) -> dict[str, Callable[[]
 
 
 def _time(
-    rows: dict[str, Row], modes: dict[str, Callable[[], SegmentedClip]], case: Case, device: str, dtype: torch.dtype
+    rows: dict[str, Row], modes: Mapping[str, Callable[[], SegmentedClip]], case: Case, device: str, dtype: torch.dtype
 ) -> None:
     """Fill in the rows' seconds, and what follows from them."""
     stages: dict[str, list[dict[str, float]]] = {name: [] for name in rows}
@@ -251,7 +204,7 @@ def _time(
             stages[name].append(seconds)
             row.all_seconds.append(sum(seconds.values()) / case.num_frames)
     for name, row in rows.items():
-        for stage, parts in _STAGES.items():
+        for stage, parts in STAGES.items():
             sums = [sum(seconds.get(part, 0.0) for part in parts) for seconds in stages[name]]
             row.seconds[stage] = statistics.median(sums) / case.num_frames
         per_frame = row.seconds_per_frame if device != "cpu" else statistics.median(row.processor_seconds)
@@ -264,39 +217,3 @@ def fast_mode() -> tuple[dict[str, Any], Modulation]:
     chosen = model["modulation"]
     modulation: Modulation = getattr(upsampling, chosen["class_path"])(**chosen["init_args"])
     return model["backbone"], modulation
-
-
-def table(case: Case, rows: Sequence[Row]) -> Table:
-    """The rows as a table."""
-    title = (
-        f"{case.network} at {case.size[0]}x{case.size[1]}, {case.num_frames} frames, L = {case.num_labels}, "
-        f"{rows[0].labels_per_frame:.1f} labels a frame"
-    )
-    result = Table(title=title, title_justify="left", box=box.MARKDOWN)
-    result.add_column("mode")
-    for name in (
-        "s/frame",
-        "CPU s/frame",
-        *_STAGES,
-        "frames/s",
-        f"times {rows[0].mode}",
-        "TFLOP/frame",
-        "of matrix rate",
-        "MiB",
-        "agreement",
-    ):
-        result.add_column(name, justify="right")
-    for row in rows:
-        result.add_row(
-            row.mode,
-            f"{row.seconds_per_frame:.3f}",
-            f"{statistics.median(row.processor_seconds):.3f}",
-            *(f"{row.seconds[stage]:.3f}" for stage in _STAGES),
-            f"{1 / row.seconds_per_frame:.2f}",
-            f"{rows[0].seconds_per_frame / row.seconds_per_frame:.2f}",
-            f"{row.tflop_per_frame:.3f}",
-            f"{row.share_of_matrix_rate:.0%}",
-            f"{row.peak_mib:.0f}",
-            f"{row.agreement:.2%}",
-        )
-    return result

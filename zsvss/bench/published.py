@@ -95,7 +95,7 @@ class PublishedSchedule:
             for index, label in enumerate(label_set_L):
                 masks_Thw = (labels_Thw == label).float()
                 plus, minus = (self._modulated(recording, sign * masks_Thw, f"{index}_{sign}") for sign in (1, -1))
-                election.add(frames_T, torch.full_like(frames_T, index), difference_map(plus, minus))
+                election.add(range(len(frames_THW3)), torch.full_like(frames_T, index), difference_map(plus, minus))
         coarse_Thw = coarse_Tn.view(labels_Thw.shape)
         return SegmentedClip(election.labels_THW, coarse_Thw, labels_Thw, watch.seconds)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,13 +13,15 @@ from torch import Tensor
 from zsvss.backbones.base import Backbone
 from zsvss.callbacks.clips import ClipCallback, callbacks
 from zsvss.callbacks.media import media_store
-from zsvss.callbacks.prediction_writer import PredictionWriter, safe_folder
+from zsvss.callbacks.prediction_writer import PredictionWriter
 from zsvss.callbacks.results import run_facts
 from zsvss.data.clip import Clip
 from zsvss.data.datamodule import datamodule
 from zsvss.data.video import Video
 from zsvss.metrics import VideoResult
-from zsvss.results.fingerprint import digest, run_fingerprint, video_source
+from zsvss.results.files import safe_folder
+from zsvss.results.fingerprint import device_facts, digest, run_fingerprint, video_source
+from zsvss.results.predictions import FILE, VERSION, PredictionsError, read_json
 from zsvss.results.records import RecordFolder
 
 _log = logging.getLogger(__name__)
@@ -55,11 +56,15 @@ class ResultStore(ClipCallback):
         data = datamodule(trainer)
         data.skip_unreadable = True
         task = "test" if stage == "test" else "predict"  # Lightning's is an enum of strings
+        if (writer := _prediction_writer(trainer, task)) is not None:
+            parts = {key: self.settings[key] for key in ("model", "data") if key in self.settings}
+            writer.settings = {**parts, "precision": str(trainer.precision)}
         self._records = RecordFolder(Path(trainer.default_root_dir) / "records" / task)
+        devices = device_facts(trainer.strategy.root_device)
         opened: tuple[str, list[str]] | Exception | None = None
         if trainer.is_global_zero:
             try:
-                opened = self._open(self._records, trainer, pl_module, task)
+                opened = self._open(self._records, trainer, pl_module, task, devices)
             except (ValueError, OSError) as error:
                 opened = error
         # All processes go on with the same list, or none of them does.
@@ -111,7 +116,12 @@ class ResultStore(ClipCallback):
         self.teardown(trainer, pl_module, "")
 
     def _open(
-        self, records: RecordFolder, trainer: Trainer, pl_module: LightningModule, task: str
+        self,
+        records: RecordFolder,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        task: str,
+        devices: Mapping[str, Any],
     ) -> tuple[str, list[str]]:
         """Digest of the fingerprint and names of the finished videos."""
         module: Any = pl_module
@@ -120,8 +130,7 @@ class ResultStore(ClipCallback):
         if type(backbone).fingerprint is Backbone.fingerprint:
             backbone.load()  # hashes what is in memory
         backbone.check()
-        device = trainer.strategy.root_device.type
-        fingerprint = run_fingerprint(task, self.settings, data, backbone, str(trainer.precision), device)
+        fingerprint = run_fingerprint(task, self.settings, data, backbone, str(trainer.precision), devices)
         records.open(fingerprint, run_facts(trainer, module))
         found, damaged = records.read()
         for name, reason in damaged.items():
@@ -162,8 +171,11 @@ def _has_predictions(writer: PredictionWriter | None, trainer: Trainer, video: V
         return True
     folder = (writer.folder or Path(trainer.default_root_dir) / "predictions") / safe_folder(video.name)
     try:
-        segments = json.loads((folder / "segments.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        segments = read_json(folder / FILE)
+    except PredictionsError:
+        return False
+    if segments.get("version") != VERSION:
+        _log.warning("predictions of %s are of another version of zsvss; the video is computed again", video.name)
         return False
     masks = len(list((folder / "masks").glob("*.png"))) if writer.masks else video.num_frames
     overlay = not writer.video or (folder / "overlay.mp4").is_file()

@@ -37,9 +37,8 @@ def _chosen(arguments: Sequence[str]) -> str:
         )
         return _FULL
     tell(
-        f"no config given: taking {_SMALL}, the small model that ships with the package (it has only seen generated "
-        f"scenes), as the weights of Stable Diffusion ({name}) are not on this machine. To fetch and use them (5 GB), "
-        f"add --config {_FULL}"
+        f"no config given: taking {_SMALL}, the small model that ships with the package, as the weights of Stable "
+        f"Diffusion ({name}) are not on this machine. To fetch and use them (5 GB), add --config {_FULL}"
     )
     return _SMALL
 

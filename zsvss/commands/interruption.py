@@ -75,8 +75,11 @@ def tell(message: str) -> None:
 
 
 def leave(message: str) -> NoReturn:
-    """End the process at once, whatever it is doing."""
+    """End the process at once, whatever it is doing, and those that decode for it."""
     tell(f"\n{message}")
+    multiprocessing = sys.modules.get("multiprocessing")  # if anything has been started by it
+    for child in multiprocessing.active_children() if multiprocessing else ():
+        child.kill()
     sys.stdout.flush()
     os._exit(EXIT_CODE)
 

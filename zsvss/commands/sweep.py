@@ -32,6 +32,7 @@ from zsvss.commands.cells import Cell, failure, is_finished, last_error, mark_fa
 from zsvss.commands.config import find_config, resolve_configs
 from zsvss.commands.interruption import ending_in_order
 from zsvss.commands.logs import quiet_console
+from zsvss.commands.parser_messages import refusal
 from zsvss.commands.refusals import OneLineParser
 from zsvss.commands.sweep_table import describe, markdown_table, problems, result_table
 from zsvss.results.files import write_atomically
@@ -215,7 +216,8 @@ def rehearsed(parameters: Mapping[str, Any], base: Sequence[str], folder: Path) 
                 if not is_finished(cell):
                     refuse_missing_data(rehearsal.build(), problems_of_data)
         except (Exception, SystemExit) as error:  # whatever is wrong with a cell does not stop the others
-            hopeless[name] = last_error(said.getvalue()) if isinstance(error, SystemExit) else str(error)
+            reason = last_error(said.getvalue()) if isinstance(error, SystemExit) else refusal(str(error))
+            hopeless[name] = " ".join(reason.split())
         cells.append(cell)
     twice = {cell.name for cell in cells if sum(other.name == cell.name for other in cells) > 1}
     if twice:

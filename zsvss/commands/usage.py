@@ -57,6 +57,7 @@ USAGES: Mapping[str, Usage] = {
         ),
         (
             ("data.input", "PATH", "what to segment; the same as VIDEO"),
+            ("data.masks", "FOLDER", "masks of one or more frames, whose labels the video then gets"),
             *_METHOD,
             ("predictions.alpha", "0..1", "how strongly the overlay is coloured"),
             ("predictions.video", "true|false", "write the overlay video"),

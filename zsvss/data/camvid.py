@@ -26,6 +26,7 @@ from typing import Any, Literal
 import numpy as np
 from PIL import Image
 
+from zsvss.data.class_lists import CAMVID_COLORS
 from zsvss.data.datamodule import VideoDataModule
 from zsvss.data.images import ByteArray, check_images, list_images, mask_size, read_mask, read_rgb
 from zsvss.data.taxonomy import Taxonomy
@@ -44,48 +45,13 @@ CAMVID_11 = Taxonomy(
     void=frozenset({11}),
 )  # fmt: skip
 
-# The colours of the release's label_colors.txt, in its order; a raw value is the position in this table.
-_COLOURS_32 = {
-    "Animal": (64, 128, 64),
-    "Archway": (192, 0, 128),
-    "Bicyclist": (0, 128, 192),
-    "Bridge": (0, 128, 64),
-    "Building": (128, 0, 0),
-    "Car": (64, 0, 128),
-    "CartLuggagePram": (64, 0, 192),
-    "Child": (192, 128, 64),
-    "Column_Pole": (192, 192, 128),
-    "Fence": (64, 64, 128),
-    "LaneMkgsDriv": (128, 0, 192),
-    "LaneMkgsNonDriv": (192, 0, 64),
-    "Misc_Text": (128, 128, 64),
-    "MotorcycleScooter": (192, 0, 192),
-    "OtherMoving": (128, 64, 64),
-    "ParkingBlock": (64, 192, 128),
-    "Pedestrian": (64, 64, 0),
-    "Road": (128, 64, 128),
-    "RoadShoulder": (128, 128, 192),
-    "Sidewalk": (0, 0, 192),
-    "SignSymbol": (192, 128, 128),
-    "Sky": (128, 128, 128),
-    "SUVPickupTruck": (64, 128, 192),
-    "TrafficCone": (0, 0, 64),
-    "TrafficLight": (0, 64, 64),
-    "Train": (192, 64, 128),
-    "Tree": (128, 128, 0),
-    "Truck_Bus": (192, 128, 192),
-    "Tunnel": (64, 0, 64),
-    "VegetationMisc": (192, 192, 0),
-    "Void": (0, 0, 0),
-    "Wall": (64, 192, 0),
-}
-_SCORED_32 = tuple(name for name in _COLOURS_32 if name != "Void")
+_SCORED_32 = tuple(name for name in CAMVID_COLORS if name != "Void")
 CAMVID_32 = Taxonomy(
     name="camvid-32",
     classes=_SCORED_32,
-    palette=tuple(_COLOURS_32[name] for name in _SCORED_32),
-    class_of_raw={list(_COLOURS_32).index(name): class_id for class_id, name in enumerate(_SCORED_32)},
-    void=frozenset({list(_COLOURS_32).index("Void")}),
+    palette=tuple(CAMVID_COLORS[name] for name in _SCORED_32),
+    class_of_raw={list(CAMVID_COLORS).index(name): class_id for class_id, name in enumerate(_SCORED_32)},
+    void=frozenset({list(CAMVID_COLORS).index("Void")}),
 )
 _MAX_UNKNOWN = 0.01
 
@@ -97,7 +63,7 @@ def read_mask_11(path: Path) -> ByteArray:
         ValueError: If its values are those of the other label set.
     """
     values_HW = read_mask(path)
-    foreign = values_HW[(values_HW > 11) & (values_HW < len(_COLOURS_32))]
+    foreign = values_HW[(values_HW > 11) & (values_HW < len(CAMVID_COLORS))]
     if len(np.unique(foreign)) > 1 or foreign.size > _MAX_UNKNOWN * values_HW.size:
         raise ValueError(
             f"{path} holds values up to {foreign.max()}: these are positions in the table of 32 colours, not the 11 "
@@ -122,7 +88,7 @@ def read_colour_mask(path: Path) -> ByteArray:
     colours_HW3 = read_rgb(path).astype(np.int64)
     codes_HW = (colours_HW3[..., 0] << 16) + (colours_HW3[..., 1] << 8) + colours_HW3[..., 2]
     values_HW = np.full(codes_HW.shape, 255, np.uint8)
-    for value, (red, green, blue) in enumerate(_COLOURS_32.values()):
+    for value, (red, green, blue) in enumerate(CAMVID_COLORS.values()):
         values_HW[codes_HW == (red << 16) + (green << 8) + blue] = value
     unknown = float((values_HW == 255).mean())
     if unknown > _MAX_UNKNOWN:

@@ -206,6 +206,7 @@ class VideoDataModule(lightning.LightningDataModule, ABC):
             time_limit=self.time_limit,
             skip_unreadable=self.skip_unreadable,
             network_size=self.network_size,
+            pin_memory=self.trainer is not None and self.trainer.strategy.root_device.type != "cpu",
         )
         return self._loader
 

@@ -46,6 +46,7 @@ class ClipLoader:
         skip_unreadable: Leave out (the rest of) a video that cannot be read and record it in ``failures``, instead of
             raising.
         network_size: At which size the network sees frames; the workers add the frames at that size.
+        pin_memory: Put what workers have read into pinned memory, for a run on a GPU.
     """
 
     def __init__(
@@ -55,12 +56,14 @@ class ClipLoader:
         time_limit: float = 60.0,
         skip_unreadable: bool = False,
         network_size: NetworkSize | None = None,
+        pin_memory: bool = False,
     ) -> None:
         self.plan = tuple(plan)
         self.num_workers = num_workers
         self.time_limit = time_limit
         self.skip_unreadable = skip_unreadable
         self.network_size = network_size
+        self.pin_memory = pin_memory
         self.failures: dict[str, UnreadableVideoError] = {}
 
     def __len__(self) -> int:
@@ -125,7 +128,9 @@ class ClipLoader:
                 elif num_workers == 1:
                     yield _failure(planned, "the decoder crashed; is the file damaged? Copy it again or convert it")
                 return
-            yield item.unpack(slots[number % len(slots)]) if isinstance(item, _PackedClip) else item
+            if isinstance(item, _PackedClip):
+                item = item.unpack(slots[number % len(slots)], pinned=self.pin_memory)
+            yield item
 
     def record(self, failure: UnreadableVideoError) -> None:
         """Leave out (the rest of) a video.
@@ -154,8 +159,8 @@ class _PackedClip(NamedTuple):
         others: dict[str, Any] = {"labelled_T": clip.labelled_T.tolist(), **dict.fromkeys(images)}
         return cls(clip._replace(**others), slot.put(list(images.values())), tuple(images))
 
-    def unpack(self, slot: Slot) -> Clip:
-        images: dict[str, Any] = dict(zip(self.fields, slot.take(self.places), strict=True))
+    def unpack(self, slot: Slot, *, pinned: bool) -> Clip:
+        images: dict[str, Any] = dict(zip(self.fields, slot.take(self.places, pinned=pinned), strict=True))
         return self.clip._replace(labelled_T=torch.tensor(self.clip.labelled_T), **images)
 
 

@@ -67,9 +67,8 @@ class Slot:
             self._view(place)[...] = array.numpy()
         return places
 
-    def take(self, places: Sequence[Place]) -> list[Tensor]:
-        """Copies of what was put there; in pinned memory if there is a GPU."""
-        pinned = torch.cuda.is_available()
+    def take(self, places: Sequence[Place], *, pinned: bool = False) -> list[Tensor]:
+        """Copies of what was put there; in pinned memory, which a GPU copies from without a wait, if asked."""
         copies = [torch.empty(place.shape, dtype=torch.uint8, pin_memory=pinned) for place in places]
         for place, copy in zip(places, copies, strict=True):
             copy.numpy()[...] = self._view(place)

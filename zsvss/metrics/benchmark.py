@@ -16,8 +16,9 @@ import torch
 from torch import Tensor, distributed
 
 from zsvss.gathering import gather, is_distributed
-from zsvss.metrics.confusion import iou_from_confusion, segmentation_scores
-from zsvss.metrics.consistency import is_consistency, log_no_window, mean_consistency, score_name
+from zsvss.metrics.confusion import SegmentationIoU, SegmentationScores, iou_from_confusion, segmentation_scores
+from zsvss.metrics.consistency import is_consistency, mean_consistency, score_name
+from zsvss.metrics.consistency_metric import VideoConsistency
 from zsvss.metrics.evaluation import VideoResult
 from zsvss.metrics.objects import object_scores
 
@@ -48,7 +49,12 @@ def fold_results(results: Iterable[VideoResult]) -> dict[str, float]:
     test/num_labelled_frames 7
     """
     results = _checked(results)
-    scores = segmentation_scores(total_confusion(results))
+    first = results[0]
+    # The results are of all processes already.
+    iou = SegmentationIoU(len(first.confusion), sync_on_compute=False)
+    for result in results:
+        iou.add(result.confusion)
+    scores: SegmentationScores = iou.compute()
     video_mious = [miou for result in results if not math.isnan(miou := segmentation_scores(result.confusion).miou)]
     numbers: dict[str, float] = {
         "test/mIoU": scores.miou,
@@ -58,14 +64,13 @@ def fold_results(results: Iterable[VideoResult]) -> dict[str, float]:
     }
     if any(result.objects for result in results):
         objects = [frames for result in results for frames in result.objects.values()]
-        scores_of_objects = object_scores(objects, results[0].object_protocol)
+        scores_of_objects = object_scores(objects, first.object_protocol)
         numbers |= {f"test/{name}": score for name, score in scores_of_objects.items()}
-    protocol = results[0].protocol
-    for window in results[0].windows:
-        score = mean_consistency(pair for result in results for pair in result.windows[window])
-        if math.isnan(score):
-            log_no_window(protocol, window)
-        numbers[f"test/{score_name(protocol, window)}"] = score
+    if first.windows:
+        consistency = VideoConsistency(tuple(first.windows), first.protocol, sync_on_compute=False)
+        for result in results:
+            consistency.add(result.windows)
+        numbers |= {f"test/{name}": score for name, score in consistency.compute().items()}
     numbers["test/num_videos"] = len(results)
     numbers["test/num_frames"] = sum(result.num_frames for result in results)
     numbers["test/num_labelled_frames"] = sum(result.num_labelled for result in results)

@@ -10,7 +10,7 @@ definition, so the mean is taken here, over a confusion matrix that torchmetrics
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -127,14 +127,20 @@ def _counts(confusion: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 class SegmentationIoU(Metric):
     """`confusion_matrix` summed over updates and processes; `compute` gives `segmentation_scores`.
 
+    A run counts each video by one of these, and its numbers are those of one to which the videos' counts are added.
+
     Args:
         num_classes: C.
+        settings: of :class:`torchmetrics.Metric`.
 
     >>> metric = SegmentationIoU(num_classes=3)
     >>> metric.update(torch.tensor([0, 1, 1]), torch.tensor([0, 1, 0]))
     >>> metric.update(torch.tensor([7, 2, 0]), torch.tensor([2, 2, -1]))
     >>> metric.compute().miou
     0.5
+    >>> metric.add(torch.tensor([[0, 0, 0, 0], [0, 2, 0, 0], [0, 0, 0, 0]]))
+    >>> metric.compute().miou
+    0.5833333333333334
     """
 
     full_state_update = False
@@ -142,8 +148,8 @@ class SegmentationIoU(Metric):
     is_differentiable = False
     confusion: Tensor
 
-    def __init__(self, num_classes: int) -> None:
-        super().__init__()
+    def __init__(self, num_classes: int, **settings: Any) -> None:
+        super().__init__(**settings)
         self.num_classes = num_classes
         empty = torch.zeros(num_classes, num_classes + 1, dtype=torch.int64)
         self.add_state("confusion", default=empty, dist_reduce_fx="sum")
@@ -151,6 +157,12 @@ class SegmentationIoU(Metric):
     def update(self, pred: Tensor, target: Tensor) -> None:
         """Count pixels; arguments as in `confusion_matrix`."""
         self.confusion = self.confusion + confusion_matrix(pred, target, self.num_classes)
+
+    def add(self, confusion: Tensor) -> None:
+        """Add a matrix that was counted elsewhere, for instance that of a stored result."""
+        self.confusion = self.confusion + confusion.to(self.confusion)
+        self._update_count += 1  # or `compute` would warn that nothing was counted
+        self._computed = None
 
     def compute(self) -> SegmentationScores:
         """Summarise everything counted so far, on all processes."""

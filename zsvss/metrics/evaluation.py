@@ -17,15 +17,15 @@ import torch
 from torch import Tensor
 
 from zsvss.data.taxonomy import Taxonomy, in_words
-from zsvss.metrics.confusion import confusion_matrix
+from zsvss.metrics.confusion import SegmentationIoU
 from zsvss.metrics.consistency import (
     CFFM_LONGEST_LEFT_OUT,
     DEFAULT_WINDOWS,
     ConsistencyProtocol,
-    ConsistencyWindows,
     WindowPair,
     ground_truth,
 )
+from zsvss.metrics.consistency_metric import VideoConsistency
 from zsvss.metrics.naming import ClusterNaming, add_votes, cluster_votes, rename_clusters
 from zsvss.metrics.objects import FrameCounts, ObjectFrames, ObjectProtocol, check_protocol
 from zsvss.metrics.packed import Packed
@@ -166,8 +166,8 @@ class VideoEvaluator:
         self.num_frames = 0
         self.num_labelled = 0
         num_classes = taxonomy.num_classes
-        self._confusion = torch.zeros(num_classes, num_classes + 1, dtype=torch.int64)
-        self._stream = ConsistencyWindows(windows, protocol)
+        self._iou = SegmentationIoU(num_classes)
+        self._consistency = VideoConsistency(windows, protocol)
         self._objects = ObjectFrames(taxonomy.objects)
         self._votes_KC = torch.zeros(0, num_classes, dtype=torch.int64)
         self._names: dict[int, int] | None = {} if naming.voting_frames == "none" else None
@@ -197,9 +197,9 @@ class VideoEvaluator:
                 f"{self.name}: {len(pred_THW)} predicted frames, {len(labelled_T)} flags and "
                 f"{'no' if raw_THW is None else len(raw_THW)} ground-truth frames; pass one of each for every frame"
             )
-        pred_THW = pred_THW.cpu()
+        pred_THW, raw_THW = pred_THW.cpu(), None if raw_THW is None else raw_THW.cpu()
         for t, labelled in enumerate(labelled_T.tolist()):
-            raw_HW = raw_THW[t].cpu() if labelled and raw_THW is not None else None
+            raw_HW = raw_THW[t] if labelled and raw_THW is not None else None
             self._add_frame(pred_THW[t], raw_HW)
 
     def finish(self, seconds: float | None = None) -> VideoResult:
@@ -217,15 +217,15 @@ class VideoEvaluator:
                 f"left out of every number: {self.num_labelled} labelled frames, and protocol cffm leaves out videos "
                 f"of {CFFM_LONGEST_LEFT_OUT} and fewer"
             )
-            self._confusion.zero_()
+            self._iou.reset()
             self.num_labelled = 0
         return VideoResult(
             name=self.name,
             num_frames=self.num_frames,
             num_labelled=self.num_labelled,
-            confusion=self._confusion,
+            confusion=self._iou.confusion,
             protocol=self.protocol,
-            windows=self._stream.pairs,
+            windows=self._consistency.pairs,
             naming=self.naming.name,
             names=self._names,
             seconds=seconds,
@@ -286,15 +286,16 @@ class VideoEvaluator:
         self._predicted = min(smallest, before[0]), max(largest, before[1])
         class_HW = None
         if self.protocol == "self":
-            self._stream.update(pred_HW)
+            self._consistency.update(pred_HW[None], new_video=False)
         if raw_HW is not None:
             pred_HW = nearest(pred_HW, (raw_HW.shape[0], raw_HW.shape[1]))
             class_HW = self.taxonomy.class_ids(raw_HW)
             self._strangers.update(self.taxonomy.strangers(raw_HW[class_HW < 0]))
-            self._confusion += confusion_matrix(pred_HW, class_HW, num_classes)
+            self._iou.update(pred_HW, class_HW)
             self._objects.update(pred_HW, class_HW)
         if self.protocol != "self":
             if raw_HW is None:
-                self._stream.gap()
+                self._consistency.gap()
             else:
-                self._stream.update(pred_HW, raw_HW, class_HW)
+                assert class_HW is not None
+                self._consistency.update(pred_HW[None], raw_HW[None], class_HW[None], new_video=False)

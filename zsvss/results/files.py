@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import uuid
-from pathlib import Path
+from collections.abc import Iterable
+from pathlib import Path, PurePosixPath
+from urllib.parse import quote
 
+_LONGEST_NAME = 150
 TEMPORARY = ".tmp-"
 """How the name of a file begins that is not whole yet."""
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Write a file so that it has the old content or the new one whenever the machine stops."""
+def write_atomically(path: Path, text: str | Iterable[str]) -> None:
+    """Write a file so that it has the old content or the new one whenever the machine stops.
+
+    Args:
+        path: of the file.
+        text: its content, or pieces of it, which are written one by one.
+    """
     temporary = path.with_name(f"{TEMPORARY}{uuid.uuid4().hex}")
     try:
         with temporary.open("x", encoding="utf-8") as file:
-            file.write(text)
+            file.writelines([text] if isinstance(text, str) else text)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
@@ -62,3 +71,25 @@ def check_folder(path: Path, key: str) -> None:
             )
         if place.is_dir():
             return
+
+
+def safe_folder(video: str) -> PurePosixPath:
+    """Relative folder for a video's name, which may hold slashes but cannot lead out of the run folder.
+
+    >>> str(safe_folder("frankfurt/000001")), str(safe_folder("../../etc")), str(safe_folder("/a"))
+    ('frankfurt/000001', 'etc', 'a')
+    """
+    parts = [part for part in PurePosixPath(video).parts if part not in ("/", "..", ".")]
+    return PurePosixPath(*parts or ["video"])
+
+
+def file_stem(video: str) -> str:
+    """A file name for a video's name, which may hold anything; different names never share one.
+
+    >>> file_stem("frankfurt/000001")
+    'frankfurt%2F000001'
+    """
+    name = quote(video, safe=" ")
+    if len(name) > _LONGEST_NAME:
+        name = f"{name[:_LONGEST_NAME]}-{hashlib.sha256(video.encode()).hexdigest()[:16]}"
+    return name

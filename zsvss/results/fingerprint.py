@@ -11,10 +11,14 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import torch
+
 import zsvss
 from zsvss.backbones.base import Backbone
 from zsvss.data.datamodule import VideoDataModule
 from zsvss.data.video import FileVideo, Video
+from zsvss.gathering import gather
+from zsvss.stages.precision import tf32_settings
 
 Fingerprint = Mapping[str, Any]
 """Key -> plain value; nothing nested."""
@@ -33,7 +37,12 @@ _NOT_DECISIVE = {
 
 
 def run_fingerprint(
-    task: str, settings: Mapping[str, Any], data: VideoDataModule, backbone: Backbone, precision: str, device: str
+    task: str,
+    settings: Mapping[str, Any],
+    data: VideoDataModule,
+    backbone: Backbone,
+    precision: str,
+    devices: Mapping[str, Any],
 ) -> Fingerprint:
     """Everything that decides the numbers of a run, but for the videos themselves (see `video_source`).
 
@@ -43,7 +52,7 @@ def run_fingerprint(
         data: whose name is part of every seed, and whose classes decide the shape of the results.
         backbone: whose weights to hash.
         precision: of the run's arithmetic.
-        device: kind of device that it runs on, such as ``cuda``; another kind gives other last bits.
+        devices: what the processes compute on, see `device_facts`.
     """
     return {
         "task": task,
@@ -51,10 +60,30 @@ def run_fingerprint(
         "dataset": data.name,
         "classes": None if data.taxonomy is None else list(data.taxonomy.classes),
         "precision": precision,
-        "device": device,
+        **devices,
         "weights": backbone.fingerprint(),
         **code_version(),
     }
+
+
+def device_facts(device: torch.device) -> dict[str, Any]:
+    """The device that this process computes on and how: another model or another setting gives other last bits.
+
+    Gathers the models of all processes: a collective operation.
+
+    >>> device_facts(torch.device("cpu"))
+    {'device': 'cpu'}
+    """
+    if device.type == "cpu":
+        model = "cpu"
+    else:
+        model = f"{device.type} ({torch.get_device_module(device).get_device_name(device)})"
+    facts: dict[str, Any] = {"device": ", ".join(sorted(set(gather(model))))}
+    if device.type != "cpu":
+        facts |= {f"tf32.{operation}": setting for operation, setting in tf32_settings().items()}
+        facts["deterministic"] = torch.are_deterministic_algorithms_enabled()
+        facts["cudnn.benchmark"] = torch.backends.cudnn.benchmark
+    return facts
 
 
 def decisive_settings(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -34,9 +34,8 @@ import torch
 from PIL import Image
 
 from zsvss.metrics.naming import rename_clusters
-from zsvss.results.files import write_atomically
+from zsvss.results.files import file_stem, write_atomically
 from zsvss.results.palette import VOID_ID, UInt8, class_colors, palette, write_index_png
-from zsvss.results.records import file_stem
 from zsvss.stages.nearest import nearest
 
 Labels = npt.NDArray[np.int64]

@@ -20,12 +20,9 @@ from collections.abc import Mapping
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import IO, Any
-from urllib.parse import quote
 
-from zsvss.results.files import TEMPORARY, write_atomically
+from zsvss.results.files import TEMPORARY, file_stem, write_atomically
 from zsvss.results.fingerprint import Fingerprint, differences, digest
-
-_LONGEST_NAME = 150
 
 
 class RecordFolder:
@@ -156,18 +153,6 @@ class RecordFolder:
             f"{digest(ours)[:12]}), and results of different runs are never mixed. They differ in\n{lines}\n"
             f"Choose another folder by --output, or delete {self.folder}"
         )
-
-
-def file_stem(video: str) -> str:
-    """A file name for a video's name, which may hold anything; different names never share one.
-
-    >>> file_stem("frankfurt/000001")
-    'frankfurt%2F000001'
-    """
-    name = quote(video, safe=" ")
-    if len(name) > _LONGEST_NAME:
-        name = f"{name[:_LONGEST_NAME]}-{hashlib.sha256(video.encode()).hexdigest()[:16]}"
-    return name
 
 
 def _read_record(path: Path, fingerprint_digest: str) -> dict[str, Any]:

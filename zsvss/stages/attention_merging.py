@@ -74,7 +74,7 @@ class AttentionMerging(Initialization):
         weighted = []
         for query_key, key_key in zip(keys[: len(self.blocks)], keys[len(self.blocks) :], strict=True):
             block_grid = seen.recording.grids[query_key.block]
-            tensors = (seen.recording.tensors[key][-1, :1].float() for key in (query_key, key_key))
+            tensors = (seen.recording.half(key)[:1].float() for key in (query_key, key_key))
             (query_1nc, inner_grid), (key_1nc, _) = (seen.inside(tensor, block_grid) for tensor in tensors)
             map_nn = mean_attention(query_1nc[0], key_1nc[0], self.head_channels)
             weighted.append(inner_grid[0] * resized(map_nn, inner_grid, grid))
@@ -89,16 +89,27 @@ class AttentionMerging(Initialization):
         proposals = (near_mn.float() @ maps_nn) / near_mn.sum(1, keepdim=True)
         for _ in range(self.num_iterations - 1):
             near_PP = divergence(proposals, proposals) < self.threshold
-            left_P = torch.ones(len(proposals), dtype=torch.bool, device=proposals.device)
-            merged = []
-            for p in range(len(proposals)):
-                if left_P[p]:
-                    group_P = near_PP[p] & left_P
-                    group_P[p] = True
-                    merged.append(proposals[group_P].mean(0))
-                    left_P &= ~group_P
-            proposals = torch.stack(merged)
+            groups = merged_groups(near_PP.tolist())
+            members = torch.tensor([p for group in groups for p in group], device=proposals.device)
+            proposals = torch.stack([proposals[p_g].mean(0) for p_g in members.split([len(g) for g in groups])])
         return proposals
+
+
+def merged_groups(near: Sequence[Sequence[bool]]) -> list[list[int]]:
+    """Put each proposal, in order, into one group with all that are near and in no group yet.
+
+    Example:
+        >>> merged_groups([[True, False, True], [False, True, True], [True, True, True]])
+        [[0, 2], [1]]
+    """
+    left, groups = [True] * len(near), []
+    for p, near_p in enumerate(near):
+        if left[p]:
+            group = [q for q, is_near in enumerate(near_p) if (is_near and left[q]) or q == p]
+            groups.append(group)
+            for q in group:
+                left[q] = False
+    return groups
 
 
 def mean_attention(query_nc: Tensor, key_nc: Tensor, head_channels: int) -> Tensor:

@@ -5,18 +5,22 @@ Shape legend: T frames of a clip, n tokens of a frame, N points of the memory, c
 
 from __future__ import annotations
 
+import itertools
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
+import numpy as np
 import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 from typing_extensions import override
 
 from zsvss.backbones.base import Backbone, FeatureKey
-from zsvss.stages.clustering import KMeans, check_num_clusters, kmeans, knn_classify
 from zsvss.stages.features import FeaturePass
 from zsvss.stages.initialization import Initialization, cluster_means
+from zsvss.stages.kmeans import KMeans, check_num_clusters, kmeans, kmeans_of_each
+from zsvss.stages.neighbors import knn_classify
 from zsvss.stages.novelty import Novelty, NoveltyState
 from zsvss.stages.shares import Propagated
 
@@ -45,10 +49,12 @@ class SceneContext(ABC):
     Attributes:
         num_clusters: K, where the tokens are clustered.
         takes_given_labels: whether :meth:`propagate` takes labels that are given for some of the frames.
+        reads_latents: as of :class:`~zsvss.stages.features.Features`, beside the features.
     """
 
     num_clusters: int
     takes_given_labels: bool = False
+    reads_latents: bool = True
 
     def keys(self, backbone: Backbone) -> list[FeatureKey]:
         """What :meth:`start` reads of the feature pass beside the features; nothing by default."""
@@ -133,6 +139,7 @@ class KNNSceneContext(SceneContext):
         initialization: clusters the first frame in place of K-means; those that choose the number of clusters
             themselves ignore ``num_clusters``.
         novelty: lets tokens that nothing in the memory resembles open new labels; ``None`` keeps the label set.
+        memory_frames: label a clip by so many of the last frames before it; ``None`` takes the whole clip before it.
 
     Source: the paper's Sec. 3.2, "Scene context model".
     """
@@ -145,14 +152,18 @@ class KNNSceneContext(SceneContext):
         fit_frames: Literal["clip", "first"] = "clip",
         initialization: Initialization | None = None,
         novelty: Novelty | None = None,
+        memory_frames: int | None = None,
     ) -> None:
         check_at_least_one("context", num_neighbors=num_neighbors, num_restarts=num_restarts)
+        check_at_least_one("context", memory_frames=1 if memory_frames is None else memory_frames)
         self.num_clusters = num_clusters
         self.num_neighbors = num_neighbors
         self.num_restarts = num_restarts
         self.fit_frames = fit_frames
         self.initialization = initialization
         self.novelty = novelty
+        self.memory_frames = memory_frames
+        self.reads_latents = initialization is not None and initialization.reads_latents
 
     @override
     def keys(self, backbone: Backbone) -> list[FeatureKey]:
@@ -189,7 +200,9 @@ class KNNSceneContext(SceneContext):
 
     @override
     def update(self, features_Tnc: Tensor, labels_Tn: Tensor, memory: Memory) -> Memory:
-        return Memory(features_Tnc.flatten(0, 1), labels_Tn.flatten(), memory.label_set_L, memory.novelty)
+        last = slice(None if self.memory_frames is None else -self.memory_frames, None)
+        points_Nc, labels_N = features_Tnc[last].flatten(0, 1), labels_Tn[last].flatten()
+        return Memory(points_Nc, labels_N, memory.label_set_L, memory.novelty)
 
     def _clusters(
         self,
@@ -207,7 +220,9 @@ class KNNSceneContext(SceneContext):
         return clusters.labels_N[: features_Tnc.shape[1]], clusters.centers_Kc
 
     def _classify(self, features_Tnc: Tensor, memory: Memory) -> Tensor:
-        labels = knn_classify(features_Tnc.flatten(0, 1), memory.points_Nc, memory.labels_N, self.num_neighbors)
+        labels = knn_classify(
+            features_Tnc.flatten(0, 1), memory.points_Nc, memory.labels_N, self.num_neighbors, memory.label_set_L
+        )
         return labels.view(features_Tnc.shape[:2])
 
 
@@ -224,6 +239,8 @@ class PerFrameClustering(SceneContext):
     Source: the per-frame baseline of the paper's Sec. 4, after EmerDiff (arXiv 2401.11739).
     """
 
+    reads_latents = False
+
     def __init__(self, num_clusters: int = 20, num_restarts: int = 10) -> None:
         check_at_least_one("context", num_restarts=num_restarts)
         self.num_clusters = num_clusters
@@ -238,31 +255,44 @@ class PerFrameClustering(SceneContext):
         grid: tuple[int, int] | None = None,
         seen: FeaturePass | None = None,
     ) -> tuple[Tensor, Memory]:
-        clusters = self._cluster(features_Tnc[0], generator)
+        first, *rest = self._cluster(features_Tnc, generator)
         labels_K = torch.arange(self.num_clusters, device=features_Tnc.device)
         if names_n is not None:
-            labels_K = name_clusters(clusters.labels_N, names_n.to(labels_K.device), clusters.centers_Kc)
-        memory = Memory(clusters.centers_Kc, labels_K, labels_K.unique())
-        if len(features_Tnc) == 1:
-            return labels_K[clusters.labels_N][None], memory
-        rest_Tn, memory = self.resume(features_Tnc[1:], memory, generator)
-        return torch.cat([labels_K[clusters.labels_N][None], rest_Tn]), memory
+            labels_K = name_clusters(first.labels_N, names_n.to(labels_K.device), first.centers_Kc)
+        memory = Memory(first.centers_Kc, labels_K, labels_K.unique())
+        first_1n = labels_K[first.labels_N][None]
+        if not rest:
+            return first_1n, memory
+        rest_Tn, memory = follow(rest, memory)
+        return torch.cat([first_1n, rest_Tn]), memory
 
     @override
     def resume(self, features_Tnc: Tensor, memory: Memory, generator: torch.Generator) -> tuple[Tensor, Memory]:
-        centers_Kc, labels_K = memory.points_Nc, memory.labels_N
-        labels_Tn = []
-        for features_nc in features_Tnc:
-            clusters = self._cluster(features_nc, generator)
-            distances_KK = torch.cdist(clusters.centers_Kc, centers_Kc)
-            _, previous_K = linear_sum_assignment(distances_KK.cpu().numpy())
-            labels_K = labels_K[torch.as_tensor(previous_K, device=labels_K.device)]
-            centers_Kc = clusters.centers_Kc
-            labels_Tn.append(labels_K[clusters.labels_N])
-        return torch.stack(labels_Tn), Memory(centers_Kc, labels_K, memory.label_set_L)
+        return follow(self._cluster(features_Tnc, generator), memory)
 
-    def _cluster(self, features_nc: Tensor, generator: torch.Generator) -> KMeans:
-        return kmeans(features_nc, self.num_clusters, generator=generator, num_restarts=self.num_restarts)
+    def _cluster(self, features_Tnc: Tensor, generator: torch.Generator) -> list[KMeans]:
+        frames = list(features_Tnc)
+        return kmeans_of_each(frames, self.num_clusters, generator=generator, num_restarts=self.num_restarts)
+
+
+def follow(clusters: Sequence[KMeans], memory: Memory) -> tuple[Tensor, Memory]:
+    """Give the clusters of each frame the labels of those of the frame before that are closest, one to one.
+
+    Args:
+        clusters: of one or more frames.
+        memory: centres and labels of the frame before them.
+
+    Returns:
+        int64 labels [T, n] and the memory of the last frame.
+    """
+    centers = [memory.points_Nc, *(of_frame.centers_Kc for of_frame in clusters)]
+    distances_TKK = torch.stack([torch.cdist(now, before) for before, now in itertools.pairwise(centers)])
+    previous = np.stack([linear_sum_assignment(distances_KK)[1] for distances_KK in distances_TKK.cpu().numpy()])
+    labels_K, labels_Tn = memory.labels_N, []
+    for of_frame, previous_K in zip(clusters, torch.from_numpy(previous).to(labels_K.device), strict=True):
+        labels_K = labels_K[previous_K]
+        labels_Tn.append(labels_K[of_frame.labels_N])
+    return torch.stack(labels_Tn), Memory(centers[-1], labels_K, memory.label_set_L)
 
 
 def check_at_least_one(slot: str, **counts: int) -> None:

@@ -57,7 +57,8 @@ def _squared_uint8(plus: Tensor, minus: Tensor, *, wrap: bool) -> Tensor:
 def blur(maps_BHW: Tensor) -> Tensor:
     """Gaussian blur, 5x5, sigma 3, mirrored at the border without repeating it; float32 [B, H, W]."""
     radius = _BLUR_SIZE // 2
-    taps = torch.exp(-(torch.arange(-radius, radius + 1, dtype=torch.float64) ** 2) / (2 * _BLUR_SIGMA**2))
+    place = torch.arange(-radius, radius + 1, dtype=torch.float64, device=maps_BHW.device)
+    taps = torch.exp(-(place**2) / (2 * _BLUR_SIGMA**2))
     kernel = (taps / taps.sum()).to(maps_BHW)
     height, width = maps_BHW.shape[-2:]
     mode = "reflect" if min(height, width) > radius else "replicate"  # an image of one row has nothing to mirror

@@ -17,6 +17,7 @@ from typing_extensions import override
 from zsvss.backbones.base import Backbone, FeatureKey, Layer, Projection, Recording
 from zsvss.backbones.layout import token_grid
 from zsvss.stages.padding import crop, margins_on
+from zsvss.stages.precision import full_precision
 
 Normalization = Literal["maximum", "euclidean", "none"]
 
@@ -26,9 +27,12 @@ class Features(ABC):
 
     Attributes:
         grid_block: output block whose token grid the features lie on: half the latents' resolution by default.
+        reads_latents: whether the latents of the frames are read, as opposed to :meth:`keys` and the images alone.
+            Where nothing is recorded and no latents are read, neither the network nor the autoencoder is run.
     """
 
     grid_block: int = 6
+    reads_latents: bool = True
 
     def keys(self, backbone: Backbone) -> list[FeatureKey]:
         """Tensors that the feature pass must record; none by default."""
@@ -61,7 +65,8 @@ class FeaturePass(NamedTuple):
 
     def read(self, features: Features) -> tuple[Tensor, tuple[int, int]]:
         """Features [T, n, c] of the tokens inside the padding, and the height and width of their grid."""
-        features_Tnc = features(self.backbone, self.recording, self.images_T3HW)
+        with full_precision(self.images_T3HW.device):
+            features_Tnc = features(self.backbone, self.recording, self.images_T3HW)
         return self.inside(features_Tnc, features.grid(self.recording))
 
     def inside(self, tokens_Tnc: Tensor, grid: tuple[int, int]) -> tuple[Tensor, tuple[int, int]]:
@@ -122,7 +127,7 @@ class AttentionFeatures(Features):
 
     @override
     def __call__(self, backbone: Backbone, recording: Recording, images_T3HW: Tensor) -> Tensor:
-        tensors = [recording.tensors[key][-1].float() for key in self.keys(backbone)]
+        tensors = [recording.half(key).float() for key in self.keys(backbone)]
         if len({tensor.shape for tensor in tensors}) > 1:
             shapes = {key.block: tuple(t.shape) for key, t in zip(self.keys(backbone), tensors, strict=True)}
             raise ValueError(f"features.blocks must share one token grid and width; found {shapes}.")
@@ -136,6 +141,8 @@ class ColorPositionFeatures(Features):
         position_weight: how much the way across the frame counts, against the way from black to white in a channel.
         block: output block on whose token grid they lie, so that comparisons are at the same grid.
     """
+
+    reads_latents = False
 
     def __init__(self, position_weight: float = 1.0, block: int = 6) -> None:
         self.position_weight = position_weight

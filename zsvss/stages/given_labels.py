@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from zsvss.stages.clustering import nearest_neighbors
 from zsvss.stages.context import Memory, SceneContext, check_at_least_one, needed
 from zsvss.stages.features import FeaturePass
 from zsvss.stages.local_neighbors import local_neighbors
+from zsvss.stages.neighbors import nearest_neighbors
 from zsvss.stages.shares import Bank, LabelShares, Propagated, area_shares, to_maps, with_labels
 
 
@@ -42,6 +42,7 @@ class GivenLabels(SceneContext):
     """
 
     takes_given_labels = True
+    reads_latents = False
 
     def __init__(
         self,
@@ -94,10 +95,13 @@ class GivenLabels(SceneContext):
     ) -> tuple[Tensor, Memory]:
         bank = None if memory is None or memory.propagated is None else memory.propagated.bank
         frames: list[Bank | None] = []  # of each frame what it was labelled with, itself included
+        given_THW = None if given_THW is None else given_THW.to(features_Tnc.device)
+        is_given_T = [False] * len(features_Tnc)
+        if given_THW is not None:
+            is_given_T = (given_THW >= 0).flatten(1).any(1).tolist()
         for t, features_nc in enumerate(features_Tnc):
-            given_HW = None if given_THW is None else given_THW[t].to(features_Tnc.device)
-            if given_HW is not None and bool((given_HW >= 0).any()):
-                bank, shares_nLS = self._given(bank, features_nc, given_HW, grid)
+            if given_THW is not None and is_given_T[t]:
+                bank, shares_nLS = self._given(bank, features_nc, given_THW[t], grid)
             elif bank is not None:
                 shares_nLS = self._votes(bank, features_nc, grid)
                 bank = self._remember(bank, features_nc, shares_nLS)
@@ -167,10 +171,14 @@ class GivenLabels(SceneContext):
 
 def _with_frame(bank: Bank, features_nc: Tensor, shares_nLS: Tensor, place: int, dropped: int | None) -> Bank:
     """Put a frame at a place of the bank and take another one, which lies before it, out."""
-    before = [frame for frame in range(place) if frame != dropped]
+    cut = place if dropped is None else dropped
+    kept = (slice(0, cut), slice(cut + 1, place))  # slices: of numbers in a list a device would have to be told
+
+    def changed(frames_F: Tensor, new: Tensor) -> Tensor:
+        return torch.cat([*(frames_F[part] for part in kept), new[None], frames_F[place:]])
+
     return bank._replace(
-        features_Fnc=torch.cat([bank.features_Fnc[before], features_nc[None], bank.features_Fnc[place:]]),
-        shares_FnLS=torch.cat([bank.shares_FnLS[before], shares_nLS[None], bank.shares_FnLS[place:]]),
+        features_Fnc=changed(bank.features_Fnc, features_nc), shares_FnLS=changed(bank.shares_FnLS, shares_nLS)
     )
 
 

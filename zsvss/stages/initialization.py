@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 
+import numpy as np
 import torch
 from torch import Tensor
 from typing_extensions import override
@@ -16,7 +17,13 @@ from zsvss.stages.features import FeaturePass
 
 
 class Initialization(ABC):
-    """Clusters the tokens of a video's first frame; pure and deterministic."""
+    """Clusters the tokens of a video's first frame; pure and deterministic.
+
+    Attributes:
+        reads_latents: as of :class:`~zsvss.stages.features.Features`, beside the features.
+    """
+
+    reads_latents: bool = True
 
     def keys(self, backbone: Backbone) -> list[FeatureKey]:
         """Tensors that the feature pass must record beside the clustering features; none by default."""
@@ -31,7 +38,7 @@ class Initialization(ABC):
         Args:
             features_nc: clustering features of the first frame.
             grid: height and width of the token grid.
-            num_clusters: K; ignored by those that choose it themselves.
+            num_clusters: K, or the most there may be; ignored by those that choose it themselves.
             seen: the feature pass, for those that read more of it than the features.
 
         Returns:
@@ -45,9 +52,21 @@ class WardInitialization(Initialization):
     Neighbouring tokens are merged as long as the sum of squared distances to the cluster means grows least, so every
     cluster is one connected region of the first frame.
 
+    Args:
+        stop: stop where the next merge would add more than this share of the frame's sum of squared distances to its
+            mean, 0..1: the frame then has as many clusters as it needs, and ``num_clusters`` at most. ``None`` merges
+            until ``num_clusters`` are left.
+
     Source: Ward, "Hierarchical Grouping to Optimize an Objective Function" (1963), in scikit-learn's
     connectivity-constrained implementation.
     """
+
+    reads_latents = False
+
+    def __init__(self, stop: float | None = None) -> None:
+        if stop is not None and not 0 < stop <= 1:
+            raise ValueError(f"initialization.stop = {stop} must be null, or above 0 and at most 1.")
+        self.stop = stop
 
     @override
     def __call__(
@@ -63,8 +82,15 @@ class WardInitialization(Initialization):
             )
         if len(features_nc) == 1:
             return torch.zeros(1, dtype=torch.int64, device=features_nc.device)
+        points_nc = features_nc.double().cpu().numpy()
         ward = AgglomerativeClustering(num_clusters, linkage="ward", connectivity=grid_to_graph(*grid))
-        clusters_n = torch.from_numpy(ward.fit_predict(features_nc.double().cpu().numpy()))
+        if self.stop is not None:
+            # scikit-learn's distance of two clusters is the square root of twice what their merge adds to the sum.
+            total = float(np.square(points_nc - points_nc.mean(0)).sum())
+            ward.set_params(n_clusters=None, distance_threshold=(2 * self.stop * total) ** 0.5)
+            if ward.fit(points_nc).n_clusters_ > num_clusters:
+                ward.set_params(n_clusters=num_clusters, distance_threshold=None)
+        clusters_n = torch.from_numpy(ward.fit_predict(points_nc))
         return by_first_token(clusters_n.to(features_nc.device))
 
 

@@ -35,6 +35,7 @@ class JointFeatures(Features):
             raise ValueError(f"features.weights = {list(weights)} must be one a part; there are {len(parts)} parts.")
         self.parts = list(parts)
         self.grid_block = self.parts[0].grid_block
+        self.reads_latents = any(part.reads_latents for part in self.parts)
         self.weights = [1.0] * len(parts) if weights is None else list(weights)
 
     @override
@@ -96,6 +97,8 @@ class LabFeatures(Features):
         block: output block on whose token grid they lie.
     """
 
+    reads_latents = False
+
     def __init__(self, block: int = 6) -> None:
         self.grid_block = checked_block(block)
 
@@ -111,6 +114,8 @@ class PositionFeatures(Features):
     Args:
         block: output block on whose token grid they lie.
     """
+
+    reads_latents = False
 
     def __init__(self, block: int = 6) -> None:
         self.grid_block = checked_block(block)

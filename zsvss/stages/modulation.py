@@ -7,6 +7,8 @@ u v latent cells, n tokens, c channels, L labels.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -142,13 +144,20 @@ class MaskedModulation(Modulation):
         size = (clip.frames_THW3.shape[1], clip.frames_THW3.shape[2])
         election = LargestDifference(clip.labels_Thw, clip.label_set_L, size, self.mask_prior)
         frames_B, label_index_B = self._rows(backbone, clip)
+        frames = frames_B.tolist()
         whole = len(clip.labels_Thw) if backbone.couples_frames else 1
 
-        def modulate(part: slice) -> _ModulatedPass:
-            return self._modulated(backbone, clip, frames_B[part], label_index_B[part])
+        check = FiniteCheck(backbone)
 
-        for done in in_batches(modulate, len(frames_B), backbone.pairs, whole=whole):
-            election.add(done.frames_B, done.label_index_B, done.maps_BHW)
+        def modulate(part: slice) -> _ModulatedPass:
+            return self._modulated(backbone, clip, frames_B[part], label_index_B[part], check)
+
+        relief = partial(backbone.free_memory, clip.recording)
+        num_done = 0
+        for done in in_batches(modulate, len(frames), backbone.pairs, whole=whole, relief=relief):
+            num_added = num_done + len(done.frames_B)
+            election.add(frames[num_done:num_added], done.label_index_B, done.maps_BHW)
+            num_done = num_added
             if trace is not None:
                 latents_BScuv = done.latents_SBcuv.transpose(0, 1)
                 trace.add_rows(
@@ -156,6 +165,7 @@ class MaskedModulation(Modulation):
                 )
                 for step, x_BScuv in done.steps.items():
                     trace.modulated_steps.setdefault(step, []).append(x_BScuv)
+        check.ask()
         return election.labels_THW
 
     def _rows(self, backbone: Backbone, clip: LabelledClip) -> tuple[Tensor, Tensor]:
@@ -175,17 +185,15 @@ class MaskedModulation(Modulation):
         return frames_B, label_index_B
 
     def _modulated(
-        self, backbone: Backbone, clip: LabelledClip, frames_B: Tensor, label_index_B: Tensor
+        self, backbone: Backbone, clip: LabelledClip, frames_B: Tensor, label_index_B: Tensor, check: FiniteCheck
     ) -> _ModulatedPass:
         masks_Bhw = clip.labels_Thw[frames_B] == clip.label_set_L[label_index_B][:, None, None]
         masks_Bhw = mirror(masks_Bhw.float(), clip.margins)
         latents_SBcuv, steps = self._modulated_latents(backbone, clip.recording, frames_B, masks_Bhw)
-        check = FiniteCheck(backbone)
         check.add("latents behind the last modulated step", latents_SBcuv)
         with part(len(steps), len(steps) + 1, len(steps) + 1):
             plus_B3HW, minus_B3HW = signs_SB3HW = _decoded_signs(backbone, clip, latents_SBcuv)
             check.add("decoded images", signs_SB3HW)
-            check.ask()
         with full_precision(plus_B3HW.device):
             maps_BHW = difference_map(plus_B3HW, minus_B3HW, self.difference)
         return _ModulatedPass(frames_B, label_index_B, latents_SBcuv, steps, maps_BHW)
@@ -233,14 +241,14 @@ class LargestDifference:
         self._best_THW = torch.zeros(len(labels_Thw), *size, dtype=torch.float64, device=labels_Thw.device)
         self.labels_THW = label_set_L[0].expand(self._best_THW.shape).clone()
 
-    def add(self, frames_B: Tensor, label_index_B: Tensor, maps_BHW: Tensor) -> None:
-        """Take in difference maps; the labels of a frame come in ascending order."""
+    def add(self, frames: Sequence[int], label_index_B: Tensor, maps_BHW: Tensor) -> None:
+        """Take in the difference map of each row's frame and label; the labels of a frame come in ascending order."""
         labels_B = self._label_set_L[label_index_B]
         weighted_BHW = peak_normalized(maps_BHW)
         if self._prior is not None:
-            masks_Bhw = self._labels_Thw[frames_B] == labels_B[:, None, None]
+            masks_Bhw = self._labels_Thw[frames] == labels_B[:, None, None]
             weighted_BHW *= mask_prior(masks_Bhw.float(), self._size, self._prior)
-        for frame, label, weighted_HW in zip(frames_B, labels_B, weighted_BHW, strict=True):
+        for frame, label, weighted_HW in zip(frames, labels_B, weighted_BHW, strict=True):
             larger_HW = weighted_HW > self._best_THW[frame]
             self._best_THW[frame] = torch.where(larger_HW, weighted_HW, self._best_THW[frame])
             self.labels_THW[frame] = torch.where(larger_HW, label, self.labels_THW[frame])

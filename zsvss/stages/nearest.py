@@ -31,12 +31,17 @@ def nearest(maps_HW: Tensor, size: tuple[int, int]) -> Tensor:
     """
     for dim, side in zip((-2, -1), size, strict=True):
         if maps_HW.shape[dim] != side:
-            index = torch.tensor(_sampled(maps_HW.shape[dim], side), device=maps_HW.device)
-            maps_HW = maps_HW.index_select(dim, index)
+            maps_HW = maps_HW.index_select(dim, sampled_on(maps_HW.device, maps_HW.shape[dim], side))
     return maps_HW
 
 
 @lru_cache(maxsize=256)
+def sampled_on(device: torch.device, side: int, new_side: int) -> Tensor:
+    """Which of ``side`` cells each of ``new_side`` takes, int64; kept on the device, which is told once."""
+    with torch.inference_mode(mode=False):
+        return torch.tensor(_sampled(side, new_side), device=device)
+
+
 def _sampled(side: int, new_side: int) -> tuple[int, ...]:
     """Which of ``side`` cells each of ``new_side`` takes, asked of Pillow itself, whose centres add up in float64."""
     ramp = Image.fromarray(np.arange(side, dtype=np.int32)[None])

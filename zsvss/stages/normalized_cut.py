@@ -46,6 +46,7 @@ class RecursiveNormalizedCut(Initialization):
         self.exponent = exponent
         self.num_splits = num_splits
         self.features = features
+        self.reads_latents = features is not None and features.reads_latents
 
     @override
     def keys(self, backbone: Backbone) -> list[FeatureKey]:

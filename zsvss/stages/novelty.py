@@ -12,7 +12,7 @@ import torch
 from scipy import ndimage
 from torch import Tensor
 
-from zsvss.stages.clustering import nearest_neighbors
+from zsvss.stages.neighbors import nearest_neighbors
 
 FIRST_UNNAMED_LABEL = 256
 """Where labels are class ids, which fit 8 bits, new labels begin here: no ground truth can name them."""

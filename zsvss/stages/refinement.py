@@ -76,8 +76,8 @@ class CorrespondenceRefinement(Refinement):
     def __call__(self, features_Tnc: Tensor, labels_Tn: Tensor, grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
         start_P = truncated_start_points(grid, labels_Tn.device) if self.truncate_start_points else None
         trajectories_TP = track(features_Tnc, start_P, skip_first_hop=self.skip_first_hop)
-        kept_TP = trajectories_TP[:, self._survives(trajectories_TP, grid[1])]
-        return vote_along(labels_Tn, kept_TP), trajectories_TP
+        survives_P = self._survives(trajectories_TP, grid[1])
+        return vote_along(labels_Tn, trajectories_TP, survives_P), trajectories_TP
 
     def _survives(self, trajectories_TP: Tensor, width: int) -> Tensor:
         """Which trajectories never move too far."""
@@ -121,11 +121,16 @@ def track(features_Tnc: Tensor, start_P: Tensor | None = None, *, skip_first_hop
     return torch.stack(trajectory)
 
 
-def vote_along(labels_Tn: Tensor, trajectories_TP: Tensor) -> Tensor:
+def vote_along(labels_Tn: Tensor, trajectories_TP: Tensor, survives_P: Tensor | None = None) -> Tensor:
     """Write the most common label along each trajectory to all its tokens.
 
     Ties go to the label met first in time; where trajectories share a token, the later one in order wins; tokens
     without a trajectory keep their label.
+
+    Args:
+        labels_Tn: int64 labels.
+        trajectories_TP: int64 token numbers.
+        survives_P: which trajectories write; all if ``None``.
 
     Example:
         >>> labels = torch.tensor([[1, 2], [1, 2], [2, 2]])
@@ -141,6 +146,9 @@ def vote_along(labels_Tn: Tensor, trajectories_TP: Tensor) -> Tensor:
     winner_1P = (counts_TP * (num_frames + 1) + earliness_T1).argmax(0, keepdim=True)
     label_P = along_TP.gather(0, winner_1P)[0]
 
-    number_TP = torch.arange(num_trajectories, device=labels_Tn.device).expand_as(trajectories_TP)
+    number_P = torch.arange(num_trajectories, device=labels_Tn.device)
+    if survives_P is not None:
+        number_P = torch.where(survives_P, number_P, -1)
+    number_TP = number_P.expand_as(trajectories_TP)
     owner_Tn = torch.full_like(labels_Tn, -1).scatter_reduce(1, trajectories_TP, number_TP, "amax")
     return torch.where(owner_Tn >= 0, label_P[owner_Tn.clamp(min=0)], labels_Tn)

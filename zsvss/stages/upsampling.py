@@ -5,8 +5,9 @@ Shape legend: T frames of a clip, H W pixels, u v subsampled pixels, h w token c
 
 from __future__ import annotations
 
+import itertools
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -14,9 +15,10 @@ from torch.nn import functional
 from typing_extensions import override
 
 from zsvss.backbones.base import Backbone
-from zsvss.stages.clustering import knn_votes
 from zsvss.stages.modulation import LabelledClip, Modulation
+from zsvss.stages.neighbors import knn_votes
 from zsvss.stages.precision import full_precision
+from zsvss.stages.resampling import bilinear, window_mean
 from zsvss.stages.trace import Trace
 
 
@@ -45,33 +47,57 @@ class ProbabilityUpsampling(Modulation):
         size = (clip.frames_THW3.shape[1], clip.frames_THW3.shape[2])
         device = clip.labels_Thw.device
         labels_THW = torch.empty(len(clip.labels_Thw), *size, dtype=torch.int64, device=device)
+        frames_THW3 = clip.frames_THW3.to(device)
         with full_precision(device):
-            for t in range(len(clip.labels_Thw)):
-                probabilities_Luv, present_L = self._probabilities(clip, t)
-                score = self.upsampler(probabilities_Luv, clip.frames_THW3[t].to(device))
+            for t, (shown_L, shared_l) in enumerate(self._labels(clip)):
+                probabilities_Luv, present_L = self._probabilities(clip, t, shown_L, shared_l)
+                score = self.upsampler(probabilities_Luv, frames_THW3[t])
                 best_HW = score(0)
-                labels_THW[t] = present_L[0]
+                index_HW = torch.zeros(size, dtype=torch.int16, device=device)
                 for index in range(1, len(present_L)):  # one map at a time: there are many labels and pixels
                     score_HW = score(index)
-                    larger_HW = score_HW > best_HW
-                    best_HW = torch.where(larger_HW, score_HW, best_HW)
-                    labels_THW[t].masked_fill_(larger_HW, int(present_L[index]))
+                    index_HW.masked_fill_(score_HW > best_HW, index)
+                    best_HW = torch.maximum(score_HW, best_HW)
+                labels_THW[t] = present_L[index_HW.int()]
         return labels_THW
 
-    def _probabilities(self, clip: LabelledClip, frame: int) -> tuple[Tensor, Tensor]:
+    def _labels(self, clip: LabelledClip) -> Iterator[tuple[Tensor, Tensor | None]]:
+        """For each frame the labels of its tokens, and which of the propagated ones it has a share of, if there are."""
+        shown = labels_of_frames(clip.labels_Thw, clip.label_set_L)
+        if clip.shares is None:
+            return zip(shown, itertools.repeat(None))
+        index_L = torch.arange(len(clip.shares.labels_L), device=clip.labels_Thw.device)
+        return zip(shown, where_present(clip.shares.shares_TLuv.flatten(2).any(2), index_L), strict=True)
+
+    def _probabilities(
+        self, clip: LabelledClip, frame: int, shown_L: Tensor, shared_l: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
         """Probability of each label of the frame [L, u, v], and these labels [L]."""
         labels_hw = clip.labels_Thw[frame]
-        if clip.shares is not None and bool(clip.shares.shares_TLuv[frame].any()):
-            shares_Luv = clip.shares.shares_TLuv[frame]
-            is_present_L = shares_Luv.flatten(1).any(1)
-            return shares_Luv[is_present_L], clip.shares.labels_L[is_present_L]
-        present_L = labels_hw.unique()
+        if clip.shares is not None and shared_l is not None and len(shared_l):
+            return clip.shares.shares_TLuv[frame][shared_l], clip.shares.labels_L[shared_l]
         if clip.features_Tnc is None or self.num_neighbors == 1:
-            return (labels_hw == present_L[:, None, None]).float(), present_L
+            return (labels_hw == shown_L[:, None, None]).float(), shown_L
         tokens_nc = clip.features_Tnc[frame]
-        votes_nL = knn_votes(tokens_nc, tokens_nc, labels_hw.flatten(), present_L, self.num_neighbors)
+        votes_nL = knn_votes(tokens_nc, tokens_nc, labels_hw.flatten(), shown_L, self.num_neighbors)
         shares_Ln = votes_nL.T.float() / votes_nL.sum(1)
-        return shares_Ln.view(-1, *labels_hw.shape), present_L
+        return shares_Ln.view(-1, *labels_hw.shape), shown_L
+
+
+def labels_of_frames(labels_Thw: Tensor, label_set_L: Tensor) -> Sequence[Tensor]:
+    """The labels that each frame shows, sorted; a device is asked once for all frames.
+
+    Example:
+        >>> labels_of_frames(torch.tensor([[[4, 4]], [[9, 7]]]), torch.tensor([4, 7, 9]))
+        (tensor([4]), tensor([7, 9]))
+    """
+    return where_present((labels_Thw[..., None] == label_set_L).flatten(1, 2).any(1), label_set_L)
+
+
+def where_present(present_TL: Tensor, values_L: Tensor) -> Sequence[Tensor]:
+    """The values that are present in each frame; a device is asked once for all frames."""
+    values: Sequence[Tensor] = values_L[present_TL.nonzero()[:, 1]].split(present_TL.sum(1).tolist())
+    return values
 
 
 class SoftUpsampling(ProbabilityUpsampling):
@@ -111,7 +137,7 @@ class GuidedUpsampling(ProbabilityUpsampling):
 
     @override
     def upsampler(self, probabilities_Luv: Tensor, frame_HW3: Tensor) -> Callable[[int], Tensor]:
-        guide_3HW = frame_HW3.permute(2, 0, 1).float() / 255
+        guide_3HW = frame_HW3.permute(2, 0, 1).float().contiguous() / 255
         size = (guide_3HW.shape[1], guide_3HW.shape[2])
         small = (-(-size[0] // self.subsampling), -(-size[1] // self.subsampling))
         guide_3uv = functional.adaptive_avg_pool2d(guide_3HW, small)
@@ -119,7 +145,10 @@ class GuidedUpsampling(ProbabilityUpsampling):
         slopes_L3uv, offsets_Luv = guided_models(bilinear(probabilities_Luv, small), guide_3uv, radius, self.eps)
 
         def score(index: int) -> Tensor:
-            return (bilinear(slopes_L3uv[index], size) * guide_3HW).sum(0) + bilinear(offsets_Luv[index, None], size)[0]
+            score_HW = bilinear(offsets_Luv[index, None], size)[0]
+            for slope_uv, guide_HW in zip(slopes_L3uv[index], guide_3HW, strict=True):
+                score_HW.addcmul_(bilinear(slope_uv[None], size)[0], guide_HW)
+            return score_HW
 
         return score
 
@@ -142,25 +171,22 @@ def guided_models(inputs_Luv: Tensor, guide_3uv: Tensor, radius: int, eps: float
     mean_3uv = window_mean(guide_3uv, radius)
     mean_Luv = window_mean(inputs_Luv, radius)
     products_33uv = window_mean((guide_3uv[:, None] * guide_3uv).flatten(0, 1), radius).unflatten(0, (3, 3))
-    covariance_uv33 = (products_33uv - mean_3uv[:, None] * mean_3uv).permute(2, 3, 0, 1)
+    covariance_33uv = products_33uv - mean_3uv[:, None] * mean_3uv
     products_L3uv = window_mean((inputs_Luv[:, None] * guide_3uv).flatten(0, 1), radius).unflatten(0, (-1, 3))
     cross_L3uv = products_L3uv - mean_Luv[:, None] * mean_3uv
     ridge_33 = eps * torch.eye(3, device=guide_3uv.device, dtype=guide_3uv.dtype)
-    slopes_uv3L = torch.linalg.solve(covariance_uv33 + ridge_33, cross_L3uv.permute(2, 3, 1, 0))
-    slopes_L3uv = slopes_uv3L.permute(3, 2, 0, 1)
+    inverse_33uv = inverses(covariance_33uv + ridge_33[..., None, None])
+    slopes_L3uv = (cross_L3uv[:, :, None] * inverse_33uv).sum(1)
     offsets_Luv = mean_Luv - (slopes_L3uv * mean_3uv).sum(1)
     smooth_L3uv = window_mean(slopes_L3uv.flatten(0, 1), radius).unflatten(0, (-1, 3))
     return smooth_L3uv, window_mean(offsets_Luv, radius)
 
 
-def window_mean(maps_Luv: Tensor, radius: int) -> Tensor:
-    """Mean over square windows, cut off at the border."""
-    for height, width in ((1, 0), (0, 1)):
-        kernel, padding = (2 * radius * height + 1, 2 * radius * width + 1), (radius * height, radius * width)
-        maps_Luv = functional.avg_pool2d(maps_Luv, kernel, stride=1, padding=padding, count_include_pad=False)
-    return maps_Luv
-
-
-def bilinear(maps_Lhw: Tensor, size: tuple[int, int]) -> Tensor:
-    """Resize maps bilinearly; pixels beyond the outer cells' centres take those cells' values."""
-    return functional.interpolate(maps_Lhw[None], size, mode="bilinear", align_corners=False)[0]
+def inverses(matrices_33uv: Tensor) -> Tensor:
+    """Inverse of the symmetric 3x3 matrix of every pixel, by its cofactors in double precision."""
+    (a, b, c), (_, d, e), (_, _, f) = matrices_33uv.double()
+    cofactors = d * f - e * e, c * e - b * f, b * e - c * d, a * f - c * c, b * c - a * e, a * d - b * b
+    determinant_uv = a * cofactors[0] + b * cofactors[1] + c * cofactors[2]
+    upper_6uv = torch.stack(cofactors) / determinant_uv
+    inverse_33uv: Tensor = upper_6uv[[0, 1, 2, 1, 3, 4, 2, 4, 5]].unflatten(0, (3, 3))
+    return inverse_33uv.to(matrices_33uv)

@@ -1,4 +1,4 @@
-"""The diffusion model that ships with the package: Stable Diffusion's layout, trained on procedural videos."""
+"""The diffusion model that ships with the package: Stable Diffusion's layout, trained on photographs and drawings."""
 
 from __future__ import annotations
 

@@ -1,0 +1,50 @@
+"""Compiled passes: the plain ones' latents, no break in a graph, and nothing compiled anew from clip to clip."""
+
+import pytest
+import torch
+from torch._dynamo.testing import CompileCounter
+from toy_backbone import striped_video
+
+from zsvss.backbones.stable_diffusion import StableDiffusion
+from zsvss.backbones.stable_video_diffusion import StableVideoDiffusion
+from zsvss.segmenter import VideoSegmenter
+from zsvss.stages.context import KNNSceneContext
+from zsvss.stages.modulation import MaskedModulation
+from zsvss.stages.trace import Trace
+
+
+@pytest.fixture
+def fresh_dynamo():
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    yield torch._dynamo.utils.counters
+    torch._dynamo.reset()
+
+
+def traced(backbone, num_labels):
+    """A clip with so many labels."""
+    frames, _ = striped_video(num_frames=2, height=64, width=64)
+    segmenter = VideoSegmenter(backbone, KNNSceneContext(num_labels, num_restarts=1), None, MaskedModulation())
+    trace = Trace()
+    segmenter(frames, generator=torch.Generator().manual_seed(0), trace=trace)
+    return trace
+
+
+@pytest.mark.parametrize("kind", [StableDiffusion, pytest.param(StableVideoDiffusion, marks=pytest.mark.slow)])
+def test_clips_of_different_labels_are_compiled_once_without_a_break(kind, settings_of, fresh_dynamo, monkeypatch):
+    """A graph of what lies behind the modulated block, and one of a later step, which all later steps share."""
+    counter = CompileCounter()
+    monkeypatch.setattr(kind, "compile_backend", counter)
+    monkeypatch.setattr(kind, "_shared_maps", lambda *_: None)
+    settings = {**settings_of[kind], "first_step": 22, "max_batch": 8}
+    plain, compiled = (kind.from_pretrained(**settings, compile_unet=chosen) for chosen in (False, True))
+    graphs = []
+    for num_labels in (2, 4, 3):
+        found, expected = traced(compiled, num_labels), traced(plain, num_labels)
+        # Batches of another size round in another way.
+        for ours, theirs in zip(found.modulated_latents, expected.modulated_latents, strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+        graphs.append(counter.frame_count)
+    assert graphs == [2, 2, 2]
+    assert sum(fresh_dynamo["graph_break"].values()) == 0
+    assert all(type(p).__name__ == "EditedAttentionProcessor" for p in compiled.unet.attn_processors.values())

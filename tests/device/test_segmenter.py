@@ -1,0 +1,192 @@
+"""The whole segmenter on the pretend accelerator, over every backbone with tiny weights.
+
+What is on for a CPU alone (a shared attention map, merged upsampling) is off in what it is compared with.
+"""
+
+import copy
+import functools
+from unittest.mock import patch
+
+import pytest
+import torch
+from pretend_device import DEVICE, NAME, running
+from stalls import compared, segment_on_cpu, segment_on_device
+from toy_backbone import striped_video
+
+from zsvss.backbones.embedded import Embedded
+from zsvss.backbones.stable_diffusion import StableDiffusion
+from zsvss.backbones.stable_video_diffusion import StableVideoDiffusion
+from zsvss.backbones.unet import UNetBackbone
+from zsvss.bench.published import put_back_plain_layers
+from zsvss.segmenter import VideoSegmenter
+from zsvss.stages.context import KNNSceneContext
+from zsvss.stages.modulation import MaskedModulation
+from zsvss.stages.refinement import CorrespondenceRefinement
+
+KINDS = [StableDiffusion, StableVideoDiffusion, Embedded]
+
+
+@pytest.fixture(scope="module")
+def loaded(settings_of):
+    """Make a backbone of a kind, loaded once."""
+
+    @functools.cache
+    def load(kind, **settings):
+        own = settings_of.get(kind, {})
+        backbone = kind(**{**own, "first_step": 23, **settings})
+        backbone.load()
+        for network in (backbone.unet, backbone.vae):
+            put_back_plain_layers(network)
+        return backbone
+
+    return load
+
+
+@pytest.fixture
+def make(loaded, monkeypatch):
+    """Make a segmenter on a backbone of a kind."""
+    monkeypatch.setattr(UNetBackbone, "_shared_maps", lambda *_: None)
+
+    def segmenter(kind, num_clusters=3, modulation=None, **settings):
+        stages = (KNNSceneContext(num_clusters, num_restarts=2), CorrespondenceRefinement())
+        backbone = copy.deepcopy(loaded(kind, **settings))
+        return VideoSegmenter(backbone, *stages, modulation or MaskedModulation())
+
+    return segmenter
+
+
+def clips_of(*lengths):
+    frames, _ = striped_video(num_frames=sum(lengths), height=64, width=64)
+    return list(frames.split(list(lengths)))
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
+def test_labels_are_the_cpus_and_waits_grow_with_nothing(kind, make):
+    """Seven waits a later clip: two copies of its noise, two for its frames' labels, three whether all is finite."""
+    few = compared(lambda: make(kind), clips_of(2, 2, 3))
+    later = {"encode": 1, "record": 2, "knn": 0, "context": 0, "refinement": 1, "modulation": 3}
+    if kind is StableVideoDiffusion:
+        later["record"] = 4  # the noise of the first frame, and the numbers that the network is told
+        later["modulation"] = 2  # every frame has every label
+    assert few[1] == few[2] == later
+    # The device is told once where nearest cells lie, in one direction of a square.
+    assert few[0] == later | {"kmeans": 5, "context": 1, "modulation": later["modulation"] + 1}
+    (many,) = compared(lambda: make(kind, num_clusters=6), clips_of(2))
+    assert many == few[0]
+
+
+@pytest.mark.parametrize(
+    ("kind", "dtype"),
+    [(StableDiffusion, torch.float16), (StableDiffusion, torch.bfloat16), (StableVideoDiffusion, torch.bfloat16)],
+)
+def test_half_precision_by_autocast_and_by_weights(kind, dtype, make):
+    """On a CPU a pass of the video model in float16 takes minutes."""
+    clips = clips_of(2)
+    with running():
+        for weights in (torch.float32, dtype)[kind is StableVideoDiffusion :]:
+            with torch.autocast(NAME, dtype, enabled=weights == torch.float32):
+                (labels_THW,) = segment_on_device(lambda w=weights: make(kind).to(w), clips).labels
+            assert labels_THW.shape == (2, 64, 64)
+            assert labels_THW.max() < 3
+
+
+def test_deterministic_mode_is_obeyed(make):
+    clips = clips_of(2, 2)
+    expected = segment_on_cpu(lambda: make(StableDiffusion), clips)
+    torch.use_deterministic_algorithms(True)
+    try:
+        with running():
+            found = segment_on_device(lambda: make(StableDiffusion), clips).labels
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert all(torch.equal(*pair) for pair in zip(found, expected, strict=True))
+
+
+STAGES = ("encode", "condition", "record", "denoise", "decode")
+
+
+def allocations_of(segmenter, clip):
+    """How many tensors a clip takes memory for until each stage begins."""
+    counts = {}
+    with running() as device:
+        segmenter.to(DEVICE)
+        moved = clip.to(DEVICE)
+        device.allocations = 0
+        for name in STAGES:
+            plain = getattr(segmenter.backbone, name)
+
+            def noted(*args, name=name, plain=plain, **options):
+                counts.setdefault(name, device.allocations)
+                return plain(*args, **options)
+
+            object.__setattr__(segmenter.backbone, name, noted)
+        segmenter(moved)
+    return counts
+
+
+@pytest.fixture(scope="module")
+def undisturbed():
+    """Labels of a clip, and where its stages begin, by kind."""
+    return {}
+
+
+# How far into a stage memory runs out: in the middle of its network.
+@pytest.mark.parametrize(
+    ("kind", "stage", "further"),
+    [
+        (StableDiffusion, "encode", 50),
+        (StableDiffusion, "record", 200),
+        (StableDiffusion, "denoise", 100),
+        (StableDiffusion, "decode", 50),
+        (StableVideoDiffusion, "condition", 50),
+    ],
+)
+def test_a_shortage_anywhere_changes_no_label(kind, stage, further, make, undisturbed, caplog):
+    clips = clips_of(2)
+    if kind not in undisturbed:
+        undisturbed[kind] = segment_on_cpu(lambda: make(kind), clips)[0], allocations_of(make(kind), clips[0])
+    expected, begins = undisturbed[kind]
+    with running() as device:
+        segmenter = make(kind).to(DEVICE)
+        moved = clips[0].to(DEVICE)
+        device.allocations, device.fail_at = 0, {begins[stage] + further}
+        found = segmenter(moved).labels_THW.cpu()
+    assert torch.equal(found, expected)
+    assert "out of memory" in caplog.text or stage == "condition", "it did run out"
+    assert device.num_shortages == 1
+
+
+@pytest.mark.parametrize("kind", [StableDiffusion, StableVideoDiffusion], ids=lambda kind: kind.__name__)
+def test_a_recording_that_does_not_fit_is_kept_by_the_host(kind, make, caplog):
+    clips = clips_of(2, 2)
+    expected = segment_on_cpu(lambda: make(kind), clips)
+    with running():
+        segmenter = make(kind).to(DEVICE)
+        plain = segmenter.backbone._recorded_pass
+        held = []
+
+        def short_of_memory(*args):
+            if not segmenter.backbone.keeps_on_host:
+                held.append(None)
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 5 GB.")
+            return plain(*args)
+
+        with patch.object(segmenter.backbone, "_recorded_pass", short_of_memory):
+            first, second = (
+                segmenter(clip.to(DEVICE), generator=torch.Generator().manual_seed(i)) for i, clip in enumerate(clips)
+            )
+        assert "kept in the host's memory from now on" in caplog.text
+        assert all(
+            torch.equal(done.labels_THW.cpu(), wanted) for done, wanted in zip((first, second), expected, strict=True)
+        )
+        recording = segmenter.backbone.record(*recorded_arguments(segmenter, clips[0].to(DEVICE)))
+        assert all(tensor.device.type == "cpu" and tensor.is_pinned() for tensor in recording.tensors.values())
+        assert recording.latents[23].device == DEVICE
+
+
+def recorded_arguments(segmenter, frames_THW3):
+    images_T3HW = segmenter.to_images(frames_THW3)
+    noise = segmenter.backbone.sample_noise(len(images_T3HW), 64, 64, torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        latents = segmenter.backbone.encode(images_T3HW, noise)
+        return segmenter.backbone.add_noise(latents, noise), segmenter.backbone.condition(images_T3HW, noise), []

@@ -1,0 +1,201 @@
+"""The predictions of one video, written frame by frame; `zsvss.results.predictions` reads them back.
+
+Shapes: T frames, H W pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from zsvss.data.facts import VideoFacts
+from zsvss.results.files import write_atomically
+from zsvss.results.palette import UInt8, palette, write_segment_png
+from zsvss.results.predictions import FILE, FORMAT, VERSION, PredictedClass
+from zsvss.results.segment_table import SegmentTable, json_pieces, measure
+from zsvss.viz.browser_video import BrowserVideo
+from zsvss.viz.captions import Captions
+from zsvss.viz.overlay import overlay
+
+Labels = npt.NDArray[np.integer[Any]]
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a video's frames come from.
+
+    Attributes:
+        video_length: Number of frames of the whole video; None if as many as are written.
+        path: The video file or the folder of its images.
+        files: Names of the images.
+        facts: What is known of a video file.
+    """
+
+    video_length: int | None = None
+    path: str = ""
+    files: tuple[str, ...] | None = None
+    facts: VideoFacts | None = None
+
+
+@dataclass(frozen=True)
+class Meaning:
+    """What labels stand for.
+
+    Attributes:
+        taxonomy: Name of the benchmark's classes.
+        classes: The benchmark's classes.
+        are_classes: Whether labels are class ids; otherwise they are clusters.
+        colors: uint8 RGB of the labels 0, 1, ..., ``[any, 3]``; `palette` if left out.
+    """
+
+    taxonomy: str | None = None
+    classes: tuple[PredictedClass, ...] = ()
+    are_classes: bool = False
+    colors: UInt8 | None = None
+
+    def name(self, label: int, class_id: int | None) -> str:
+        """What to call a label that is of a class, or of none."""
+        if class_id is not None:
+            return self.classes[class_id].name
+        if not self.are_classes:
+            return f"segment {label + 1}"
+        return "void" if label == len(self.classes) else f"new {label + 1}"
+
+
+class VideoPredictions:
+    """The predictions of one video, written frame by frame.
+
+    Args:
+        folder: where to write.
+        name: the video's name.
+        origin: where its frames come from.
+        meaning: what its labels stand for.
+        settings: of the run.
+        masks: write the index PNGs.
+        video: write the overlay video.
+        captions: write ids and a legend into the overlay.
+        fps: frames per second of the overlay; ``None`` takes the times of the source, or 15 where it has none.
+        alpha: weight of the segments' colours in the overlay.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        name: str,
+        *,
+        origin: Origin | None = None,
+        meaning: Meaning | None = None,
+        settings: Mapping[str, Any] | None = None,
+        masks: bool = True,
+        video: bool = True,
+        captions: bool = True,
+        fps: float | None = None,
+        alpha: float = 0.5,
+    ) -> None:
+        self.folder, self.name, self.alpha = folder, name, alpha
+        self.origin, self.meaning = origin or Origin(), meaning or Meaning()
+        self.settings = dict(settings or {})
+        self.colors: UInt8 = palette(256) if self.meaning.colors is None else self.meaning.colors
+        self.masks = masks
+        (folder / "masks" if masks else folder).mkdir(parents=True, exist_ok=True)
+        (folder / FILE).unlink(missing_ok=True)  # written last, it says that the others are whole
+        self._movie = BrowserVideo(folder / "overlay.mp4", fps, self.origin.facts) if video else None
+        self._with_captions = captions
+        self._captions: Captions | None = None
+        self._frame_names: list[str] = []
+        self._table = SegmentTable()
+        self._size: tuple[int, int] | None = None
+
+    def write(self, frames_THW3: UInt8, labels_THW: Labels, names: Sequence[str]) -> None:
+        """Write the video's next frames.
+
+        Args:
+            frames_THW3: uint8 RGB.
+            labels_THW: labels, negative where there is none, at the frames' size.
+            names: the frames' names.
+        """
+        for frame_HW3, labels_HW, name in zip(frames_THW3, labels_THW, names, strict=True):
+            self._size = (labels_HW.shape[0], labels_HW.shape[1])
+            if self.masks:
+                write_segment_png(self.folder / "masks" / f"{name}.png", labels_HW, self.colors)
+            ids_HW = np.where(labels_HW < 0, 0, labels_HW + 1).astype(np.int32)
+            measured = measure(ids_HW)
+            if self._movie is not None:
+                image_HW3 = overlay(frame_HW3, labels_HW, self.colors, self.alpha)
+                if self._with_captions:
+                    image_HW3 = self._own_captions().draw(image_HW3, ids_HW, measured)
+                self._movie.write(image_HW3)
+            self._table.add(len(self._frame_names), measured)
+            self._frame_names.append(name)
+
+    def close(self, names: Mapping[int, int] | None = None) -> None:
+        """Finish the overlay and write the list of segments.
+
+        Args:
+            names: class id of each cluster that was named after the run.
+        """
+        if self._movie is not None:
+            self._movie.close()
+        segments = [self._segment(segment, names or {}) for segment in self._table.ids]
+        write_atomically(self.folder / FILE, json_pieces(self._header(), segments, self._table))
+        self._table.close()
+
+    def _own_captions(self) -> Captions:
+        if self._captions is None:
+            assert self._size is not None
+            numbered = enumerate(self.meaning.classes if self.meaning.are_classes else (), start=1)
+            names = {number: entry.name for number, entry in numbered}
+            if self.meaning.are_classes:
+                names[len(names) + 1] = "void"
+            self._captions = Captions(self._size, self.colors, names)
+        return self._captions
+
+    def _header(self) -> dict[str, Any]:
+        """All of ``segments.json`` but the segments; frames are counted from 0, times are seconds."""
+        num_frames, origin, facts = len(self._frame_names), self.origin, self.origin.facts
+        height, width = self._size or (0, 0)
+        times = facts.times[:num_frames] if facts is not None else ()
+        return {
+            "format": FORMAT,
+            "version": VERSION,
+            "video": self.name,
+            "complete": origin.video_length in (None, num_frames),
+            "video_length": origin.video_length or num_frames,
+            "num_frames": num_frames,
+            "height": height,
+            "width": width,
+            "source": {
+                "path": origin.path,
+                "files": origin.files and origin.files[:num_frames],
+                "fps": facts and facts.fps,
+                "duration": facts and facts.duration,
+                "time_base": str(facts.time_base) if facts and facts.stamps else None,
+                "sample_aspect_ratio": str(facts.sample_aspect_ratio if facts else 1),
+            },
+            "labels": "classes" if self.meaning.are_classes else "clusters",
+            "taxonomy": self.meaning.taxonomy,
+            "classes": [asdict(entry) for entry in self.meaning.classes],
+            "overlay_alpha": None if self._movie is None else self.alpha,
+            "settings": self.settings,
+            "frame_names": self._frame_names,
+            "frame_times": times or None,
+            "mask_files": [f"masks/{name}.png" for name in self._frame_names] if self.masks else None,
+        }
+
+    def _segment(self, segment: int, names: Mapping[int, int]) -> dict[str, Any]:
+        """What is known of a segment besides what was measured."""
+        label = segment - 1
+        class_id = names.get(label)
+        if self.meaning.are_classes and label < len(self.meaning.classes):
+            class_id = label
+        return {
+            "id": segment,
+            "name": self.meaning.name(label, class_id),
+            "class_id": class_id,
+            "color": self.colors[label % len(self.colors)].tolist(),
+        }
