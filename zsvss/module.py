@@ -138,8 +138,8 @@ class VideoSegmentation(LightningModule):
             for video in self.data.videos():
                 if not video.begins_labelled:
                     raise ValueError(self._first_frame_missing(video.name))
-        if stage == "test" and self.consistency == "cffm":
-            self._tell_scored_zero()
+        if stage == "test":
+            tell_scored_zero(self.consistency, self.data.taxonomy)
         self._check_given_labels(stage)
         self.backbone.check()
         wanted = self.segmenter.network_size.wanted
@@ -253,17 +253,6 @@ class VideoSegmentation(LightningModule):
         assert taxonomy is not None
         raw_HW = ground_truth(clip.labels_THW[0], self.consistency)
         return self.naming.first_labels(taxonomy.class_ids(raw_HW), taxonomy.num_classes)
-
-    def _tell_scored_zero(self) -> None:
-        """Protocol ``cffm`` is made for VSPW, where raw 0 is void."""
-        taxonomy = self.data.taxonomy
-        if taxonomy is not None and 0 in taxonomy.class_of_raw:
-            name = taxonomy.classes[taxonomy.class_of_raw[0]]
-            _log.warning(
-                "consistency protocol cffm makes raw value 0 void, which is class %r of %s; it is not scored",
-                name,
-                taxonomy.name,
-            )
 
     def _given_labels(self, clip: Clip) -> Tensor | None:
         """Labels that are given to the method for pixels of the clip, -1 elsewhere; ``None`` if there are none."""

@@ -20,7 +20,7 @@ from zsvss.backbones.input_size import NetworkSize, resize_frames
 from zsvss.backbones.layout import token_grid
 from zsvss.stages.context import Memory, PerFrameClustering, SceneContext
 from zsvss.stages.features import AttentionFeatures, FeaturePass, Features
-from zsvss.stages.finiteness import FiniteCheck
+from zsvss.stages.finiteness import FiniteCheck, check_feature_pass
 from zsvss.stages.modulation import LabelledClip, Modulation, NearestUpsampling
 from zsvss.stages.nearest import nearest
 from zsvss.stages.padding import margins_on, mirror
@@ -148,7 +148,7 @@ class VideoSegmenter(nn.Module):
             kept.latents_Tcuv = kept.recording.encoded_Tchw
             seen = FeaturePass(self.backbone, kept.recording, images_T3HW, self.padding)
             kept.features_Tnc, kept.grid = self._read(seen)
-            self._check_finite(kept.recording, kept.features_Tnc)
+            check_feature_pass(self.backbone, kept.recording, kept.features_Tnc)
             kept.coarse_Tn, memory = self._cluster(
                 kept.features_Tnc, kept.grid, seen, generator, first_labels_HW, given_THW
             )
@@ -223,16 +223,6 @@ class VideoSegmenter(nn.Module):
     def _read(self, seen: FeaturePass) -> tuple[Tensor, tuple[int, int]]:
         """Recording -> features [T, n, c], and the height and width of their grid."""
         return seen.read(self.features)
-
-    @measured("record")
-    def _check_finite(self, recording: Recording, features_Tnc: Tensor) -> None:
-        """Nothing is clustered that is not finite; one question for the whole feature pass."""
-        check = FiniteCheck(self.backbone)
-        check.add("latents behind the encoder", recording.encoded_Tchw)
-        for step, x_Tcuv in recording.latents.items():
-            check.add(f"latents behind step {step} of the feature pass", x_Tcuv)
-        check.add("features", features_Tnc)
-        check.ask()
 
     @measured("context")
     def _cluster(

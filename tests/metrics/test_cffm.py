@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 
+from zsvss.data.camvid import CAMVID_11
 from zsvss.data.vspw import VSPW_RAW, VSPW_SHIFTED
 from zsvss.metrics.benchmark import fold_results
-from zsvss.metrics.consistency import video_consistency
+from zsvss.metrics.consistency import tell_scored_zero, video_consistency
 from zsvss.metrics.evaluation import VideoEvaluator
 from zsvss.metrics.naming import FirstFrameNaming
 
@@ -95,3 +96,12 @@ def test_whole_videos_at_once(videos):
     merged = torch.where(raw == 0, 255, raw)
     assert video_consistency(pred, raw, (8,), "cffm") == video_consistency(pred, merged, (8,))
     assert video_consistency(pred[:16], raw[:16], (8,), "cffm") == {8: []}
+
+
+def test_a_class_that_is_not_scored_is_told(caplog):
+    tell_scored_zero("cffm", CAMVID_11)
+    assert "raw value 0 void, which is class 'Sky' of camvid-11" in caplog.text
+    caplog.clear()
+    tell_scored_zero("cffm", VSPW_SHIFTED)
+    tell_scored_zero("official", CAMVID_11)
+    assert not caplog.text

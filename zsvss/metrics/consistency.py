@@ -22,6 +22,8 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
+from zsvss.data.taxonomy import Taxonomy
+
 logger = logging.getLogger(__name__)
 
 ConsistencyProtocol = Literal["official", "complete", "correct", "cffm", "self"]
@@ -243,6 +245,17 @@ def log_no_window(protocol: ConsistencyProtocol, window: int) -> None:
         window,
         protocol,
     )
+
+
+def tell_scored_zero(protocol: ConsistencyProtocol, taxonomy: Taxonomy | None) -> None:
+    """Warn that ``cffm``, made for VSPW, does not score a class whose raw value is 0."""
+    if protocol == "cffm" and taxonomy is not None and 0 in taxonomy.class_of_raw:
+        name = taxonomy.classes[taxonomy.class_of_raw[0]]
+        logger.warning(
+            "consistency protocol cffm makes raw value 0 void, which is class %r of %s; it is not scored",
+            name,
+            taxonomy.name,
+        )
 
 
 def check_protocol(windows: Sequence[int], protocol: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from zsvss.backbones.base import Backbone
+from zsvss.backbones.base import Backbone, Recording
 
 
 class NotFiniteError(ValueError):
@@ -63,6 +63,20 @@ class FiniteCheck:
         for (stage, _), is_finite in zip(flags, finite, strict=True):
             if not is_finite:
                 raise NotFiniteError(stage, self._precision, self._names)
+
+
+def check_feature_pass(backbone: Backbone, recording: Recording, features_Tnc: Tensor) -> None:
+    """Look at all that the feature pass gave, with one question, before anything is clustered.
+
+    Raises:
+        NotFiniteError: naming the first stage that was bad.
+    """
+    check = FiniteCheck(backbone)
+    check.add("latents behind the encoder", recording.encoded_Tchw)
+    for step, x_Tchw in recording.latents.items():
+        check.add(f"latents behind step {step} of the feature pass", x_Tchw)
+    check.add("features", features_Tnc)
+    check.ask()
 
 
 def precision_of(backbone: Backbone) -> str:
