@@ -18,6 +18,7 @@ from experiments.figure_qualitative.make import draw, enlarge
 from zsvss.backbones.embedded import Embedded
 from zsvss.commands.config import find_config
 from zsvss.commands.lightning import Rehearsal, import_components
+from zsvss.data.clip import Clip
 from zsvss.data.folder import VideoFolder
 from zsvss.data.loader import ClipLoader
 from zsvss.module import clip_generator
@@ -57,17 +58,17 @@ def rows(args: argparse.Namespace) -> dict[str, list[np.ndarray]]:
         "scene context": row(trace.coarse_Tn.unflatten(1, trace.grid)),
         "+ refinement": row(trace.refined_Tn.unflatten(1, trace.grid)),
         "+ modulation": row(labels_THW),
-        "predict (fast)": row(fast(clip.frames_THW3, args.input)[args.frames]),
+        "predict (fast)": row(fast(clip, data.name, args.input)[args.frames]),
     }
 
 
-def fast(frames_THW3: torch.Tensor, folder: Path) -> torch.Tensor:
-    """Labels of the whole clip by the settings of `predict`."""
+def fast(clip: Clip, dataset: str, folder: Path) -> torch.Tensor:
+    """Labels of the whole clip by the settings of `predict`, with the random numbers that it draws."""
     import_components()
     config = str(find_config("predict_embedded.yaml"))
     model = Rehearsal(["predict", "--config", config, "--data.input", str(folder)]).build().model
     model.backbone.load()
-    return model.segmenter(frames_THW3).labels_THW
+    return model.segmenter(clip.frames_THW3, generator=clip_generator(model.seed, dataset, clip.video, 0)).labels_THW
 
 
 def _shown(frame_HW3: np.ndarray) -> np.ndarray:

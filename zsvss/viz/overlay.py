@@ -1,10 +1,11 @@
-"""Segmentations blended over frames, in numpy alone.
+"""Segmentations blended over frames.
 
 Shapes: H W pixels.
 """
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -43,10 +44,10 @@ def overlay(
         )
     if not 0 <= alpha <= 1:
         raise ValueError(f"alpha {alpha} must be between 0 (frame alone) and 1 (labels alone)")
-    weight = round(256 * alpha)
-    blended = frame_HW3.astype(np.uint16) * (256 - weight) + color_labels(labels_HW, colors).astype(np.uint16) * weight
-    image = ((blended + 128) >> 8).astype(np.uint8)
-    image[labels_HW < 0] = frame_HW3[labels_HW < 0]
+    weight = round(256 * alpha) / 256
+    image: UInt8 = cv2.addWeighted(frame_HW3, 1 - weight, color_labels(labels_HW, colors), weight, 0)
+    if labels_HW.min(initial=0) < 0:
+        image[labels_HW < 0] = frame_HW3[labels_HW < 0]
     if boundaries:
         image[segment_boundaries(labels_HW)] = 255
     return image
