@@ -284,3 +284,10 @@ for line in ("", "predict --help", "test --help all", "report --help", "sweep --
     assert time.process_time() - start < 1.5, line
 """
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+@pytest.mark.parametrize("name", ["0001", "12:30", "no", "1_000", "a: b"])
+def test_a_path_is_text_whatever_it_looks_like(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / name).mkdir()
+    look("predict", take_apart(["--data.input", name, "--config", "predict_embedded.yaml"]))

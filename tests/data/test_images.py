@@ -89,3 +89,15 @@ def test_a_colour_mask_is_refused(tmp_path):
     Image.new("RGB", (4, 4)).save(tmp_path / "0.png")
     with pytest.raises(ValueError, match=r"0\.png: a mask of mode RGB.*convert the colours"):
         read_mask(tmp_path / "0.png")
+
+
+@pytest.mark.parametrize("orientation", [3, 6, 8])
+def test_a_tiff_is_turned_once(tmp_path, orientation):
+    exif = Image.Exif()
+    exif[274] = orientation
+    frame_HW3 = np.arange(20 * 40 * 3, dtype=np.uint8).reshape(20, 40, 3)
+    path = tmp_path / "0.tif"
+    Image.fromarray(frame_HW3).save(path, exif=exif)
+    turned = {3: np.rot90(frame_HW3, 2), 6: np.rot90(frame_HW3, 3), 8: np.rot90(frame_HW3)}[orientation]
+    np.testing.assert_array_equal(read_rgb(path), turned)
+    assert check_images([path]).size == turned.shape[:2]

@@ -101,3 +101,25 @@ def test_masks_that_show_nothing_are_refused(tmp_path, write_images):
     write_images(tmp_path, [np.full((8, 8), 255, np.uint8)])
     with pytest.raises(ValueError, match="every pixel of the masks is 255, which is not scored"):
         read_taxonomy(tmp_path, "a")
+
+
+def test_a_binary_mask_that_was_halved_with_smoothing_is_refused(tmp_path, write_images):
+    whole = discs([0, 255], size=(192, 256)).astype(np.float64)
+    halved = whole.reshape(96, 2, 128, 2).mean((1, 3)).round().astype(np.uint8)  # holds 0, 64, 128, 191 and 255
+    write_images(tmp_path, [halved])
+    with pytest.raises(ValueError, match=r"lie only along borders; the mask was resized with smoothing"):
+        read_taxonomy(tmp_path, "swan")
+
+
+def test_a_thin_class_beside_void_is_a_class(tmp_path, write_images):
+    mask = discs([0, 255])
+    mask[:, 100] = 1  # a pole
+    write_images(tmp_path, [mask])
+    assert read_taxonomy(tmp_path, "a").class_ids(torch.tensor([0, 1, 255])).tolist() == [0, 1, -1]
+
+
+def test_hidden_folders_hold_no_masks(tmp_path, write_images):
+    write_images(tmp_path, [discs([0, 1])])
+    (tmp_path / ".thumbnails").mkdir()
+    Image.fromarray(discs([0, 90])).save(tmp_path / ".thumbnails" / "00000.jpg")
+    assert read_taxonomy(tmp_path, "a").classes == ("class 0", "class 1")

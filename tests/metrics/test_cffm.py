@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from zsvss.data.camvid import CAMVID_11
+from zsvss.data.taxonomy import Taxonomy
 from zsvss.data.vspw import VSPW_RAW, VSPW_SHIFTED
 from zsvss.metrics.benchmark import fold_results
 from zsvss.metrics.consistency import tell_scored_zero, video_consistency
@@ -105,3 +106,13 @@ def test_a_class_that_is_not_scored_is_told(caplog):
     tell_scored_zero("cffm", VSPW_SHIFTED)
     tell_scored_zero("official", CAMVID_11)
     assert not caplog.text
+
+
+def test_a_class_of_value_255_is_refused():
+    binary = Taxonomy(
+        "swan-masks", ("background", "object"), ((0, 0, 0), (128, 0, 0)), {0: 0, 255: 1}, void=frozenset()
+    )
+    with pytest.raises(
+        ValueError, match=r"cffm makes raw value 0 the void value 255, which is class 'object' of swan-m"
+    ):
+        tell_scored_zero("cffm", binary)

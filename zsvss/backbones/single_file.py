@@ -68,7 +68,10 @@ class SingleFile(WeightsSource):
             raise ValueError(f"{self.name} is {self._other_kind()}. {_WANTED}")
         text = (_SETTINGS / f"{_KIND_OF_WIDTH[width]}.json").read_text(encoding="utf-8")
         settings: dict[str, dict[str, Any]] = json.loads(text)
-        settings["unet"]["in_channels"] = self._shapes[f"{_UNET}input_blocks.0.0.weight"][1]
+        first = f"{_UNET}input_blocks.0.0.weight"
+        if first not in self._shapes:
+            raise ValueError(f"{self.name} has no tensor {first}: the file is cut short. Fetch it again.")
+        settings["unet"]["in_channels"] = self._shapes[first][1]
         settings["unet"]["num_class_embeds"] = self._shapes.get(f"{_UNET}label_emb.weight", (None,))[0]
         told = metadata(self._path).get("modelspec.prediction_type")
         if told is not None:

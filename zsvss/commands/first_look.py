@@ -129,7 +129,8 @@ def _of_option(name: str, text: str) -> Iterator[Setting]:
         return
     key = tuple(name.removeprefix("--").removesuffix("+").split("."))
     try:
-        value = yaml.safe_load(text)
+        # A path is text: "0001" is no number, and "a: b.mp4" no mapping.
+        value = text if _plain(key) == ("data", "input") else yaml.safe_load(text)
     except yaml.YAMLError:
         value = text
     if isinstance(value, dict) and value:

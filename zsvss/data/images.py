@@ -234,5 +234,7 @@ def _orientation(image: Image.Image) -> int:
     """How the image must be turned, 1..8 as in EXIF; of a PNG only as far as it has been read."""
     if image.format == "PNG" and "exif" not in image.info:
         return 1  # `getexif` would decode the whole image to look for it
+    if image.format == "TIFF":
+        return 1  # Pillow turns it, and swaps its size, by itself
     orientation: Any = image.getexif().get(ExifTags.Base.Orientation, 1)
     return orientation if orientation in _UPRIGHT else 1

@@ -60,6 +60,8 @@ def read_own_masks(
     ignored = UNLABELLED if ignore_value == "auto" else ignore_value
     scored = [value for value in present if value != ignored]
     noise = counts.noise(more_than=_FEW_SMALL_CLASSES)
+    if ignore_value == "auto" and {0, _OBJECT} <= set(present):
+        noise = noise or _between(counts)
     if noise:
         raise ValueError(smoothed(first_of[noise[0]], noise, counts))
     if not scored:
@@ -104,12 +106,19 @@ def _binary(name: str, names: Sequence[str], counts: ValueCounts) -> Taxonomy:
     return Taxonomy(meaning, (background, object_), bit_palette(2), {0: 0, _OBJECT: 1}, void=frozenset())
 
 
+def _between(counts: ValueCounts) -> list[int]:
+    """Values of a smoothed binary mask: they lie along borders alone, and are no numbers of a few classes."""
+    between = [value for value in np.flatnonzero(counts.all_V).tolist() if 0 < value < _OBJECT]
+    is_thin = all(2 * counts.solid_V[value] < counts.all_V[value] for value in between)
+    return between if between and is_thin and max(between) > 2 * len(between) + 8 else []
+
+
 def _count(folder: Path) -> tuple[ValueCounts, dict[int, Path]]:
     """Pixels of each value in all masks, and the first mask that holds it."""
     counts = ValueCounts(np.zeros(256, dtype=np.int64), np.zeros(256, dtype=np.int64))
     first_of: dict[int, Path] = {}
     for path in sorted(folder.rglob("*")):
-        if is_image(path):
+        if is_image(path) and not any(part.startswith(".") for part in path.relative_to(folder).parts):
             of_mask = ValueCounts.of(read_mask(path))
             for value in np.flatnonzero(of_mask.all_V).tolist():
                 first_of.setdefault(value, path)

@@ -248,7 +248,17 @@ def log_no_window(protocol: ConsistencyProtocol, window: int) -> None:
 
 
 def tell_scored_zero(protocol: ConsistencyProtocol, taxonomy: Taxonomy | None) -> None:
-    """Warn that ``cffm``, made for VSPW, does not score a class whose raw value is 0."""
+    """Warn that ``cffm``, made for VSPW, does not score a class whose raw value is 0.
+
+    Raises:
+        ValueError: ``cffm`` where 255, which it makes of 0, is a class.
+    """
+    if protocol == "cffm" and taxonomy is not None and 255 in taxonomy.class_of_raw:
+        name = taxonomy.classes[taxonomy.class_of_raw[255]]
+        raise ValueError(
+            f"model.consistency = cffm makes raw value 0 the void value 255, which is class {name!r} of "
+            f"{taxonomy.name}; choose official, complete or correct"
+        )
     if protocol == "cffm" and taxonomy is not None and 0 in taxonomy.class_of_raw:
         name = taxonomy.classes[taxonomy.class_of_raw[0]]
         logger.warning(

@@ -218,6 +218,7 @@ class VideoEvaluator:
                 f"of {CFFM_LONGEST_LEFT_OUT} and fewer"
             )
             self._iou.reset()
+            self._objects = ObjectFrames(())
             self.num_labelled = 0
         return VideoResult(
             name=self.name,
