@@ -35,7 +35,7 @@ from zsvss.metrics import (
     headline_scores,
     video_table,
 )
-from zsvss.metrics.consistency import ground_truth
+from zsvss.metrics.consistency import ground_truth, tell_scored_zero
 from zsvss.metrics.objects import check_protocol
 from zsvss.results.summary import percent
 from zsvss.segmenter import SegmentedClip, VideoSegmenter
