@@ -141,8 +141,12 @@ def test_end_to_end_from_the_frames(golden):
     for name in sorted(wanted):
         agreement = share(found[name], stored_segmentation(stored, name)[used])
         with_itself = share(of_reference[name], of_moved[name])
+        decoded_here = share(of_reference[name], stored_segmentation(stored, name)[used])
         print(f"{golden}, {name}: {agreement:.5f} of the pixels; the reference with itself: {with_itself:.5f}")
-        assert agreement >= 1 - 2 * (1 - with_itself) - 0.001, name
+        print(f"its latents decoded here: {decoded_here:.5f}")
+        # Images of the reference's own latents differ from its images by float error, too: quantised maps tie.
+        assert decoded_here >= 0.99, name
+        assert agreement >= decoded_here - 2 * (1 - with_itself) - 0.001, name
 
 
 def compare_tokens(golden: GoldenSet, ours: Features, refined_Tn: Tensor) -> None:

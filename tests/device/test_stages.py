@@ -12,9 +12,10 @@ from toy_backbone import striped_video
 
 from zsvss.stages.attention_merging import AttentionMerging
 from zsvss.stages.context import KNNSceneContext, PerFrameClustering
+from zsvss.stages.features import ColorPositionFeatures
 from zsvss.stages.given_labels import GivenLabels
 from zsvss.stages.initialization import Initialization
-from zsvss.stages.joint_features import JointFeatures, LabFeatures
+from zsvss.stages.joint_features import JointFeatures, LabFeatures, LatentFeatures, PositionFeatures
 from zsvss.stages.kmeans import cumulative_sums, kmeans
 from zsvss.stages.modulation import MaskedModulation
 from zsvss.stages.novelty import Novelty
@@ -23,6 +24,8 @@ from zsvss.stages.upsampling import ProbabilityUpsampling, SoftUpsampling
 
 # K-means copies its random numbers, asks whether it has ended, and reads what it has found.
 KMEANS = {"kmeans": 2 + 2 + 1}
+# Features that are read without a pass of the network.
+NO_NETWORK = (ColorPositionFeatures, LabFeatures, LatentFeatures, PositionFeatures)
 
 
 def waits_of(slot, kind):
@@ -31,6 +34,7 @@ def waits_of(slot, kind):
     # what was recorded is finite.
     later = {"encode": 2, "record": 2, "knn": 0, "context": 0, "refinement": 0, "modulation": 0}
     later["record"] += kind in (JointFeatures, LabFeatures)  # the matrix of the colour space
+    later["record"] -= kind in NO_NETWORK  # no noise goes to the device
     if kind is PerFrameClustering:
         del later["knn"]
         later |= KMEANS

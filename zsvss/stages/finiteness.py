@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from zsvss.backbones.base import Backbone, Recording
+from zsvss.stopwatch import measured
 
 
 class NotFiniteError(ValueError):
@@ -65,6 +66,7 @@ class FiniteCheck:
                 raise NotFiniteError(stage, self._precision, self._names)
 
 
+@measured("record")
 def check_feature_pass(backbone: Backbone, recording: Recording, features_Tnc: Tensor) -> None:
     """Look at all that the feature pass gave, with one question, before anything is clustered.
 

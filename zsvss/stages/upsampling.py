@@ -185,8 +185,9 @@ def guided_models(inputs_Luv: Tensor, guide_3uv: Tensor, radius: int, eps: float
 def inverses(matrices_33uv: Tensor) -> Tensor:
     """Inverse of the symmetric 3x3 matrix of every pixel, by its cofactors in double precision."""
     (a, b, c), (_, d, e), (_, _, f) = matrices_33uv.double()
-    cofactors = d * f - e * e, c * e - b * f, b * e - c * d, a * f - c * c, b * c - a * e, a * d - b * b
-    determinant_uv = a * cofactors[0] + b * cofactors[1] + c * cofactors[2]
-    upper_6uv = torch.stack(cofactors) / determinant_uv
-    inverse_33uv: Tensor = upper_6uv[[0, 1, 2, 1, 3, 4, 2, 4, 5]].unflatten(0, (3, 3))
+    upper = d * f - e * e, c * e - b * f, b * e - c * d, a * f - c * c, b * c - a * e, a * d - b * b
+    determinant_uv = a * upper[0] + b * upper[1] + c * upper[2]
+    # Stacked, not indexed by a list, which a device would wait for.
+    cofactors_9uv = torch.stack([upper[k] for k in (0, 1, 2, 1, 3, 4, 2, 4, 5)])
+    inverse_33uv: Tensor = (cofactors_9uv / determinant_uv).unflatten(0, (3, 3))
     return inverse_33uv.to(matrices_33uv)
