@@ -34,7 +34,7 @@ test: $(STAMP)
 GPU_JSON ?= gpu.json
 GPU ?=
 gpu: $(STAMP)
-	-HF_HUB_OFFLINE=1 timeout 240 $(BIN)/python -m pytest -m gpu -p no:cacheprovider -n 0 tests/gpu --junitxml=$(GPU_JSON).xml
+	-HF_HUB_OFFLINE=1 timeout --signal=INT 260 $(BIN)/python -m pytest -m gpu -p no:cacheprovider -n 0 tests/gpu --junitxml=$(GPU_JSON).xml
 	HF_HUB_OFFLINE=1 $(BIN)/python -m zsvss.run bench --page --minutes 3.5 --tests $(GPU_JSON).xml --json $(GPU_JSON) $(GPU)
 
 # A SLURM of one node for the length of the test; needs root and `apt-get install slurm-wlm munge`.

@@ -78,6 +78,7 @@ def test_the_published_schedule_is_there_if_there_is_time(monkeypatch):
 def test_failed_tests_are_counted_and_fail_the_command(tmp_path, monkeypatch, capsys):
     (tmp_path / "tests.xml").write_text(JUNIT)
     assert read_tests(tmp_path / "tests.xml") == {"passed": 34, "failed": 3, "skipped": 3, "seconds": 61.5}
+    assert read_tests(tmp_path / "absent.xml")["failed"] == 1
     row = Row("exact", dict.fromkeys(STAGES, 0.2), [1.0], [1.0])
     findings = Findings({"device": "CPU"}, Case("embedded", (64, 64), 1, 2, 1.0, 1, 1), [row])
     monkeypatch.setattr(page_module, "measure", lambda *_: findings)

@@ -17,7 +17,7 @@ import torch
 
 pytestmark = pytest.mark.gpu
 
-SECONDS = 120
+SECONDS = 180
 
 
 def command(config: Path, output: Path, *options: str) -> list[str]:
