@@ -26,7 +26,7 @@ def command(config: Path, output: Path, *options: str) -> list[str]:
 
 def numbers(output: Path) -> Any:
     metrics = json.loads((output / "metrics.json").read_text())
-    return {name: value for name, value in metrics.items() if name not in ("run", "seconds")}
+    return {name: value for name, value in metrics.items() if name not in ("run", "seconds", "frames_per_second")}
 
 
 def start(arguments: list[str], folder: Path, **environment: str) -> subprocess.Popen[str]:
