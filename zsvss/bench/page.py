@@ -151,7 +151,7 @@ def page(findings: Findings) -> str:
     screen = Console(width=200, file=io.StringIO())
     screen.print(table(findings.case, findings.rows))
     assert isinstance(screen.file, io.StringIO)
-    lines += ["", screen.file.getvalue().strip()]
+    lines += ["", *(line.rstrip() for line in screen.file.getvalue().strip().splitlines())]
     if findings.waits is not None:
         lines += ["", f"The host waits {findings.waits} times for the device in a clip of the exact mode."]
     if findings.kernels:
