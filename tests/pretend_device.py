@@ -7,6 +7,7 @@ Importing this module registers the device in PyTorch (its ``PrivateUse1``, of w
 - what would make the host wait is counted in `Pretend.stalls`;
 - a copy from the device that nobody waits for arrives at the next wait, and one to it must find its source unchanged;
 - an operation without a deterministic kernel on CUDA fails in deterministic mode;
+- convolutions and group norm lay their results out as cuDNN does, and CUDA up to PyTorch 2.13;
 - attention of more than 65,535 samples fails, as its kernels do at launch;
 - autocast casts what CUDA's autocast casts;
 - memory runs out at a chosen allocation or beyond a chosen number of bytes.
@@ -177,6 +178,15 @@ class PretendTensor(torch.Tensor):
 
     def __init__(self, raw: Tensor) -> None: ...
 
+    @property
+    def data(self) -> Tensor:
+        return torch.Tensor.data.__get__(self)  # type: ignore[attr-defined]
+
+    @data.setter
+    def data(self, value: PretendTensor) -> None:  # by which a module changes the type of its weights
+        torch.Tensor.data.__set__(self, value)  # type: ignore[attr-defined]
+        self.raw = value.raw
+
     def tolist(self) -> Any:
         PRETEND.wait("tolist")
         return self.raw.tolist()
@@ -248,6 +258,8 @@ def _run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     if on_device:
         _check(func, name, tensors, args)
     raw_args, raw_kwargs = _mapped(args, _raw), _mapped(kwargs, _raw)
+    if on_device:
+        raw_args = _laid_out(name, raw_args)
     is_pinned = raw_kwargs.pop("pin_memory", False)
     if to_device:
         raw_kwargs["device"] = torch.device("cpu")
@@ -275,6 +287,21 @@ def _wrapped(func: Any, result: Any, tensors: list[Tensor]) -> Any:
     views_outer = func.is_view and tensors and not tensors[0].is_inference()
     with torch.inference_mode(torch.is_inference_mode_enabled() and not views_outer):
         return _mapped(result, wrap)
+
+
+def _laid_out(name: str, args: Any) -> Any:
+    """Arguments in the layout that a GPU's kernels bring them into, which is that of their results."""
+    if name == "group_norm":
+        return (args[0].contiguous(), *args[1:])
+    if name != "conv2d":
+        return args
+    images, weight, *others = args
+    is_last = any(
+        tensor.is_contiguous(memory_format=torch.channels_last) and not tensor.is_contiguous()
+        for tensor in (images, weight)
+    )
+    memory_format = torch.channels_last if is_last else torch.contiguous_format
+    return images.contiguous(memory_format=memory_format), weight.contiguous(memory_format=memory_format), *others
 
 
 def _check(func: Any, name: str, tensors: list[Tensor], args: Any) -> None:

@@ -30,14 +30,33 @@ def traced(backbone, num_labels):
     return trace
 
 
-@pytest.mark.parametrize("kind", [StableDiffusion, pytest.param(StableVideoDiffusion, marks=pytest.mark.slow)])
-def test_clips_of_different_labels_are_compiled_once_without_a_break(kind, settings_of, fresh_dynamo, monkeypatch):
+class Replays(CompileCounter):
+    """Counts graphs, and runs them like CUDA graphs: their results lie in the same memory every time."""
+
+    def __call__(self, graph, inputs, mode=None):
+        compute, kept = super().__call__(graph, inputs), []
+
+        def replay(*values):
+            results = compute(*values)
+            kept[:] = kept or [result.clone() for result in results]
+            return [held.copy_(result) for held, result in zip(kept, results, strict=True)]
+
+        return compute if mode is None else replay
+
+
+@pytest.mark.parametrize(
+    ("kind", "chosen"),
+    [(StableDiffusion, "reduce-overhead"), pytest.param(StableVideoDiffusion, True, marks=pytest.mark.slow)],
+)
+def test_clips_of_different_labels_are_compiled_once_without_a_break(
+    kind, chosen, settings_of, fresh_dynamo, monkeypatch
+):
     """A graph of what lies behind the modulated block, and one of a later step, which all later steps share."""
-    counter = CompileCounter()
+    counter = Replays()
     monkeypatch.setattr(kind, "compile_backend", counter)
     monkeypatch.setattr(kind, "_shared_maps", lambda *_: None)
     settings = {**settings_of[kind], "first_step": 22, "max_batch": 8}
-    plain, compiled = (kind.from_pretrained(**settings, compile_unet=chosen) for chosen in (False, True))
+    plain, compiled = (kind.from_pretrained(**settings, compile_unet=way) for way in (False, chosen))
     graphs = []
     for num_labels in (2, 4, 3):
         found, expected = traced(compiled, num_labels), traced(plain, num_labels)
