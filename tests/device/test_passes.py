@@ -54,7 +54,7 @@ def test_a_cuda_graph_could_be_taken_of_every_pass(backbone):
                 stalls, before = device.num_stalls, device.allocations
                 result = plain(self, *args)
                 assert device.num_stalls == stalls, f"{name} waits"
-                allocations[name, *steps, num_samples].add(device.allocations - before)
+                allocations[(name, *steps, num_samples)].add(device.allocations - before)
                 return result
 
             return patch.object(UNetBackbone, name, run)

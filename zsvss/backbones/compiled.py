@@ -28,9 +28,9 @@ class CompiledPasses:
     def __init__(self, unet: Any, backend: Any = "inductor", mode: bool | str = True) -> None:
         unet.set_attn_processor({name: EditedAttentionProcessor(AttentionEdit()) for name in unet.attn_processors})
         self._is_replayed = isinstance(mode, str)
-        settings = {"fullgraph": True, "dynamic": False, "backend": backend, "mode": mode if self._is_replayed else None}
-        self._whole: Any = torch.compile(unet.forward, **settings)
-        self._behind: Any = torch.compile(run_behind, **settings)
+        named = mode if isinstance(mode, str) else None
+        self._whole: Any = torch.compile(unet.forward, fullgraph=True, dynamic=False, backend=backend, mode=named)
+        self._behind: Any = torch.compile(run_behind, fullgraph=True, dynamic=False, backend=backend, mode=named)
 
     def whole(self, **inputs: Any) -> Tensor:
         """The network's output; arguments are the network's own."""
