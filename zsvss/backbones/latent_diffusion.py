@@ -12,7 +12,7 @@ from functools import cached_property
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from typing_extensions import Self, override
 
 from zsvss.backbones.base import Backbone, ClipNoise
@@ -205,7 +205,7 @@ class LatentDiffusion(Backbone):
 
     @override
     def _apply(self, fn: Any, recurse: bool = True) -> Self:
-        super()._apply(fn, recurse)
+        nn.Module._apply(self, fn, recurse)
         for network in (getattr(self, name, None) for name in ("vae", "tiny_decoder")):
             if network is not None:
                 lay_out(network, image_format(self.device))
