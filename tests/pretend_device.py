@@ -7,12 +7,13 @@ Importing this module registers the device in PyTorch (its ``PrivateUse1``, of w
 - what would make the host wait is counted in `Pretend.stalls`;
 - a copy from the device that nobody waits for arrives at the next wait, and one to it must find its source unchanged;
 - an operation without a deterministic kernel on CUDA fails in deterministic mode;
-- convolutions and group norm lay their results out as cuDNN does, and CUDA up to PyTorch 2.13;
+- if asked, convolutions and group norm lay their results out as a GPU's do (group norm up to PyTorch 2.13), which moves
+  the last bits;
 - attention of more than 65,535 samples fails, as its kernels do at launch;
 - autocast casts what CUDA's autocast casts;
 - memory runs out at a chosen allocation or beyond a chosen number of bytes.
 
-It computes nothing else anew: every operation runs on the CPU data, so that results are the CPU's to the last bit.
+Otherwise it computes nothing anew: every operation runs on the CPU data, so that results are the CPU's to the last bit.
 """
 
 from __future__ import annotations
@@ -75,6 +76,7 @@ class Pretend:
         allocations: tensors that took memory.
         fail_at: numbers of allocations, from 0, at which memory runs out; each number comes once.
         capacity: bytes that fit, or ``None``.
+        lays_out: whether layouts are a GPU's.
         held: bytes that are held.
         num_pinned: tensors that were put into pinned memory.
         num_shortages: how often memory ran out.
@@ -89,6 +91,7 @@ class Pretend:
         self.allocations = 0
         self.fail_at: set[int] = set()
         self.capacity: int | None = None
+        self.lays_out = False
         self.held = 0
         self.num_pinned = self.num_shortages = 0
         self.pinned: dict[int, int] = {}  # begin and end of each block
@@ -258,7 +261,7 @@ def _run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     if on_device:
         _check(func, name, tensors, args)
     raw_args, raw_kwargs = _mapped(args, _raw), _mapped(kwargs, _raw)
-    if on_device:
+    if on_device and PRETEND.lays_out:
         raw_args = _laid_out(name, raw_args)
     is_pinned = raw_kwargs.pop("pin_memory", False)
     if to_device:

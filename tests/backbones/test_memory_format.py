@@ -3,10 +3,16 @@
 import pytest
 import torch
 from pretend_device import DEVICE, running
+from stalls import segment_on_cpu, segment_on_device
+from toy_backbone import striped_video
 
 from zsvss.backbones.memory_format import image_format, lay_out
 from zsvss.backbones.stable_diffusion import StableDiffusion
 from zsvss.backbones.stable_video_diffusion import StableVideoDiffusion
+from zsvss.bench.published import put_back_plain_layers
+from zsvss.segmenter import VideoSegmenter
+from zsvss.stages.context import KNNSceneContext
+from zsvss.stages.modulation import MaskedModulation
 
 
 def is_channels_last(tensor):
@@ -36,7 +42,8 @@ def test_the_autoencoder_of_a_device_has_channels_last(kind, settings_of):
     decoded = backbone.decode(latents)
     assert not any(weight for weight, _ in found)  # results of attention have channels last on a CPU too
     found.clear()
-    with running():
+    with running() as device:
+        device.lays_out = True
         backbone.to(DEVICE)
         latents_there = backbone.encode(images.to(DEVICE), noise)
         decoded_there = backbone.decode(latents.to(DEVICE))
@@ -47,6 +54,24 @@ def test_the_autoencoder_of_a_device_has_channels_last(kind, settings_of):
         torch.testing.assert_close(decoded_there.cpu(), decoded, rtol=1e-4, atol=1e-5)
     backbone.to("cpu")
     assert torch.equal(backbone.encode(images, noise), latents)
+
+
+def test_labels_are_those_of_a_cpu(tiny_weights, monkeypatch):
+    monkeypatch.setattr(StableDiffusion, "_shared_maps", lambda *_: None)
+    clips = [striped_video(num_frames=2, height=64, width=64)[0]]
+
+    def make():
+        backbone = StableDiffusion.from_pretrained(str(tiny_weights), first_step=24)
+        for network in (backbone.unet, backbone.vae):
+            put_back_plain_layers(network)
+        return VideoSegmenter(backbone, KNNSceneContext(3, num_restarts=2), None, MaskedModulation())
+
+    expected = segment_on_cpu(make, clips)
+    with running() as device:
+        device.lays_out = True
+        found = segment_on_device(make, clips).labels
+    assert torch.equal(found[0], expected[0])
+    assert len(expected[0].unique()) == 3
 
 
 def test_a_distilled_decoder_is_laid_out_too(tiny_weights):

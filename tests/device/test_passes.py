@@ -41,7 +41,7 @@ def recorded(backbone, *keys):
 def test_a_cuda_graph_could_be_taken_of_every_pass(backbone):
     """No wait within a pass, and as many allocations as in any other pass of its kind, step and size."""
     frames, _ = striped_video(num_frames=4, height=64, width=64)
-    segmenter = VideoSegmenter(backbone, KNNSceneContext(3, num_restarts=1), None, MaskedModulation())
+    segmenter = VideoSegmenter(backbone, KNNSceneContext(2, num_restarts=1), None, MaskedModulation())
     allocations = defaultdict(set)
     with running() as device, ExitStack() as watches:
 

@@ -1,7 +1,7 @@
 """The whole segmenter on the pretend accelerator, over every backbone with tiny weights.
 
-What is on for a CPU alone (a shared attention map, merged upsampling) is off in what it is compared with. So is the
-layout of a GPU's autoencoder for the video model, of which rounding decides some labels.
+What is on for a CPU alone (a shared attention map, merged upsampling) is off in what it is compared with. The layout of a
+GPU's autoencoder, which has tests of its own, is the CPU's.
 """
 
 import copy
@@ -48,10 +48,9 @@ def loaded(settings_of):
 def make(loaded, monkeypatch):
     """Make a segmenter on a backbone of a kind."""
     monkeypatch.setattr(UNetBackbone, "_shared_maps", lambda *_: None)
+    monkeypatch.setattr(latent_diffusion, "image_format", lambda _: torch.contiguous_format)
 
     def segmenter(kind, num_clusters=3, modulation=None, **settings):
-        if kind is StableVideoDiffusion:
-            monkeypatch.setattr(latent_diffusion, "image_format", lambda _: torch.contiguous_format)
         stages = (KNNSceneContext(num_clusters, num_restarts=2), CorrespondenceRefinement())
         backbone = copy.deepcopy(loaded(kind, **settings))
         return VideoSegmenter(backbone, *stages, modulation or MaskedModulation())
