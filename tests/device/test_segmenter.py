@@ -1,7 +1,7 @@
 """The whole segmenter on the pretend accelerator, over every backbone with tiny weights.
 
-What is on for a CPU alone (a shared attention map, merged upsampling) is off in what it is compared with. The layout of a
-GPU's autoencoder, which has tests of its own, is the CPU's.
+What is on for a CPU alone (a shared attention map, merged upsampling) is off in what it is compared with. The layout
+of a GPU's autoencoder, which has tests of its own, is the CPU's.
 """
 
 import copy
