@@ -15,7 +15,9 @@ from page_in_chromium import opened, pixels, wait_for_frame
 from PIL import Image
 from synthetic_run import CELL, HEIGHT, NUM_FRAMES, TAXONOMY, VIDEOS, WIDTH, prediction, write_run
 
+from zsvss.data.taxonomy import bit_palette
 from zsvss.results.folder import read_run
+from zsvss.results.media import STAGES, MediaWriter, media_folder
 from zsvss.results.palette import palette
 from zsvss.viz.page import render_page
 
@@ -162,3 +164,28 @@ def test_clusters_beside_classes(page: Any) -> None:
     assert (lit(page, "clusters", frame=0) == (clusters_HW == 2).flatten()).all()
     duck = (prediction(5, 0) == 1).flatten()
     assert (lit(page, "final", frame=5) == duck).all(), "the cluster's class is lit in the other panels"
+
+
+def test_the_background_of_binary_masks_is_seen(browser: Any, tmp_path: Path) -> None:
+    """Of background and object, which have the colours black and dark red, none is as dark as no label."""
+    facts = {"video": "swan", "dataset": "own", "video_length": 1, "classes": ("background", "object")}
+    facts |= {"palette": bit_palette(2), "labels_are_classes": True}
+    run = write_run(tmp_path / "run", media=False)
+    writer = MediaWriter(media_folder(run, "test", "swan"), facts, max_side=960)
+    labels_HW = np.zeros((16, 24), dtype=np.int64)
+    labels_HW[4:12, 8:16] = 1
+    labels_HW[:, -4:] = -1
+    writer.write("0", np.full((16, 24, 3), 100, np.uint8), labels_HW, dict.fromkeys(STAGES, labels_HW))
+    writer.finish({})
+    file = tmp_path / "report.html"
+    file.write_text(render_page([read_run(run)]))
+    with opened(browser, file.as_uri()) as page:
+        wait_for_frame(page, 0)
+        for panel in ("truth", "final"):
+            shown_HW3 = np.array(pixels(page, panel)).reshape(16, 24, 3)
+            np.testing.assert_allclose(shown_HW3[0, 0], [108, 125, 148], atol=2)
+            np.testing.assert_allclose(shown_HW3[8, 12], [120, 30, 30], atol=2)
+            np.testing.assert_allclose(shown_HW3[0, -1], [45, 45, 45], atol=2)
+        colors = page.evaluate("[...document.querySelectorAll('#legend .swatch')].map(mark => mark.style.background)")
+        assert colors == ["rgb(112, 136, 168)", "rgb(128, 0, 0)"]
+        assert page.locator("[data-figure='clusters']").is_hidden(), "labels that were given have no clusters"

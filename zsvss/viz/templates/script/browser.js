@@ -6,6 +6,7 @@ const numFrames = (video) => video.frame_names.length;
 const panelMap = async (kind) => (kind === "truth" ? truthOf(state.video) : (await maps(state.video, state.a))[kind]);
 
 let drawing = 0;
+const whenDrawn = [];
 const drawFrame = async () => {
   const { video, a, b, frame } = state;
   const turn = ++drawing;
@@ -36,6 +37,7 @@ const drawFrame = async () => {
   $("#frame-says").textContent = `${video.frame_names[frame]} · ${frame + 1}/${numFrames(video)}${time}`;
   document.body.dataset.frame = frame;
   document.body.dataset.video = titleOf(video);
+  for (const follow of whenDrawn) follow();
   drawTimeline();
 };
 const tell = (notes) => $("#browser-says").replaceChildren(...notes.map((note) => element("p", { class: "warning" }, note)));
@@ -116,7 +118,7 @@ const drawTimeline = async () => {
   const svg = $("#timeline");
   svg.setAttribute("viewBox", "-4 0 1008 100");
   svg.innerHTML = lines.join("");
-  $("#timeline-top").textContent = hasTruth ? "" : `${percent(top)} %`;
+  $("#timeline-top").textContent = `${percent(top, top < 1 ? 1 : 0)} %`;
   const named = label === null ? "" : labelName(video, counted ?? label);
   const what = label !== null ? `Share of the frame that is ${named}` : hasTruth ? "Share of the labelled pixels that are right" : "Share of the frame that each segment has";
   const numbers = curves.map(({ name, values, color }) => {

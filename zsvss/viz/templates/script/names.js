@@ -64,7 +64,7 @@ const edit = (item, video, label) => {
   input.select();
 };
 
-// A label with its colour: highlights, renames, hides.
+// A label with its colour: highlights, renames, hides. The many clusters are renamed and hidden by keys alone.
 const chip = (video, label) => {
   const { color, class: ofClass } = video.labels[label];
   const [name, off] = [labelName(video, label), isHidden(video, label)];
@@ -72,7 +72,8 @@ const chip = (video, label) => {
   const main = element("button", { type: "button", class: "name", "aria-pressed": label === state.label, "data-label": label }, swatch(`rgb(${color})`), text);
   const pen = element("button", { type: "button", class: "tool", "aria-label": `Rename ${name}`, title: "Rename" }, icon(PENCIL));
   const eye = element("button", { type: "button", class: "tool", "aria-label": `${off ? "Show" : "Hide"} ${name}`, title: off ? "Show" : "Hide" }, icon(off ? CLOSED : EYE));
-  const item = element("li", { class: off ? "chip off" : "chip", "data-chip": label }, main, pen, eye);
+  const tools = ofClass === undefined ? [pen, eye] : [];
+  const item = element("li", { class: off ? "chip off" : "chip", "data-chip": label }, main, ...tools);
   main.addEventListener("click", () => highlight(label));
   pen.addEventListener("click", () => edit(item, video, label));
   eye.addEventListener("click", () => hide(keyOf(video, label), !off));

@@ -17,7 +17,7 @@ const trackOf = (video, label, areas) => {
   svg.setAttribute("viewBox", `0 0 ${areas.length} 1`);
   svg.setAttribute("preserveAspectRatio", "none");
   svg.setAttribute("data-track", label);
-  svg.innerHTML = rects.join("");
+  svg.innerHTML = `${rects.join("")}<path class="now"/>`;
   svg.addEventListener("click", (event) => {
     const box = svg.getBoundingClientRect();
     goTo(Math.floor(((event.clientX - box.left) / box.width) * areas.length));
@@ -25,6 +25,10 @@ const trackOf = (video, label, areas) => {
   const button = element("button", { type: "button", "aria-pressed": label === state.label, "data-label": label }, swatch(`rgb(${video.labels[label].color})`), labelName(video, label));
   button.addEventListener("click", () => highlight(label));
   return [button, svg];
+};
+
+const markFrame = () => {
+  for (const mark of $$("#tracks .now")) mark.setAttribute("d", `M${state.frame + 0.5},0V1`);
 };
 
 const drawSegments = async () => {
@@ -41,4 +45,5 @@ const drawSegments = async () => {
   );
   const areas = await piece(video, "areas").catch(() => null); // the browser says what is missing
   if (areas && video === state.video) $("#tracks").replaceChildren(...labels.flatMap((label) => trackOf(video, label, areas[label])));
+  markFrame();
 };

@@ -40,6 +40,7 @@ if (hasScores) startScores();
 else {
   whenOpened.push(drawSegments);
   whenNamed.push(drawSegments);
+  whenDrawn.push(markFrame);
 }
 if (hasVideos) {
   startBrowser();
