@@ -64,11 +64,9 @@ def test_predictions(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
 
 
 def test_predictions_of_a_video_cut_short(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    video = predict(tmp_path / "predictions")
-    path = video.folder / "segments.json"
-    path.write_text(
-        path.read_text().replace('"complete": true, "video_length": 6', '"complete": false, "video_length": 9')
-    )
+    path = predict(tmp_path / "predictions").folder / "segments.json"
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps(content | {"complete": False, "video_length": 9}))
     assert main(["report", str(tmp_path)]) == 3
     assert "swan: 6 of 9 frames, 6 segments" in capsys.readouterr().out
     assert "The run was interrupted after 6 of 9 frames." in (tmp_path / "report.html").read_text()
