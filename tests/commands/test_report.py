@@ -87,6 +87,7 @@ def test_predictions_without_masks(tmp_path: Path) -> None:
     ("arguments", "message"),
     [
         (["nothing"], "nothing holds no results of a test run, nor folders that do"),
+        (["nothing"], "and no predictions (predictions/<video>/segments.json)"),
         (["run", "--names", "a", "b"], "--names has a, b; give 1 different names, for run"),
         (["run", "--max-side", "3"], "--max-side is 3"),
         (["run", "own"], "own holds predictions without ground truth and run the scores of a test run"),

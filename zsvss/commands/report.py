@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -125,6 +124,7 @@ def _are_predictions(folders: Sequence[Path]) -> bool:
     """Whether the folders hold predictions and no scores.
 
     Raises:
+        FileNotFoundError: one holds neither.
         ValueError: some hold predictions alone and others scores.
     """
     from zsvss.results.folder import find_runs
@@ -135,16 +135,18 @@ def _are_predictions(folders: Sequence[Path]) -> bool:
         try:
             find_runs([folder])
             kinds["scores"].append(folder)
-        except FileNotFoundError:  # noqa: PERF203
-            with suppress(PredictionsError):
+        except FileNotFoundError as error:  # noqa: PERF203
+            try:
                 find_predictions(folder)
-                kinds["predictions"].append(folder)
+            except PredictionsError:
+                raise FileNotFoundError(f"{error}, and no predictions (predictions/<video>/segments.json)") from error
+            kinds["predictions"].append(folder)
     if kinds["scores"] and kinds["predictions"]:
         raise ValueError(
             f"{kinds['predictions'][0]} holds predictions without ground truth and {kinds['scores'][0]} the scores of "
             "a test run; a page shows one or the other: give them to two reports"
         )
-    return len(kinds["predictions"]) == len(folders)
+    return bool(kinds["predictions"])
 
 
 def _report_predictions(

@@ -111,12 +111,11 @@ def _render(template: str, scripts: Sequence[str], data: Mapping[str, Any], **va
     )
     environment.policies["json.dumps_kwargs"] = {"allow_nan": False}  # and in our order, not sorted
     source = jinja2.PackageLoader("zsvss.viz").get_source
-    style = "\n".join(source(environment, name)[0] for name in ("report.css", "browser.css"))
     script = "\n".join(source(environment, f"script/{name}.js")[0] for name in (*_SCRIPTS, *scripts))
     return environment.get_template(template).render(
         data=data,
         made=datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
-        style=Markup(style),
+        style=Markup(source(environment, "report.css")[0]),
         script=Markup(script),
         **values,
     )
