@@ -45,7 +45,7 @@ def test_browser_holds_the_maps_exactly(runs: list[Run]) -> None:
         np.testing.assert_array_equal(names[unpacked(video["pieces"][f"{run} final"])], classes[final_THW])
         cells_Thw = unpacked(video["pieces"][f"{run} coarse"])
         np.testing.assert_array_equal(names[cells_Thw], classes[final_THW[:, ::8, ::8]])
-    colors = {label["name"]: tuple(label["color"]) for label in video["labels"]}
+    colors = {label["name"]: tuple(label["color"]) for label in video["labels"] if label["is_class"]}
     assert colors == dict(zip(TAXONOMY.classes, TAXONOMY.palette, strict=True))
     assert base64.b64decode(video["pieces"]["frames 0"][0]).startswith(b"\xff\xd8\xff")
 
@@ -75,6 +75,12 @@ def test_labels_without_a_class_are_each_runs_own(tmp_path: Path) -> None:
     assert (novel, void) == (["water", "new region 256"], ["water", "void"])
     assert (named, plain) == (["reed", "cluster 7, no class"], ["cluster 0", "cluster 7"])
     assert [label["color"] for label in video["labels"] if label["name"] == "void"] == [[0, 0, 0]]
+    assert [name for name in video["pieces"] if name.endswith("clusters")] == ["2 clusters"]
+    bare = [video["labels"][number] for number in unpacked(video["pieces"]["2 clusters"]).flatten()]
+    assert [(row["name"], video["labels"][row["class"]]["name"]) for row in bare] == [
+        ("cluster 0", "reed"),
+        ("cluster 7", "cluster 7, no class"),
+    ]
     assert (unpacked(video["pieces"]["truth"]) == 255).all()
 
 

@@ -82,27 +82,25 @@ class _LabelList:
 
     def labels(self, media: VideoMedia, run: int, labels_HW: Labels) -> UInt8:
         """Numbers in the list in place of a run's labels."""
-        means_class = media.labels_are_classes or bool(media.names)
-
-        def number(label: int) -> int:
-            if means_class and label < len(media.classes):
-                return self._class(media, label)
-            row = {"name": _nameless(media, label), "color": _rgb(media.colors, label), "is_class": False, "run": run}
-            return self._add(("label", run, label), row)
-
-        return self._replaced(labels_HW, number)
+        return self._replaced(labels_HW, lambda label: self._label(media, run, label))
 
     def clusters(self, media: VideoMedia, run: int, clusters_HW: Labels) -> UInt8:
-        """Numbers in the list in place of a run's clusters."""
+        """Numbers in the list in place of a run's clusters; each has the number of the label that it became."""
 
         def number(cluster: int) -> int:
-            class_id = media.cluster_names.get(cluster, -1)
-            known = 0 <= class_id < len(media.classes)
+            label = media.cluster_names.get(cluster, len(media.classes) + cluster)
+            became = VOID_ID if label < 0 else self._label(media, run, label)
             row = {"name": f"cluster {cluster}", "color": _rgb(palette(VOID_ID), cluster), "is_class": False}
-            row |= {"run": run, "class": self._class(media, class_id) if known else None}
+            row |= {"run": run, "class": None if became == VOID_ID else became}
             return self._add(("cluster", run, cluster), row)
 
         return self._replaced(clusters_HW, number)
+
+    def _label(self, media: VideoMedia, run: int, label: int) -> int:
+        if (media.labels_are_classes or media.names) and label < len(media.classes):
+            return self._class(media, label)
+        row = {"name": _nameless(media, label), "color": _rgb(media.colors, label), "is_class": False, "run": run}
+        return self._add(("label", run, label), row)
 
     def _class(self, media: VideoMedia, class_id: int) -> int:
         row = {"name": media.classes[class_id], "color": _rgb(media.class_colors, class_id), "is_class": True}

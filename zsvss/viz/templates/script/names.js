@@ -64,11 +64,13 @@ const edit = (item, video, label) => {
   input.select();
 };
 
+// What a cluster was named.
+const becameOf = (video, ofClass) => (ofClass === null ? "void" : video.labels[ofClass].is_class ? labelName(video, ofClass) : "no class");
 // A label with its colour: highlights, renames, hides. The many clusters are renamed and hidden by keys alone.
 const chip = (video, label) => {
   const { color, class: ofClass } = video.labels[label];
   const [name, off] = [labelName(video, label), isHidden(video, label)];
-  const text = ofClass === undefined ? name : `${name} → ${ofClass === null ? "void" : labelName(video, ofClass)}`;
+  const text = ofClass === undefined ? name : `${name} → ${becameOf(video, ofClass)}`;
   const main = element("button", { type: "button", class: "name", "aria-pressed": label === state.label, "data-label": label }, swatch(`rgb(${color})`), text);
   const pen = element("button", { type: "button", class: "tool", "aria-label": `Rename ${name}`, title: "Rename" }, icon(PENCIL));
   const eye = element("button", { type: "button", class: "tool", "aria-label": `${off ? "Show" : "Hide"} ${name}`, title: off ? "Show" : "Hide" }, icon(off ? CLOSED : EYE));
