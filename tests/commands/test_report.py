@@ -6,6 +6,7 @@ import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 from predicted import predict
 from synthetic_run import write_run
@@ -70,6 +71,18 @@ def test_predictions_of_a_video_cut_short(tmp_path: Path, capsys: pytest.Capture
     assert main(["report", str(tmp_path)]) == 3
     assert "swan: 6 of 9 frames, 6 segments" in capsys.readouterr().out
     assert "The run was interrupted after 6 of 9 frames." in (tmp_path / "report.html").read_text()
+
+
+def test_videos_that_have_no_frame_yet(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    none_THW = np.zeros((0, 8, 8), dtype=np.int64)
+    path = predict(tmp_path / "run" / "predictions", "waiting", labels_THW=none_THW).folder / "segments.json"
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps(content | {"complete": False, "video_length": 9}))
+    assert main(["report", str(tmp_path / "run")]) == 1
+    assert "run: no frame is predicted yet, so there is nothing to show" in capsys.readouterr().err
+    predict(tmp_path / "run" / "predictions")
+    assert main(["report", str(tmp_path / "run")]) == 3
+    assert "waiting: 0 of 9 frames, 0 segments" in capsys.readouterr().out
 
 
 def test_predictions_without_masks(tmp_path: Path) -> None:

@@ -160,11 +160,15 @@ def _report_predictions(
 
     short = [folder.resolve().name for folder in folders]
     found = {name if short.count(name) == 1 else str(path): path for name, path in zip(short, folders, strict=True)}
-    runs = [
-        PredictedRun(name, folder, [Predictions.read(video) for video in find_predictions(folder)])
+    read = {
+        name: [Predictions.read(video) for video in find_predictions(folder)]
         for name, folder in _named(found, names).items()
-    ]
-    for video in (video for run in runs for video in run.videos):
+    }
+    begun = [PredictedRun(name, [v for v in videos if v.num_frames]) for name, videos in read.items()]
+    runs = [run for run in begun if run.videos]
+    if not runs:
+        raise ValueError(f"{folders[0]}: no frame is predicted yet, so there is nothing to show; start the run again")
+    for video in (video for videos in read.values() for video in videos):
         length = (
             f"{video.num_frames} frames" if video.complete else f"{video.num_frames} of {video.video_length} frames"
         )
@@ -174,7 +178,7 @@ def _report_predictions(
     write_atomically(page, render_predictions(runs, max_side=max_side, max_frames=max_frames, parts=parts))
     parts.clean()
     print(f"page in {page}")
-    return 0 if all(run.is_complete for run in runs) else INCOMPLETE
+    return 0 if all(video.complete for videos in read.values() for video in videos) else INCOMPLETE
 
 
 def _print(run: Run, *, per_class: bool, per_video: bool) -> None:

@@ -24,16 +24,10 @@ _GREY = 128  # in place of frames that are gone
 
 @dataclass(frozen=True)
 class PredictedRun:
-    """The predictions in a run folder."""
+    """The predictions of a run, of videos with a frame at least."""
 
     name: str
-    folder: Path
     videos: Sequence[Predictions]
-
-    @property
-    def is_complete(self) -> bool:
-        """Whether no video was cut short."""
-        return all(video.complete for video in self.videos)
 
 
 def predicted_videos(runs: Sequence[PredictedRun], max_side: int, max_frames: int) -> Iterator[PageVideo]:

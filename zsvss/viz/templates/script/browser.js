@@ -149,7 +149,9 @@ const highlight = (label) => {
   drawFrame();
 };
 const stepLabel = (by) => {
-  const shownLabels = state.video.labels.map((_, label) => label).filter((label) => !isHidden(state.video, label));
+  const { video, a } = state;
+  const isOurs = (label) => (video.labels[label].run ?? a) === a && !isHidden(video, label);
+  const shownLabels = video.labels.map((_, label) => label).filter(isOurs);
   const at = shownLabels.indexOf(state.label);
   const next = at < 0 ? (by > 0 ? 0 : shownLabels.length - 1) : at + by;
   if (shownLabels[next] !== undefined) highlight(shownLabels[next]);

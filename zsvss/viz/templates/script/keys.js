@@ -14,7 +14,10 @@ const keys = {
   ",": () => stepLabel(-1),
   ".": () => stepLabel(1),
   Escape: () => highlight(null),
-  r: ofLabel((video, label) => edit($(`[data-chip="${label}"]`), video, label)),
+  r: ofLabel((video, label) => {
+    const item = $(`[data-chip="${label}"]`);
+    if (item) edit(item, video, label);
+  }),
   h: ofLabel((video, label) => hide(keyOf(video, label), !isHidden(video, label))),
   a: () => showAll(),
 };

@@ -19,11 +19,11 @@ const writeView = () => {
     if (label !== null) params.set("label", keyOf(video, label));
     if (Number($("#opacity").value) !== FULL) params.set("colour", $("#opacity").value);
   }
-  const section = state.section || (params.size ? "browser" : "");
+  const section = state.section || (params.toString() ? "browser" : "");
   if (section) params.set("at", section);
   for (const [key, name] of renamed) params.set(`name:${key}`, name);
   for (const key of hidden) params.append("hide", key);
-  const address = location.href.split("#")[0] + (params.size ? `#${params}` : "");
+  const address = location.href.split("#")[0] + (params.toString() && `#${params}`);
   if (address !== location.href) history.replaceState(null, "", address);
 };
 // Not at every frame of a video that plays: browsers slow pages down that change their address all the time.
