@@ -121,10 +121,7 @@ const drawTimeline = async () => {
   $("#timeline-top").textContent = `${percent(top, top < 1 ? 1 : 0)} %`;
   const named = label === null ? "" : labelName(video, counted ?? label);
   const what = label !== null ? `Share of the frame that is ${named}` : hasTruth ? "Share of the labelled pixels that are right" : "Share of the frame that each segment has";
-  const numbers = curves.map(({ name, values, color }) => {
-    const value = values[state.frame];
-    return element("span", {}, " ", swatch(color), `${name} ${percent(value)} %`);
-  });
+  const numbers = curves.flatMap(({ name, values, color }) => [" ", element("span", {}, swatch(color), `${name} ${percent(values[state.frame])} %`)]);
   $("#timeline-says").replaceChildren(`${what}, frame by frame:`, ...numbers);
 };
 
