@@ -1,4 +1,4 @@
-"""Where the files of a diffusers model lie: in a local folder, or in a repository of the Hugging Face hub."""
+"""Finds the files of a diffusers model in a folder or on the hub, and says how to download missing ones."""
 
 from __future__ import annotations
 
@@ -224,7 +224,7 @@ class HubRepository:
             f"  fetch them with:   {self.fetch_command()}\n"
             "                     (where the page asks to accept a licence, do so and run `hf auth login` first)\n"
             "Or give a local diffusers folder by --model.backbone.weights FOLDER. "
-            "The demo (--config demo.yaml) needs no download."
+            "The model that ships with the package (--config predict_embedded.yaml, demo.yaml) needs no download."
         )
 
     def fetch_command(self) -> str:

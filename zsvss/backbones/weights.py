@@ -1,4 +1,4 @@
-"""Weights of diffusers models: local folders and hub ids, safetensors only, never remote code."""
+"""Loads the weights of diffusers models: safetensors only, never remote code."""
 
 from __future__ import annotations
 

@@ -255,7 +255,7 @@ def _full(error: Exception) -> str | None:
         return None
     return (
         f"the disk is full ({error}). Every video that was finished is recorded: free some space and start the same "
-        "command again, and it goes on with the others"
+        "command again; it resumes with the others"
     )
 
 

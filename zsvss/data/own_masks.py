@@ -1,4 +1,4 @@
-"""What the values of somebody's own masks mean, told from all of them together."""
+"""What the values of a user's own masks mean, found from all masks together."""
 
 from __future__ import annotations
 
