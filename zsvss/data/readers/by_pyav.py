@@ -91,8 +91,8 @@ class PyAVReader(FrameReader):
             self._keep(self._checked_next())
         if self._next == len(self) and not self._facts.own_stamps and self._decoder.next() is not None:
             raise ValueError(
-                f"{self._path}: more frames can be decoded than the {len(self)} that were counted: is the file damaged? "
-                "Copy it again, or convert it with ffmpeg"
+                f"{self._path}: more frames can be decoded than the {len(self)} that were counted: is the file "
+                "damaged? Copy it again, or convert it with ffmpeg"
             )
         return self._kept[-1][1]
 
