@@ -130,6 +130,17 @@ def test_mistakes_in_configs(mistake: Mistake, tmp_path: Path, content: str, mes
     assert message in mistake("test", "--config", "own.yaml")
 
 
+@pytest.mark.parametrize("arguments", [["--data.input", ""], ["--data.input="], [""]])
+def test_an_empty_path_is_not_the_current_folder(mistake: Mistake, arguments: list[str]) -> None:
+    assert "--data.input is empty; give a video file or a folder" in mistake("predict", *arguments)
+
+
+def test_an_empty_path_in_a_config(mistake: Mistake, tmp_path: Path) -> None:
+    (tmp_path / "own.yaml").write_text('data: {class_path: VideoFolder, init_args: {input: ""}}')
+    expected = "own.yaml: data.input is empty; give a video file or a folder"
+    assert expected in mistake("predict", "--config", "predict_embedded.yaml", "--config", "own.yaml")
+
+
 # What is right is let through.
 
 

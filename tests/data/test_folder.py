@@ -341,3 +341,10 @@ def test_an_animation_is_a_video(tmp_path, make_frames):
     assert [clip.start for clip in clips] == [0, 2]
     np.testing.assert_array_equal(clips[1].frames_THW3.numpy(), make_frames(5, 40, 60)[2:])
     assert data.videos()[0].source.fps == 25
+
+
+def test_an_empty_path_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"data\.input is empty; give a video file or a folder"):
+        VideoFolder("")
+    with pytest.raises(ValueError, match=r"data\.masks is empty; give a video file or a folder"):
+        VideoFolder(tmp_path, "")

@@ -65,6 +65,8 @@ class VideoFolder(VideoDataModule):
         super().__init__(**kwargs)
         if class_names is not None and masks is None:
             raise ValueError("data.class_names names the values of masks, but data.masks is not given")
+        if "" in (input, masks):  # as a path, the current folder
+            raise ValueError(f"data.{'masks' if input else 'input'} is empty; give a video file or a folder")
         self.input = Path(input).expanduser()
         self.masks = None if masks is None else Path(masks).expanduser()
         self.class_names = None if class_names is None else tuple(class_names)
