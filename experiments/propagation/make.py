@@ -153,7 +153,7 @@ class Run:
 
 def build_backbone() -> SharedPass:
     """The backbone that ships with the package, in one step without guidance as `fast.yaml` has it."""
-    backbone = Embedded(num_steps=100, first_step=99, guidance=1)
+    backbone = Embedded(num_steps=100, first_step=99)
     backbone.load()
     return SharedPass(backbone.eval())
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import yaml
+
 import zsvss
 from zsvss.commands.refusals import did_you_mean
 
@@ -51,3 +53,24 @@ def config_paths(arguments: Sequence[str]) -> list[str]:
     pairs = zip(arguments, [*arguments, ""][1:], strict=True)
     given = [(name, value) for name, value in pairs if name in ("--config", "-c") or name.startswith("--config=")]
     return [value if "=" not in name else name.partition("=")[2] for name, value in given]
+
+
+def names_no_system(arguments: Sequence[str]) -> bool:
+    """Whether there is no config, or overlays alone: neither they nor an option say what the data are, or the backbone.
+
+    Raises:
+        OSError: if a config cannot be read.
+        yaml.YAMLError: if it is not YAML.
+    """
+    paths = config_paths(arguments)
+    has_data = any(argument == "--data" or argument.startswith("--data=") for argument in arguments)
+    return not paths or not (has_data or any(_names_system(find_config(path)) for path in paths))
+
+
+def _names_system(path: Path) -> bool:
+    content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    if not isinstance(content, dict):
+        return True  # is refused as it is
+    model = content.get("model")
+    parts = [content.get("data"), model.get("backbone") if isinstance(model, dict) else None]
+    return any(isinstance(part, str) or (isinstance(part, dict) and "class_path" in part) for part in parts)

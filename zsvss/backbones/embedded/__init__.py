@@ -15,9 +15,11 @@ class Embedded(StableDiffusion):
 
     Args:
         weights: diffusers folder; ``None`` takes the one that ships with the package.
-        settings: of :class:`StableDiffusion`.
+        guidance: scale of classifier-free guidance. The paper's 5 blurs the features of what ships, so that the default
+            is 1, which is none.
+        settings: others of :class:`StableDiffusion`.
     """
 
-    def __init__(self, weights: str | None = None, **settings: Any) -> None:
-        super().__init__(weights or str(Path(__file__).parent), **settings)
+    def __init__(self, weights: str | None = None, *, guidance: float = 1.0, **settings: Any) -> None:
+        super().__init__(weights or str(Path(__file__).parent), guidance=guidance, **settings)
         self.native_size = (128, 224) if weights is None else None
