@@ -228,6 +228,12 @@ def test_predict_as_it_stands(movie: Path, warm_python: WarmPython, tmp_path: Pa
         (ValueError("damaged"), [], "predict.yaml", "taking predict.yaml"),
         (FileNotFoundError("no file"), [], "predict_embedded.yaml", "taking predict_embedded.yaml"),
         (None, ["--model.backbone", "Embedded"], "predict_embedded.yaml", ""),
+        (
+            FileNotFoundError("no file"),
+            ["--data.masks", "drawn"],
+            "predict_masks_embedded.yaml",
+            "taking predict_masks_embedded.yaml",
+        ),
         (FileNotFoundError("no file"), ["--model.backbone.weights", "folder"], "predict.yaml", ""),
     ],
 )

@@ -215,7 +215,8 @@ def compute(args: argparse.Namespace) -> list[dict[str, Any]]:
     videos += [(GENERATED, number) for number in range(args.videos)]
     plain, slow = [], []
     for dataset, number in videos:
-        missing = [system for system in SYSTEMS if (system.name, dataset, number) not in done]
+        wanted = [system for system in SYSTEMS if system.name in (args.only or (system.name,))]
+        missing = [system for system in wanted if (system.name, dataset, number) not in done]
         plain.append((dataset, number, [system for system in missing if not system.is_slow]))
         # Masked modulation comes after the rest.
         if number < (args.modulated_seeds if dataset == CAMVID else args.modulated):
@@ -323,6 +324,7 @@ def main() -> None:
     parser.add_argument("--modulated", type=int, default=20, help="generated videos with masked modulation")
     parser.add_argument("--modulated-seeds", type=int, default=1, help="seeds of CamVid with masked modulation")
     parser.add_argument("--seeds", type=int, default=5, help="of CamVid")
+    parser.add_argument("--only", nargs="+", choices=[system.name for system in SYSTEMS], help="compute these alone")
     parser.add_argument("--camvid", type=Path, help="root of CamVid")
     parser.add_argument("--processes", type=int, default=os.cpu_count())
     parser.add_argument("--threads", type=int, default=1, help="of each process")

@@ -15,6 +15,10 @@ _PACKAGE = Path(zsvss.__file__).parent
 PACKAGED_CONFIGS = _PACKAGE / "configs" if (_PACKAGE / "configs").is_dir() else _PACKAGE.parent / "configs"
 
 
+SMALL, SMALL_WITH_MASKS = "predict_embedded.yaml", "predict_masks_embedded.yaml"
+"""What ``predict`` takes by itself on the small model that ships with the package, and where masks are given."""
+
+
 def config_folders() -> list[Path]:
     """Folders in which configs are looked up by name, in this order."""
     return [folder for folder in (Path("configs"), PACKAGED_CONFIGS) if folder.is_dir()]
@@ -65,6 +69,11 @@ def names_no_system(arguments: Sequence[str]) -> bool:
     paths = config_paths(arguments)
     has_data = any(argument == "--data" or argument.startswith("--data=") for argument in arguments)
     return not paths or not (has_data or any(_names_system(find_config(path)) for path in paths))
+
+
+def has_masks(arguments: Sequence[str]) -> bool:
+    """Whether labels are given."""
+    return any(argument == "--data.masks" or argument.startswith("--data.masks=") for argument in arguments)
 
 
 def _names_system(path: Path) -> bool:

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from zsvss.backbones.base import Backbone
 from zsvss.backbones.stable_diffusion import StableDiffusion
-from zsvss.commands.config import config_paths, find_config, names_no_system
+from zsvss.commands.config import SMALL, SMALL_WITH_MASKS, config_paths, find_config, has_masks, names_no_system
 from zsvss.commands.interruption import tell
 
-_FULL, _SMALL = "predict.yaml", "predict_embedded.yaml"
+_FULL = "predict.yaml"
 
 
 def with_config(arguments: Sequence[str]) -> list[str]:
@@ -27,8 +27,9 @@ def with_config(arguments: Sequence[str]) -> list[str]:
 
 def _chosen(arguments: Sequence[str]) -> str:
     words = " ".join(arguments)
+    small = SMALL_WITH_MASKS if has_masks(arguments) else SMALL
     if "--model.backbone" in words:
-        return _SMALL if "--model.backbone Embedded" in words or "--model.backbone=Embedded" in words else _FULL
+        return small if "--model.backbone Embedded" in words or "--model.backbone=Embedded" in words else _FULL
     backbone = StableDiffusion()
     name = backbone.weights_names[0]
     overlays = [Path(path).name for path in config_paths(arguments)]
@@ -36,14 +37,14 @@ def _chosen(arguments: Sequence[str]) -> str:
     if is_on_this_machine(backbone):
         tell(
             f"{reason} given: taking {_FULL}, as the weights of Stable Diffusion ({name}) are on this machine. For "
-            f"the small model that ships with the package, add --config {_SMALL}"
+            f"the small model that ships with the package, add --config {small}"
         )
         return _FULL
     tell(
-        f"{reason} given: taking {_SMALL}, the small model that ships with the package, as the weights of Stable "
+        f"{reason} given: taking {small}, the small model that ships with the package, as the weights of Stable "
         f"Diffusion ({name}) are not on this machine. To fetch and use them (5 GB), add --config {_FULL}"
     )
-    return _SMALL
+    return small
 
 
 def is_on_this_machine(backbone: Backbone) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import yaml
 
 from zsvss.commands import usage
-from zsvss.commands.config import names_no_system, resolve_configs
+from zsvss.commands.config import SMALL_WITH_MASKS, has_masks, names_no_system, resolve_configs
 from zsvss.commands.first_look import CommandLineWords, look, take_apart
 from zsvss.commands.interruption import leaving
 from zsvss.commands.refusals import fail
@@ -32,18 +32,20 @@ def _run(command: str, arguments: Sequence[str]) -> int:
         print(usage.command(command, words.others[0] if words.others else ""))
         return 0
     words = _with_input(command, words)
-    look(command, words, [ASSUMED] if command == "predict" and _needs_default(words) else [])
+    look(command, words, _assumed(command, words))
     with leaving(lambda: "stopped before the run began: nothing was written; start the same command again"):
         from zsvss.commands import lightning
     return lightning.main([command, *resolve_configs(words.arguments())])
 
 
-def _needs_default(words: CommandLineWords) -> bool:
-    """Whether a config of the package goes below what is given; configs that cannot be read are refused later."""
+def _assumed(command: str, words: CommandLineWords) -> list[str]:
+    """The config of the package that goes below what is given; configs that cannot be read are refused later."""
+    arguments = words.arguments()
     try:
-        return names_no_system(words.arguments())
+        is_needed = command == "predict" and names_no_system(arguments)
     except (OSError, ValueError, yaml.YAMLError):
-        return False
+        return []
+    return [SMALL_WITH_MASKS if has_masks(arguments) else ASSUMED] if is_needed else []
 
 
 def _with_input(command: str, words: CommandLineWords) -> CommandLineWords:

@@ -17,9 +17,18 @@ class Embedded(StableDiffusion):
         weights: diffusers folder; ``None`` takes the one that ships with the package.
         guidance: scale of classifier-free guidance. The paper's 5 blurs the features of what ships, so that the default
             is 1, which is none.
+        native_size: height and width at about whose number of pixels larger frames are seen, in their own shape, where
+            nothing sets an input size; for the weights that ship alone.
         settings: others of :class:`StableDiffusion`.
     """
 
-    def __init__(self, weights: str | None = None, *, guidance: float = 1.0, **settings: Any) -> None:
+    def __init__(
+        self,
+        weights: str | None = None,
+        *,
+        guidance: float = 1.0,
+        native_size: tuple[int, int] = (128, 224),
+        **settings: Any,
+    ) -> None:
         super().__init__(weights or str(Path(__file__).parent), guidance=guidance, **settings)
-        self.native_size = (128, 224) if weights is None else None
+        self.native_size = native_size if weights is None else None
