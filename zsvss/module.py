@@ -147,7 +147,7 @@ class VideoSegmentation(LightningModule):
             self.segmenter.check(wanted, self.data.clip_length)
         if self.segmenter.network_size.native is not None:
             _log.info(
-                "%s sees larger frames at about %d x %d pixels; model.input_size sets another size, or frames (own)",
+                "%s: larger frames are resized to about %d x %d pixels (model.input_size: frames keeps them)",
                 type(self.backbone).__name__,
                 *self.segmenter.network_size.native,
             )

@@ -37,7 +37,7 @@ class SegmentedClip(NamedTuple):
     Attributes:
         labels_THW: at the frames' own size.
         coarse_Thw: of the scene context model, on the token grid.
-        refined_Thw: behind the correspondence-based refinement, on the token grid.
+        refined_Thw: after the correspondence-based refinement, on the token grid.
         seconds: by stage; their sum is the time spent in all.
     """
 
