@@ -246,8 +246,8 @@ def tables(records: Sequence[dict[str, Any]], names: Sequence[str], args: argpar
     columns = [f"{score}, {group}" for group in groups for score in ("J", "F")]
     lines = [
         f"{len(names)} videos" + (f", their first {args.frames} frames" if args.frames else "") + f", seen at "
-        f"{args.input_size[0]}x{args.input_size[1]}; naming `given_first_frame` (rows with clusters: `first_frame`); J and F "
-        f"`semi_supervised`, per cent. Settings were chosen on {', '.join(CHOSEN_ON)}.",
+        f"{args.input_size[0]}x{args.input_size[1]}; naming `given_first_frame` (rows with clusters: `first_frame`); J "
+        f"and F `semi_supervised`, per cent. Settings were chosen on {', '.join(CHOSEN_ON)}.",
         "",
         f"| features | {' | '.join(columns)} | J decay, all | {' | '.join(names)} |",
         f"|---|{'--:|' * (len(columns) + 1 + len(names))}",
