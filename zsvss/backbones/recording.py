@@ -77,11 +77,11 @@ def last_module(unet: Any, paths: Mapping[FeatureKey, str | None]) -> nn.Module:
     """
     block = max((key.block for key in paths), default=0)
     wanted = {(key.layer, key.projection, path) for key, path in paths.items() if key.block == block}
+    last: nn.Module = output_block(unet, block)
     if {(layer, projection) for layer, projection, _ in wanted} == {("self", "query")}:
         ((_, _, path),) = wanted
-        key_projection: nn.Module = unet.get_submodule(f"{path}.to_k")  # asked for when the query is kept
-        return key_projection
-    return output_block(unet, block)
+        last = unet.get_submodule(f"{path}.to_k")  # asked for when the query is kept
+    return last
 
 
 def join_passes(passes: Sequence[RecordedPass], num_frames: int) -> RecordedPass:
