@@ -96,7 +96,7 @@ def mistake(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
         ),
         (
             "bench --modse exact",
-            "zsvss bench: unknown option --modse. Did you mean --modes? `zsvss bench --help` tells ",
+            "zsvss bench: unknown option --modse. Did you mean --modes? `zsvss bench --help` lists ",
         ),
         (
             "sweep --sweep x",
