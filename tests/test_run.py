@@ -230,6 +230,18 @@ def test_paths_are_text(parsing_quietly: None, config: Path, name: str) -> None:
     assert Path(parsed.output).parts[0] == ("runs" if name == "null" else name)
 
 
+def test_print_config_shows_paths_as_they_are(
+    parsing_quietly: None, config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--data", "VideoFolder", "--data.input", "#1", "--data.masks=[x]", "--output", "a: b"]
+    for flag in ("--print_config", "--print_config=skip_default"):
+        with pytest.raises(SystemExit, match="0"):
+            Rehearsal(["predict", "--config", str(config), *options, flag])
+        printed = yaml.safe_load(capsys.readouterr().out)
+        assert (printed["data"]["init_args"]["input"], printed["data"]["init_args"]["masks"]) == ("#1", "[x]")
+        assert printed["output"] == "a: b"
+
+
 @pytest.mark.parametrize(
     ("outcome", "options", "config", "said"),
     [

@@ -96,7 +96,7 @@ def mistake(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
         ),
         (
             "bench --modse exact",
-            "zsvss bench: unknown option --modse. Did you mean --modes? `zsvss bench --help` tells ",
+            "zsvss bench: unknown option --modse. Did you mean --modes? `zsvss bench --help` lists ",
         ),
         (
             "sweep --sweep x",
@@ -128,6 +128,17 @@ def test_mistakes(mistake: Mistake, command: str, message: str) -> None:
 def test_mistakes_in_configs(mistake: Mistake, tmp_path: Path, content: str, message: str) -> None:
     (tmp_path / "own.yaml").write_text(content)
     assert message in mistake("test", "--config", "own.yaml")
+
+
+@pytest.mark.parametrize("arguments", [["--data.input", ""], ["--data.input="], [""]])
+def test_an_empty_path_is_not_the_current_folder(mistake: Mistake, arguments: list[str]) -> None:
+    assert "--data.input is empty; give a video file or a folder" in mistake("predict", *arguments)
+
+
+def test_an_empty_path_in_a_config(mistake: Mistake, tmp_path: Path) -> None:
+    (tmp_path / "own.yaml").write_text('data: {class_path: VideoFolder, init_args: {input: ""}}')
+    expected = "own.yaml: data.input is empty; give a video file or a folder"
+    assert expected in mistake("predict", "--config", "predict_embedded.yaml", "--config", "own.yaml")
 
 
 # What is right is let through.

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -294,13 +296,35 @@ def test_what_lies_beside_numbered_images_is_named(tmp_path, write_images, make_
     assert "swan" not in caplog.text
 
 
-def test_masks_beside_the_images_are_not_left_out(tmp_path, write_images, make_frames, caplog):
+@pytest.mark.parametrize("deeper", ["", "more"])
+def test_masks_beside_the_images_are_not_left_out(tmp_path, write_images, make_frames, caplog, monkeypatch, deeper):
     frames = make_frames(2, 40, 60)
-    write_images(tmp_path / "swan", frames)
-    masks = write_images(tmp_path / "swan" / "masks", masks_like(frames))
-    (video,) = VideoFolder(tmp_path / "swan", masks).videos()
+    folder = write_images(tmp_path / "swan", frames)
+    write_images(folder / deeper / "masks", masks_like(frames))
+    monkeypatch.chdir(tmp_path)
+    masks = Path("swan", deeper, "masks")
+    for source, place in ((folder, folder / deeper / "masks"), ("swan", masks), ("./swan", tmp_path / masks)):
+        (video,) = VideoFolder(source, f"{place}/").videos()
+        assert video.has_ground_truth
+    (video,) = VideoFolder("swan", Path("..", tmp_path.name) / masks).videos()
     assert video.has_ground_truth
     assert "left out" not in caplog.text
+
+
+def test_masks_and_run_folders_beside_videos_are_no_videos(
+    tmp_path, write_images, write_video, make_frames, caplog, monkeypatch
+):
+    frames = make_frames(2, 40, 60)
+    monkeypatch.chdir(tmp_path)
+    write_images(tmp_path / "swan", frames)
+    write_images(tmp_path / "masks", masks_like(frames))
+    (tmp_path / "runs" / "predict-1").mkdir(parents=True)
+    (video,) = VideoFolder(".", "masks").videos()
+    assert (video.name, video.has_ground_truth) == ("swan", True)
+    assert "left out" not in caplog.text
+    (tmp_path / "other").mkdir()
+    assert [source.name for source in find_sources(Path())] == ["masks", "swan"]
+    assert "1 x folders (other)" in caplog.text
 
 
 def test_one_picture_beside_folders_of_frames(tmp_path, write_images, make_frames):
@@ -341,3 +365,10 @@ def test_an_animation_is_a_video(tmp_path, make_frames):
     assert [clip.start for clip in clips] == [0, 2]
     np.testing.assert_array_equal(clips[1].frames_THW3.numpy(), make_frames(5, 40, 60)[2:])
     assert data.videos()[0].source.fps == 25
+
+
+def test_an_empty_path_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"data\.input is empty; give a video file or a folder"):
+        VideoFolder("")
+    with pytest.raises(ValueError, match=r"data\.masks is empty; give a video file or a folder"):
+        VideoFolder(tmp_path, "")

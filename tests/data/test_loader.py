@@ -1,5 +1,7 @@
+import faulthandler
 import gc
 import os
+import signal
 import time
 from dataclasses import dataclass
 
@@ -42,6 +44,9 @@ class OpenFake(OpenVideo):
                 raise OSError("broken at frame 3\nlong story")
             if self.video.how == "hang":
                 time.sleep(600)
+            if self.video.how == "crash":
+                faulthandler.disable()
+                os.kill(os.getpid(), signal.SIGSEGV)
             os._exit(1)
         numbers = torch.arange(start, stop, dtype=torch.uint8)
         frames = numbers[:, None, None, None].expand(-1, 2, 3, 3) * 10 + self.video.number
@@ -135,6 +140,38 @@ def test_the_other_videos_go_on(how, num_workers):
     seen = [(clip.video, clip.index) for clip in loader]
     assert seen == [*[("video 0", i) for i in range(3)], ("bad", 0), *[("video 2", i) for i in range(3)]]
     assert list(loader.failures) == ["bad"]
+
+
+@pytest.mark.parametrize("how", ["exit", "crash"])
+@pytest.mark.parametrize("num_workers", [1, 2])
+def test_a_decoder_that_crashes_while_a_clip_is_computed_costs_its_video(how, num_workers):
+    bad = FakeVideo("bad", 6, 1, bad_frame=3, how=how)
+    loader = ClipLoader(plan_of([healthy(0), bad, healthy(2)]), num_workers, time_limit=60, skip_unreadable=True)
+    seen, start = [], time.perf_counter()
+    for clip in loader:
+        seen.append((clip.video, clip.index))
+        until = time.perf_counter() + 0.2
+        while time.perf_counter() < until:  # computing: a signal's handler runs in between
+            pass
+    assert seen == [*[("video 0", i) for i in range(3)], ("bad", 0), *[("video 2", i) for i in range(3)]]
+    assert list(loader.failures) == ["bad"]
+    assert "the decoder crashed" in str(loader.failures["bad"])
+    # What has died is not waited for.
+    assert time.perf_counter() - start < 30
+
+
+def test_two_loaders_at_once_give_signals_back():
+    assert len(list(ClipLoader(plan_of([healthy(0)]), 1))) == 3  # PyTorch's handler is set once in a process
+    before = signal.getsignal(signal.SIGCHLD)
+    first, second = (iter(ClipLoader(plan_of([healthy(number)]), 1)) for number in range(2))
+    pairs = list(zip(first, second, strict=False))
+    assert [clip.video for pair in pairs for clip in pair] == ["video 0", "video 1"] * 3
+    first.close()
+    second.close()
+    bad = FakeVideo("bad", 6, 1, bad_frame=3, how="exit")
+    with pytest.raises(UnreadableVideoError, match="the decoder crashed"):
+        list(ClipLoader(plan_of([bad]), 1))
+    assert signal.getsignal(signal.SIGCHLD) is before
 
 
 def test_a_call_has_a_time_limit_and_keeps_its_error():

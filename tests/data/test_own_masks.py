@@ -41,7 +41,7 @@ def test_strokes_of_a_single_value_are_told_how_they_were_read(tmp_path, write_i
     write_images(tmp_path / "one", [strokes])
     assert read_own_masks(tmp_path / "one", "a").taxonomy.classes == ("background", "object")
     assert "0 is 'background' (280 pixels), 255 is 'object' (12008 pixels)" in caplog.text
-    assert "where strokes need a value of their own for each object and for the background" in caplog.text
+    assert "for strokes, give each object and the background a value of its own" in caplog.text
     assert read_own_masks(tmp_path / "one", "a", ignore_value=255).only_value == 0
     strokes[60:64, 20:90] = 1
     write_images(tmp_path / "two", [strokes])

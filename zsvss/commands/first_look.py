@@ -233,5 +233,8 @@ def _check_input(
             f"data.input is missing: name a video file or a folder, such as `zsvss {command} --data.input video.mp4`", 2
         )
     path = str(inputs[-1].value)
+    if not path:
+        where = f"{inputs[-1].place}: " if inputs[-1].place else "--"
+        fail(f"{where}data.input is empty; give a video file or a folder", 2)
     if "${" not in path and not Path(path).expanduser().exists():
         fail(f"{path} not found; data.input must be a video file, a folder of numbered images or a folder of these", 1)

@@ -14,8 +14,9 @@ import importlib
 import logging
 import os
 import pkgutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NoReturn, get_args, get_type_hints
 
 import torch
@@ -68,6 +69,16 @@ _NOT_IN_RUN_NAME = ("trainer", "output", "results", "predictions", "media", "con
 class _Parser(LightningArgumentParser):
     """Says what was wrong in one message instead of printing every option."""
 
+    paths: Mapping[str, str] = MappingProxyType({})
+    """Values that were set aside, by their keys."""
+
+    def dump(self, cfg: Any, *args: Any, **kwargs: Any) -> str:
+        """The settings as YAML, with the paths in their places: ``--print_config`` prints before parsing ends."""
+        for key, path in self.paths.items():
+            cfg[key] = path
+        text: str = super().dump(cfg, *args, **kwargs)
+        return text
+
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         if not self.exit_on_error:
             super().error(message, ex)
@@ -117,6 +128,8 @@ class CommandLine(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse everything but paths, which are no YAML."""
         others, paths = set_aside(args)
+        for subparser in _subparsers(parser)[1:]:
+            subparser.paths = paths
         super().parse_arguments(parser, others)
         for key, path in paths.items():
             self.config[self.config.subcommand][key] = path

@@ -13,8 +13,10 @@ import yaml
 _KEYS = {
     ("data", "input"): "data.init_args.input",
     ("data", "masks"): "data.init_args.masks",
+    ("data", "root"): "data.init_args.root",
     ("output",): "output",
 }
+_MAY_BE_LEFT_OUT = {("data", "masks"), ("output",)}
 _NOTHING = ("null", "~", "")
 
 
@@ -30,6 +32,8 @@ def is_path(key: tuple[str, ...]) -> bool:
 def set_aside(arguments: Sequence[str]) -> tuple[list[str], dict[str, str]]:
     """Put words that mean nothing in place of paths that YAML would read as something else than text.
 
+    Quotes do not help: the parser gives text back as it was typed, with its quotes.
+
     Returns:
         The arguments; for each such option its key in the parsed settings, and the path.
 
@@ -39,7 +43,9 @@ def set_aside(arguments: Sequence[str]) -> tuple[list[str], dict[str, str]]:
     kept, paths = list(arguments), dict[str, str]()
     for place, word in enumerate(arguments):
         name, equals, value = word.partition("=")
-        if not equals and place + 1 < len(arguments):
+        if not equals:
+            if place + 1 == len(arguments):
+                break  # the parser tells that its value is missing
             value = arguments[place + 1]
         key = tuple(part for part in name.removeprefix("--").split(".") if part != "init_args")
         if name.startswith("--") and is_path(key) and not _is_text(key, value):
@@ -51,7 +57,7 @@ def set_aside(arguments: Sequence[str]) -> tuple[list[str], dict[str, str]]:
 def _is_text(key: tuple[str, ...], value: str) -> bool:
     """Whether the parser leaves a value as it is, or it is no path."""
     if value in _NOTHING:
-        return key != ("data", "input")
+        return key in _MAY_BE_LEFT_OUT
     try:
         read: Any = yaml.safe_load(value)
     except yaml.YAMLError:

@@ -28,6 +28,7 @@ VIDEO_SUFFIXES = (
     *(".gif", ".apng", ".h264", ".264", ".avc", ".h265", ".265", ".hevc", ".obu", ".ivf", ".mjpg", ".mjpeg", ".y4m"),
 )
 _NAMED = 5
+_RUNS = Path("runs")  # where runs are written, unless `output` says otherwise
 
 
 class VideoFolder(VideoDataModule):
@@ -65,6 +66,8 @@ class VideoFolder(VideoDataModule):
         super().__init__(**kwargs)
         if class_names is not None and masks is None:
             raise ValueError("data.class_names names the values of masks, but data.masks is not given")
+        if "" in (input, masks):  # as a path, the current folder
+            raise ValueError(f"data.{'masks' if input else 'input'} is empty; give a video file or a folder")
         self.input = Path(input).expanduser()
         self.masks = None if masks is None else Path(masks).expanduser()
         self.class_names = None if class_names is None else tuple(class_names)
@@ -86,7 +89,7 @@ class VideoFolder(VideoDataModule):
 
     def find_videos(self) -> list[Video]:
         """The videos in the numeric order of their names."""
-        sources = find_sources(self.input)
+        sources = find_sources(self.input, self.masks)
         videos: list[Video] = []
         for source in sources:
             name = video_name(source)
@@ -115,7 +118,7 @@ class VideoFolder(VideoDataModule):
         if not is_video_file(source):
             images = list_images(source) if source.is_dir() else (source,)
             if source.is_dir():
-                _tell_left_out(source, [*images, self.masks], "no images")
+                _tell_left_out(source, images, self.masks, "no images")
             return images, VideoFacts(len(images), check_images(images).size)
         if self.decoder != "decord":
             return source, _probe(source, self.decoder)
@@ -149,11 +152,15 @@ def video_name(source: Path) -> str:
     return (path.name if path.is_dir() else path.stem) or "videos"
 
 
-def find_sources(path: Path) -> list[Path]:
+def find_sources(path: Path, masks: Path | None = None) -> list[Path]:
     """The videos in a place: itself, or the video files and image folders in it.
 
     Hidden entries are left out. What is no video is left out too and named in the log, such as a cover picture beside
     a video.
+
+    Args:
+        path: The place.
+        masks: Folder of masks, which may lie in it and is no video.
 
     Raises:
         FileNotFoundError: If there is nothing.
@@ -168,6 +175,7 @@ def find_sources(path: Path) -> list[Path]:
     images = [entry for entry in files if is_image(entry)]
     videos = [entry for entry in files if entry.suffix.lower() in VIDEO_SUFFIXES]
     folders = [entry for entry in entries if entry.is_dir() and any(is_image(inner) for inner in entry.iterdir())]
+    folders = [folder for folder in folders if masks is None or folder.resolve() != masks.resolve()]
     numbered = [image for image in images if any(character.isdigit() for character in image.stem)]
     if videos and len(numbered) > 1:
         raise ValueError(
@@ -182,7 +190,7 @@ def find_sources(path: Path) -> list[Path]:
             f"{path} holds no frames; expected numbered images (00000.jpg, 00001.jpg ...; PNG or JPEG), "
             f"folders of them, or video files ({' '.join(VIDEO_SUFFIXES)}); found {_endings(entries) or 'nothing'}"
         )
-    _tell_left_out(path, sources, "neither videos nor folders of images")
+    _tell_left_out(path, sources, masks, "neither videos nor folders of images")
     names = [video_name(source) for source in sources]
     if twice := [name for name, number in Counter(names).items() if number > 1]:
         raise ValueError(f"{path} holds two videos named {twice[0]!r}; rename one of them")
@@ -194,10 +202,13 @@ def _visible(folder: Path) -> list[Path]:
     return [entry for entry in sorted(folder.iterdir()) if not entry.name.startswith(".")]
 
 
-def _tell_left_out(folder: Path, taken: Sequence[Path | None], what: str) -> None:
-    """Name in the log what lies in a folder beside what is taken, and what that is not."""
+def _tell_left_out(folder: Path, taken: Sequence[Path], masks: Path | None, what: str) -> None:
+    """Name in the log what lies in a folder beside what is taken, the masks and the run folders, and what it is not."""
     known = set(taken)
-    if skipped := [entry for entry in _visible(folder) if entry not in known]:
+    own = [path.resolve() for path in (masks, _RUNS) if path is not None]
+    skipped = [entry for entry in _visible(folder) if entry not in known]
+    skipped = [entry for entry in skipped if not any(path.is_relative_to(entry.resolve()) for path in own)]
+    if skipped:
         _log.warning("%s: left out, since they are %s: %s", folder, what, _endings(skipped))
 
 

@@ -19,6 +19,7 @@ from zsvss.data.clip import Clip
 from zsvss.data.reader import first_line
 from zsvss.data.slots import Place, Slot
 from zsvss.data.video import OpenVideo, UnreadableVideoError, Video
+from zsvss.data.worker_failures import WatchedItems
 
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
@@ -106,9 +107,11 @@ class ClipLoader:
             timeout=self.time_limit if num_workers else 0,
             worker_init_fn=partial(_use_scratch, scratch),
         )
+        items = WatchedItems(loader)
         try:
-            yield from self._items(iter(loader), position, num_workers, slots)
+            yield from self._items(items, position, num_workers, slots)
         finally:
+            items.close()
             for slot in slots:
                 slot.close()
 

@@ -105,7 +105,7 @@ def _binary(name: str, names: Sequence[str], counts: ValueCounts) -> Taxonomy:
         counts.all_V[0],
         object_,
         counts.all_V[_OBJECT],
-        ", where strokes need a value of their own for each object and for the background" if unsure else "",
+        "; for strokes, give each object and the background a value of its own" if unsure else "",
     )
     meaning = f"{name}-masks (0: {background}, 255: {object_})"
     return Taxonomy(meaning, (background, object_), bit_palette(2), {0: 0, _OBJECT: 1}, void=frozenset())

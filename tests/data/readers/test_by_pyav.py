@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import av
 import numpy as np
 import psutil
 import pytest
@@ -168,6 +169,24 @@ def test_a_frame_that_is_missing_is_told_with_its_time(tmp_path: Path) -> None:
     assert numbers_of(reader.read(0, 30)) == list(range(30))
     with pytest.raises(ValueError, match=r"a\.mp4: frame 30 of 50, at 1\.20 s, cannot be decoded.*Copy it again"):
         reader.read(30, 31)
+
+
+def test_damage_in_the_middle_is_told_with_its_time(tmp_path: Path) -> None:
+    """Behind the frames that are decoded to count them, and before the last key frame."""
+    path = encode(tmp_path / "a.mp4", np.repeat(FRAMES, 6, 0), bf="0", g="20", sc_threshold="0", preset="ultrafast")
+    with av.open(str(path)) as container:
+        at = container.streams.video[0].index_entries[170].pos
+    data = bytearray(path.read_bytes())
+    data[at : at + 4] = b"\xff" * 4
+    path.write_bytes(data)
+    reader = open_frames(path)
+    assert len(reader) == 300
+    assert numbers_of(reader.read(0, 170)) == [number // 6 for number in range(170)]
+    for _ in range(2):
+        with pytest.raises(ValueError, match=r"a\.mp4: frame 170 of 300, at 6\.80 s, cannot be decoded.*Copy it again"):
+            reader.read(170, 180)
+    assert numbers_of(reader.read(280, 300)) == [number // 6 for number in range(280, 300)]
+    assert numbers_of(reader.read(0, 170)) == [number // 6 for number in range(170)]
 
 
 def test_memory_does_not_grow_with_the_video(tmp_path: Path) -> None:

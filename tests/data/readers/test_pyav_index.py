@@ -71,18 +71,48 @@ def test_long_files_are_counted_by_their_packets_and_checked_at_both_ends(
         assert numbers_of(reader.read(number, number + 1)) == [number // 10]
 
 
+def packets_of(path: Path) -> list[tuple[int, int]]:
+    """Place and bytes of every packet of an MP4."""
+    with av.open(str(path)) as container:
+        return [(entry.pos, entry.size) for entry in container.streams.video[0].index_entries]
+
+
+def damage(path: Path, number: int) -> None:
+    """Overwrite the length that a packet of an MP4 begins with."""
+    at, _ = packets_of(path)[number]
+    data = bytearray(path.read_bytes())
+    data[at : at + 4] = b"\xff" * 4
+    path.write_bytes(data)
+
+
 def test_what_is_far_behind_the_last_key_frame_is_decoded_too(tmp_path: Path) -> None:
     path = encode(tmp_path / "a.mp4", LONG, container_options={"movflags": "faststart"}, **KEY_FRAMES, g="150")
     assert index_video(path).num_frames == 300
+    at, _ = packets_of(path)[-1]
     data = bytearray(path.read_bytes())
-    with av.open(str(path)) as container:
-        entries = container.streams.video[0].index_entries
-        last = entries[len(entries) - 1]
-    data[last.pos + 4] = 12  # filler, of which no frame comes
+    data[at + 4] = 12  # filler, of which no frame comes
     path.write_bytes(data)
-    facts = index_video(path)
-    assert facts == facts_by_decoding(path)
-    assert 290 < facts.num_frames < 300
+    with pytest.raises(ValueError, match=r"frame 29\d, or one right behind it, cannot be decoded: Invalid data"):
+        index_video(path)
+
+
+@pytest.mark.parametrize("number", [5, 52, 57, 59])
+def test_a_damaged_packet_of_a_whole_file_is_refused(tmp_path: Path, number: int) -> None:
+    """Decoding in 16 threads gave the frames before it, and no error."""
+    path = encode(tmp_path / "a.mp4", LONG[:60], bf="0", g="12")
+    damage(path, number)
+    with pytest.raises(ValueError, match=rf"a\.mp4 .*frame {number}, or one right behind it, cannot be decoded"):
+        open_frames(path)
+
+
+def test_files_are_decoded_in_one_thread(tmp_path: Path) -> None:
+    """Their frames, and what is told of their ends, must not depend on how many cores a machine has."""
+    decoder = VideoDecoder(encode(tmp_path / "a.mp4", FRAMES, bf="2", g="12"))
+    for again in (lambda: None, lambda: decoder.seek(12 * 512), decoder.restart):
+        again()
+        assert decoder.next() is not None
+        assert decoder.stream.codec_context.thread_count == 1
+    decoder.close()
 
 
 def test_a_long_file_of_a_single_group_is_decoded_to_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -109,7 +139,7 @@ def test_frames_that_no_packet_promises_are_told(tmp_path: Path) -> None:
     facts = index_video(path)
     reader = PyAVReader(path, replace(facts, num_frames=29, stamps=facts.stamps[:-1]))
     assert numbers_of(reader.read(0, 28)) == list(range(28))
-    with pytest.raises(ValueError, match=r"a\.avi: more frames can be decoded than the 29 that its packets promise"):
+    with pytest.raises(ValueError, match=r"a\.avi: more frames can be decoded than the 29 that were counted"):
         reader.read(28, 29)
 
 

@@ -5,12 +5,14 @@ T frames, H W pixels; 3 is RGB.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from bisect import bisect_right
 from collections import deque
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import torch
 from torch import Tensor
@@ -86,12 +88,10 @@ class PyAVReader(FrameReader):
             if number < self._next or (key_frame is not None and key_frame - self._next > _WORTH_A_JUMP):
                 self._jump(key_frame)
         while self._next <= number:
-            frame = self._decoder.next()
-            self._check(frame)
-            self._keep(frame)
+            self._keep(self._checked_next())
         if self._next == len(self) and not self._facts.own_stamps and self._decoder.next() is not None:
             raise ValueError(
-                f"{self._path}: more frames can be decoded than the {len(self)} that its packets promise: is the file "
+                f"{self._path}: more frames can be decoded than the {len(self)} that were counted: is the file "
                 "damaged? Copy it again, or convert it with ffmpeg"
             )
         return self._kept[-1][1]
@@ -105,7 +105,9 @@ class PyAVReader(FrameReader):
         self._kept.clear()
         if key_frame is not None:
             stamp = self._facts.stamps[key_frame]
-            frame = self._decoder.seek(stamp)
+            frame = None
+            with contextlib.suppress(av.error.FFmpegError):
+                frame = self._decoder.seek(stamp)
             if frame is not None and frame.pts == stamp and frame.key_frame:
                 self._next = key_frame
                 self._keep(frame)
@@ -120,18 +122,24 @@ class PyAVReader(FrameReader):
         self._kept.append((self._next, frame))
         self._next += 1
 
-    def _check(self, frame: Any) -> None:
-        """Refuse to go on where the next frame is missing or another one.
+    def _checked_next(self) -> Any:
+        """The next frame.
 
         Raises:
-            ValueError: Says at which frame and time.
+            ValueError: If it is missing, damaged or another one; says at which frame and time.
         """
         facts, number = self._facts, self._next
+        failure: Exception | None = None
+        try:
+            frame = self._decoder.next()
+        except av.error.FFmpegError as error:
+            frame, failure = None, error
         if frame is None or (facts.own_stamps and frame.pts != facts.stamps[number]):
             raise ValueError(
                 f"{self._path}: frame {number} of {len(self)}, at {facts.times[number]:.2f} s, cannot be decoded: is "
                 "the file damaged there? Copy it again, or convert it with ffmpeg"
-            )
+            ) from failure
+        return frame
 
     def _convert(self, number: int, frame: Any) -> Any:
         if self._converter.is_scaled(frame) and not self._told:

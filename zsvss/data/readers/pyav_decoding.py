@@ -36,17 +36,21 @@ _ORIENTATIONS = {
 _ONE = 1 << 16
 _SLANT = 0.02
 _EARLY = 1  # seconds
-# Three packets and three frames: at the end a decoder or parser may hold back some.
-_LATEST = 6
+# How many packets, and frames, are the latest: at the end a decoder or parser may hold back some.
+_LATEST = 3
 
 
 class VideoDecoder:
     """The frames of a file's video stream in the order in which they are shown.
 
     Decoders hand out frames in that order whatever the container says, so the order is never derived from time stamps.
+    They run in one thread: of a damaged file, several would give another number of frames on another number of cores.
 
     Args:
         path: The video file.
+
+    Attributes:
+        num_packets: How many packets with data have been decoded since the file was opened.
 
     Raises:
         ValueError: If it has no video stream.
@@ -56,17 +60,24 @@ class VideoDecoder:
         self._path = path
         self.container: Any
         self.stream: Any
-        self._latest: deque[bool] = deque(maxlen=_LATEST)
+        self.num_packets = 0
+        # Of each of the latest packets and frames, whether it is incomplete.
+        self._packets: deque[bool] = deque(maxlen=_LATEST)
+        self._shown: deque[bool] = deque(maxlen=_LATEST)
         self._frames: Iterator[Any]
         self._open()
 
     @property
     def is_damaged(self) -> bool:
         """Whether one of the latest packets and frames is known to be incomplete."""
-        return any(self._latest)
+        return any(self._packets) or any(self._shown)
 
     def next(self) -> Any | None:
-        """The next frame, or None behind the last one."""
+        """The next frame, or None behind the last one.
+
+        Raises:
+            av.error.FFmpegError: If it cannot be decoded.
+        """
         return next(self._frames, None)
 
     def restart(self) -> None:
@@ -102,26 +113,34 @@ class VideoDecoder:
         # The prefix lets names have a colon, which would otherwise be a protocol.
         self.container = av.open(f"file:{self._path}")
         self.stream = _video_stream(self.container)
-        self.stream.thread_type = "AUTO"
+        self.stream.codec_context.thread_count = 1
         for other in self.container.streams:
             if other.index != self.stream.index:
                 other.discard = av.stream.Discard.all
+        self.num_packets = 0
+        self._packets.clear()
+        self._shown.clear()
         self._frames = self._decode()
 
     def _decode(self) -> Iterator[Any]:
-        """Frames from here on; what cannot be decoded before the first one is left out, as players do."""
+        """Frames from here on, as players show them.
+
+        What cannot be decoded is left out before the first frame, and where FFmpeg says that the file lacks a part.
+        """
         shown, failure = False, None
         for packet in self.container.demux(self.stream):
-            self._latest.append(packet.is_corrupt)
+            if packet.size:  # the last one, for the decoder, has none
+                self.num_packets += 1
+                self._packets.append(packet.is_corrupt)
             try:
                 frames = packet.decode()
             except av.error.InvalidDataError as error:
-                if shown:
+                if shown and not self.is_damaged:
                     raise
                 failure, frames = error, []
             for frame in frames:
                 shown = True
-                self._latest.append(bool(frame.is_corrupt))
+                self._shown.append(bool(frame.is_corrupt))
                 yield frame
         if failure is not None and not shown:
             raise failure

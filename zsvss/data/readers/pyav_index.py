@@ -7,6 +7,7 @@ whether it is so. Every other file is decoded once from end to end.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
@@ -14,6 +15,8 @@ from fractions import Fraction
 from itertools import pairwise, takewhile
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import av
 
 from zsvss.data.facts import VideoFacts
 from zsvss.data.images import upright_size
@@ -57,7 +60,9 @@ def index_video(path: Path) -> VideoFacts:
     try:
         refuse_cut(path, decoder)
         packets = _read_packets(decoder)
-        facts = None if packets is None else _checked_facts(decoder, packets)
+        facts = None
+        with contextlib.suppress(av.error.InvalidDataError):  # where it is damaged, counting tells
+            facts = None if packets is None else _checked_facts(decoder, packets)
         if facts is None:
             decoder.restart()
             facts = _facts_by_decoding(decoder, path)
@@ -162,7 +167,7 @@ def _facts_by_decoding(decoder: VideoDecoder, path: Path) -> VideoFacts:
     if path.stat().st_size > _LONG:
         _log.info("%s is decoded once to count its frames, which its container does not tell for certain", path)
     facts, pts, dts, duration = None, list[int | None](), list[int | None](), 0
-    while (frame := decoder.next()) is not None:
+    while (frame := _next_or_refuse(decoder, len(pts))) is not None:
         facts = facts or _facts_of_frame(decoder, frame)
         pts.append(frame.pts)
         dts.append(frame.dts)
@@ -176,6 +181,14 @@ def _facts_by_decoding(decoder: VideoDecoder, path: Path) -> VideoFacts:
             return replace(facts, stamps=times, time_base=Fraction(decoder.stream.time_base), own_stamps=own)
     rate = Fraction(decoder.stream.average_rate or decoder.stream.guessed_rate or _DEFAULT_RATE)
     return replace(facts, stamps=tuple(range(len(pts))), time_base=1 / rate, last_duration=1)
+
+
+def _next_or_refuse(decoder: VideoDecoder, number: int) -> Any | None:
+    """The next frame, which has that number; None behind the last one."""
+    try:
+        return decoder.next()
+    except av.error.FFmpegError as error:
+        raise ValueError(f"frame {number}, or one right behind it, cannot be decoded: {error.strerror}") from error
 
 
 def _are_times(stamps: Sequence[int | None]) -> bool:
