@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import clean_environment  # noqa: F401  (importing it cleans, before anything that reads the environment)
 
 # isort: split
 import pytest
+import tiny_models
 import torch
 from warm_python import WarmPython
 
@@ -107,14 +109,21 @@ def tiny_video_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def settings_of(tiny_weights: Path, tiny_video_weights: Path) -> dict[type, dict[str, str]]:
+def settings_of(
+    tiny_weights: Path, tiny_video_weights: Path, tmp_path_factory: pytest.TempPathFactory
+) -> dict[type, dict[str, Any]]:
     """Class of a backbone -> settings that give it tiny weights: a new kind of backbone adds its own here."""
     from zsvss.backbones.stable_diffusion import StableDiffusion
+    from zsvss.backbones.stable_diffusion_xl import StableDiffusionXL
     from zsvss.backbones.stable_video_diffusion import StableVideoDiffusion
 
+    def written(write: Callable[[Path], Path]) -> str:
+        return str(write(tmp_path_factory.mktemp(write.__name__)))
+
     return {
-        StableDiffusion: {"weights": str(tiny_weights)},
-        StableVideoDiffusion: {"weights": str(tiny_video_weights)},
+        StableDiffusion: {"weights": str(tiny_weights), "first_step": 23},
+        StableVideoDiffusion: {"weights": str(tiny_video_weights), "first_step": 23},
+        StableDiffusionXL: {"weights": written(tiny_models.write_sdxl), "first_step": 18},
     }
 
 

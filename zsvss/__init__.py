@@ -29,6 +29,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 if TYPE_CHECKING:
     from zsvss.backbones.embedded import Embedded
     from zsvss.backbones.stable_diffusion import StableDiffusion
+    from zsvss.backbones.stable_diffusion_xl import StableDiffusionXL
     from zsvss.backbones.stable_video_diffusion import StableVideoDiffusion
     from zsvss.segmenter import VideoSegmenter
     from zsvss.stages.context import KNNSceneContext, PerFrameClustering
@@ -44,6 +45,7 @@ __all__ = [
     "NearestUpsampling",
     "PerFrameClustering",
     "StableDiffusion",
+    "StableDiffusionXL",
     "StableVideoDiffusion",
     "VideoSegmenter",
 ]
@@ -56,6 +58,7 @@ _MODULES = {
     "NearestUpsampling": "stages.modulation",
     "PerFrameClustering": "stages.context",
     "StableDiffusion": "backbones.stable_diffusion",
+    "StableDiffusionXL": "backbones.stable_diffusion_xl",
     "StableVideoDiffusion": "backbones.stable_video_diffusion",
     "VideoSegmenter": "segmenter",
 }

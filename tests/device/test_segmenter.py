@@ -15,6 +15,7 @@ from toy_backbone import striped_video
 
 from zsvss.backbones.embedded import Embedded
 from zsvss.backbones.stable_diffusion import StableDiffusion
+from zsvss.backbones.stable_diffusion_xl import StableDiffusionXL
 from zsvss.backbones.stable_video_diffusion import StableVideoDiffusion
 from zsvss.backbones.unet import UNetBackbone
 from zsvss.bench.published import put_back_plain_layers
@@ -23,7 +24,7 @@ from zsvss.stages.context import KNNSceneContext
 from zsvss.stages.modulation import MaskedModulation
 from zsvss.stages.refinement import CorrespondenceRefinement
 
-KINDS = [StableDiffusion, StableVideoDiffusion, Embedded]
+KINDS = [StableDiffusion, StableDiffusionXL, StableVideoDiffusion, Embedded]
 
 
 @pytest.fixture(scope="module")
@@ -32,10 +33,10 @@ def loaded(settings_of):
 
     @functools.cache
     def load(kind, **settings):
-        own = settings_of.get(kind, {})
-        backbone = kind(**{**own, "first_step": 23, **settings})
+        own = settings_of.get(kind, {"first_step": 23})
+        backbone = kind(**{**own, **settings})
         backbone.load()
-        for network in (backbone.unet, backbone.vae):
+        for network in (backbone.network, backbone.vae):
             put_back_plain_layers(network)
         return backbone
 
@@ -65,6 +66,8 @@ def test_labels_are_the_cpus_and_waits_grow_with_nothing(kind, make):
     """Seven waits a later clip: two copies of its noise, two for its frames' labels, three whether all is finite."""
     few = compared(lambda: make(kind), clips_of(2, 2, 3))
     later = {"encode": 1, "record": 2, "knn": 0, "context": 0, "refinement": 1, "modulation": 3}
+    if kind is StableDiffusionXL:
+        later["record"] = 3  # the size of the frames, which the network is told
     if kind is StableVideoDiffusion:
         later["record"] = 4  # the noise of the first frame, and the numbers that the network is told
         later["modulation"] = 2  # every frame has every label

@@ -72,7 +72,8 @@ class WeightsSource:
             FileNotFoundError: if it is required and absent, or cannot be fetched.
             ValueError: if it is not JSON.
         """
-        name = _path(part, filename or _CONFIG_OF_PART.get(part, "config.json"))
+        kind = "tokenizer" if _is_tokenizer(part) else part
+        name = _path(part, filename or _CONFIG_OF_PART.get(kind, "config.json"))
         path = self.place.find(name)
         if path is None and not required:
             return {}
@@ -102,7 +103,7 @@ class WeightsSource:
             FileNotFoundError: if they are absent, or only there in a format that can run code when it is loaded.
             ValueError: if a file on this machine is damaged or holds an adapter; if no part has the variant.
         """
-        networks = [part for part in parts if part != "tokenizer"]
+        networks = [part for part in parts if not _is_tokenizer(part)]
         strangers = sorted(set(self.variant) - set(self.reads)) if isinstance(self.variant, Mapping) else []
         if strangers:
             raise ValueError(f"backbone.variant: {strangers[0]!r} is none of the parts {', '.join(self.reads)}.")
@@ -113,8 +114,8 @@ class WeightsSource:
                     refuse_adapters(tensor_shapes(path), str(path))
                 elif not self.place.has(name):
                     raise self.place.absent(name)
-        if "tokenizer" in parts:
-            self._tokenizer_files()
+        for part in filter(_is_tokenizer, parts):
+            self._tokenizer_files(part)
         chosen = {part: self._choose(part)[1] for part in networks}
         if isinstance(self.variant, str) and chosen and not any(chosen.values()):
             raise FileNotFoundError(
@@ -149,8 +150,8 @@ class WeightsSource:
         check_tensor_names(f"{self.name}/{part}", info["missing_keys"], info["unexpected_keys"])
         return model.float()
 
-    def empty_prompt(self) -> Tensor:
-        """Token ids of the empty prompt [1, m], int64.
+    def empty_prompt(self, part: str = "tokenizer") -> Tensor:
+        """Token ids of the empty prompt [1, m], int64, by a CLIP tokenizer.
 
         Raises:
             FileNotFoundError: if the tokenizer is incomplete.
@@ -158,7 +159,7 @@ class WeightsSource:
         """
         from transformers import CLIPTokenizer
 
-        folder = self._tokenizer_files()[0].parent
+        folder = self._tokenizer_files(part)[0].parent
         try:
             tokenizer = CLIPTokenizer.from_pretrained(folder)
             ids: Tensor = tokenizer(
@@ -183,7 +184,8 @@ class WeightsSource:
 
     def fingerprint(self, parts: Iterable[str]) -> str:
         """Hash of everything that is loaded from these parts: configs, weights and context, but not their place."""
-        parts = [part for part in parts if part != "tokenizer"]  # of the empty prompt, it tells only the length
+        # Of the empty prompt, a tokenizer tells only the length.
+        parts = [part for part in parts if not _is_tokenizer(part)]
         paths = [(part, path) for part in parts for path in self._weight_files(part)]
         configs = [(part, self.place.find(f"{part}/config.json")) for part in parts]
         configs.append(("scheduler", self.place.find("scheduler/scheduler_config.json")))
@@ -196,9 +198,9 @@ class WeightsSource:
 
     def files(self) -> list[str]:
         """Paths of everything that is read, as far as this machine knows them."""
-        names = ["model_index.json", _CONTEXT] if "unet" in self.reads else []
+        names = ["model_index.json", _CONTEXT] if {"unet", "transformer"} & set(self.reads) else []
         for part in self.reads:
-            if part == "tokenizer":
+            if _is_tokenizer(part):
                 names += [_path(part, name) for name in _TOKENIZER_FILES]
                 continue
             names.append(_path(part, _CONFIG_OF_PART.get(part, "config.json")))
@@ -262,13 +264,13 @@ class WeightsSource:
             tensor_shapes(path)
         return paths
 
-    def _tokenizer_files(self) -> list[Path]:
+    def _tokenizer_files(self, part: str) -> list[Path]:
         """Files of the tokenizer on this machine.
 
         Without its vocabulary, transformers makes up another one; without the map of special tokens, it pads the
         empty prompt by other tokens than Stable Diffusion 2 was trained with: both in silence.
         """
-        first, *rest = (_path("tokenizer", name) for name in _TOKENIZER_FILES)
+        first, *rest = (_path(part, name) for name in _TOKENIZER_FILES)
         config, whole = self._required(first), self._find_known(rest[-1])
         if whole is None:
             return [config, *(self._required(name) for name in rest[:-1])]
@@ -287,6 +289,10 @@ class WeightsSource:
         if path is None:
             raise self.place.absent(name)
         return path
+
+
+def _is_tokenizer(part: str) -> bool:
+    return part.startswith("tokenizer")
 
 
 def _is_encoder(part: str) -> bool:

@@ -1,0 +1,136 @@
+"""Diffusers folders with small random weights in the real layouts: a megabyte, milliseconds a pass."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+
+SPECIAL = {"bos_token": "<|startoftext|>", "eos_token": "<|endoftext|>", "unk_token": "<|endoftext|>"}
+NUM_TOKENS = 7
+
+
+def write_json(path: Path, content: Any) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content))
+
+
+def write_index(folder: Path, pipeline: str, **entries: Any) -> None:
+    """``model_index.json``, of a pipeline's class and its settings."""
+    write_json(folder / "model_index.json", {"_class_name": pipeline, "_diffusers_version": "0.30.0", **entries})
+
+
+def write_clip_tokenizer(folder: Path, pad: str = "<|endoftext|>") -> None:
+    vocabulary = {"!": 0, "a</w>": 1, "a": 2, "<|startoftext|>": 3, "<|endoftext|>": 4}
+    config = {**SPECIAL, "pad_token": pad, "model_max_length": NUM_TOKENS, "tokenizer_class": "CLIPTokenizer"}
+    write_json(folder / "vocab.json", vocabulary)
+    write_json(folder / "special_tokens_map.json", {**SPECIAL, "pad_token": pad})
+    write_json(folder / "tokenizer_config.json", config)
+    (folder / "merges.txt").write_text("#version: 0.2\n")
+
+
+def write_clip_encoder(folder: Path, width: int, projection: int | None = None) -> None:
+    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+
+    config = CLIPTextConfig(
+        vocab_size=5,
+        hidden_size=width,
+        intermediate_size=8,
+        num_hidden_layers=3,
+        num_attention_heads=2,
+        max_position_embeddings=NUM_TOKENS,
+        projection_dim=projection or width,
+        bos_token_id=3,
+        eos_token_id=4,
+        pad_token_id=0,
+    )
+    (CLIPTextModel if projection is None else CLIPTextModelWithProjection)(config).save_pretrained(folder)
+
+
+def write_autoencoder(folder: Path, **settings: Any) -> None:
+    from diffusers import AutoencoderKL
+
+    vae = AutoencoderKL(
+        block_out_channels=(4, 4, 8, 8),
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        norm_num_groups=2,
+        layers_per_block=1,
+        sample_size=64,
+        **settings,
+    )
+    vae.save_pretrained(folder / "vae")
+
+
+def write_sdxl(folder: Path) -> Path:
+    """Stable Diffusion XL's layout: three up blocks, of 3, 2 and no transformer blocks a layer."""
+    from diffusers import UNet2DConditionModel
+
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        unet = UNet2DConditionModel(
+            sample_size=8,
+            block_out_channels=(8, 16, 16),
+            down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+            up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+            transformer_layers_per_block=(1, 2, 3),
+            attention_head_dim=(1, 2, 4),
+            use_linear_projection=True,
+            cross_attention_dim=16,
+            addition_embed_type="text_time",
+            addition_time_embed_dim=4,
+            projection_class_embeddings_input_dim=32,
+            norm_num_groups=4,
+        )
+        write_autoencoder(folder, scaling_factor=0.13025, force_upcast=True)
+        save_file({"cond": torch.randn(1, 4, 16), "pooled": torch.randn(1, 8)}, folder / "context.safetensors")
+    unet.save_pretrained(folder / "unet")
+    scheduler = {
+        "_class_name": "EulerDiscreteScheduler",
+        "beta_start": 0.00085,
+        "beta_end": 0.012,
+        "beta_schedule": "scaled_linear",
+        "prediction_type": "epsilon",
+        "timestep_spacing": "leading",
+        "steps_offset": 1,
+    }
+    write_json(folder / "scheduler/scheduler_config.json", scheduler)
+    return folder
+
+
+def write_sdxl_prompt(folder: Path) -> None:
+    """The text encoders of Stable Diffusion XL's layout, in place of their embedding."""
+    (folder / "context.safetensors").unlink()
+    write_clip_tokenizer(folder / "tokenizer")
+    write_clip_tokenizer(folder / "tokenizer_2", pad="!")
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        write_clip_encoder(folder / "text_encoder", 6)
+        write_clip_encoder(folder / "text_encoder_2", 10, 8)
+
+
+def write_bk_sdm(folder: Path, num_blocks: int = 4) -> Path:
+    """The layout of BK-SDM and small-sd (four up blocks of two layers) or tiny-sd (three), without a middle."""
+    from diffusers import UNet2DConditionModel
+
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        unet = UNet2DConditionModel(
+            sample_size=8,
+            block_out_channels=(8, 16, 16, 16)[:num_blocks],
+            layers_per_block=1,
+            down_block_types=("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",) * (num_blocks - 3),
+            mid_block_type=None,
+            up_block_types=("UpBlock2D",) * (num_blocks - 3) + ("CrossAttnUpBlock2D",) * 3,
+            cross_attention_dim=8,
+            attention_head_dim=8,
+            norm_num_groups=4,
+        )
+        write_autoencoder(folder)
+        save_file({"cond": torch.randn(1, 4, 8)}, folder / "context.safetensors")
+    unet.save_pretrained(folder / "unet")
+    write_json(folder / "scheduler/scheduler_config.json", {"prediction_type": "epsilon"})
+    return folder
