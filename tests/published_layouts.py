@@ -91,6 +91,77 @@ def video() -> Layout:
     }
 
 
+_T5 = {"model_type": "t5", "d_model": 4096}
+_FLOW = {"_class_name": "FlowMatchEulerDiscreteScheduler", "num_train_timesteps": 1000, "shift": 3.0}
+_KL_16 = {**_KL, "latent_channels": 16, "scaling_factor": 1.5305, "shift_factor": 0.0609, "use_quant_conv": False}
+
+
+def transformer(pipeline: str, network: dict[str, Any], scheduler: dict[str, Any], vae: dict[str, Any]) -> Layout:
+    """A transformer, without text encoders."""
+    return {
+        **index(pipeline),
+        "transformer/config.json": network,
+        "vae/config.json": vae,
+        "scheduler/scheduler_config.json": scheduler,
+    }
+
+
+def pixart(pipeline: str) -> Layout:
+    """PixArt-alpha or PixArt-Sigma."""
+    network = {
+        "_class_name": "PixArtTransformer2DModel",
+        "num_layers": 28,
+        "in_channels": 4,
+        "out_channels": 8,
+        "patch_size": 2,
+        "sample_size": 128,
+        "caption_channels": 4096,
+    }
+    scheduler = {"_class_name": "DPMSolverMultistepScheduler", "beta_schedule": "linear", "prediction_type": "epsilon"}
+    layout = transformer(pipeline, network, scheduler, {**_KL, "scaling_factor": 0.13025})
+    return {**layout, "text_encoder/config.json": _T5}
+
+
+def sd3(**network: Any) -> Layout:
+    """Stable Diffusion 3 or 3.5."""
+    own = {
+        "_class_name": "SD3Transformer2DModel",
+        "num_layers": 24,
+        "in_channels": 16,
+        "patch_size": 2,
+        "joint_attention_dim": 4096,
+        "pooled_projection_dim": 2048,
+    }
+    return {
+        **transformer("StableDiffusion3Pipeline", {**own, **network}, _FLOW, _KL_16),
+        "text_encoder/config.json": _CLIP_L,
+        "tokenizer/tokenizer_config.json": _TOKENIZER,
+        "text_encoder_2/config.json": _OPEN_CLIP_G,
+        "tokenizer_2/tokenizer_config.json": _TOKENIZER,
+        "text_encoder_3/config.json": _T5,
+    }
+
+
+def flux(*, told: bool) -> Layout:
+    """FLUX.1."""
+    network = {
+        "_class_name": "FluxTransformer2DModel",
+        "num_layers": 19,
+        "num_single_layers": 38,
+        "in_channels": 64,
+        "patch_size": 1,
+        "joint_attention_dim": 4096,
+        "pooled_projection_dim": 768,
+        "guidance_embeds": told,
+    }
+    return {
+        **transformer("FluxPipeline", network, {**_FLOW, "use_dynamic_shifting": told}, _KL_16),
+        "text_encoder/config.json": _CLIP_L,
+        "tokenizer/tokenizer_config.json": _TOKENIZER,
+        "text_encoder_2/config.json": _T5,
+    }
+
+
 _BK = {"layers_per_block": 1, "mid_block_type": None}
 _TINY = {
     **_BK,
@@ -131,11 +202,14 @@ LAYOUTS: dict[str, tuple[Layout, dict[str, Any]]] = {
     "Stable Video Diffusion": (video(), {}),
     "Stable Video Diffusion XT": (video(), {}),
     "AnimateDiff": (index("AnimateDiffPipeline"), {}),
-    "PixArt-alpha": (index("PixArtAlphaPipeline"), {}),
-    "PixArt-Sigma": (index("PixArtSigmaPipeline"), {}),
-    "Stable Diffusion 3 medium": (index("StableDiffusion3Pipeline"), {}),
-    "Stable Diffusion 3.5 medium": (index("StableDiffusion3Pipeline"), {}),
-    "FLUX.1 dev": (index("FluxPipeline"), {}),
+    "PixArt-alpha": (pixart("PixArtAlphaPipeline"), {}),
+    "PixArt-Sigma": (pixart("PixArtSigmaPipeline"), {}),
+    "Stable Diffusion 3 medium": (sd3(), {}),
+    "Stable Diffusion 3.5 medium": (sd3(dual_attention_layers=list(range(13)), qk_norm="rms_norm"), {}),
+    "Stable Diffusion 3.5 large": (sd3(num_layers=38, qk_norm="rms_norm"), {}),
+    "FLUX.1 dev": (flux(told=True), {}),
+    "FLUX.1 schnell": (flux(told=False), {}),
+    "FLUX.1 Fill dev": (index("FluxFillPipeline"), {}),
     "FLUX.2 dev": (index("Flux2Pipeline"), {}),
     "SANA": (index("SanaPipeline"), {}),
     "Wan2.1 T2V 1.3B": (index("WanPipeline"), {}),

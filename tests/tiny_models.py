@@ -134,3 +134,148 @@ def write_bk_sdm(folder: Path, num_blocks: int = 4) -> Path:
     unet.save_pretrained(folder / "unet")
     write_json(folder / "scheduler/scheduler_config.json", {"prediction_type": "epsilon"})
     return folder
+
+
+def write_t5_encoder(folder: Path, width: int, kind: str = "T5") -> None:
+    """A T5 or UMT5 encoder; its vocabulary is that of transformers' tokenizer without a file."""
+    import transformers
+
+    config = getattr(transformers, f"{kind}Config")(
+        vocab_size=104, d_model=width, d_kv=4, d_ff=8, num_layers=2, num_heads=2
+    )
+    getattr(transformers, f"{kind}EncoderModel")(config).save_pretrained(folder)
+
+
+FLOW = {"_class_name": "FlowMatchEulerDiscreteScheduler", "num_train_timesteps": 1000}
+
+
+def write_sd3(folder: Path) -> Path:
+    """Stable Diffusion 3.5 medium's layout: joint attention, normed queries and keys, two kinds of blocks."""
+    from diffusers import SD3Transformer2DModel
+
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        transformer = SD3Transformer2DModel(
+            sample_size=16,
+            num_layers=4,
+            attention_head_dim=8,
+            num_attention_heads=2,
+            joint_attention_dim=24,
+            caption_projection_dim=16,
+            pooled_projection_dim=14,
+            pos_embed_max_size=24,
+            qk_norm="rms_norm",
+            dual_attention_layers=(0, 1),
+        )
+        shaken(transformer)
+        write_autoencoder(
+            folder,
+            latent_channels=16,
+            scaling_factor=1.5305,
+            shift_factor=0.0609,
+            use_quant_conv=False,
+            use_post_quant_conv=False,
+        )
+        save_file({"cond": torch.randn(1, 5, 24), "pooled": torch.randn(1, 14)}, folder / "context.safetensors")
+    transformer.save_pretrained(folder / "transformer")
+    write_json(folder / "scheduler/scheduler_config.json", {**FLOW, "shift": 3.0})
+    return folder
+
+
+def shaken(transformer: torch.nn.Module) -> None:
+    """Let modulations of norms and outputs, which training begins at zero, be other numbers."""
+    for name, parameter in transformer.named_parameters():
+        if name.endswith("bias") or "norm" in name or "table" in name:
+            torch.nn.init.normal_(parameter, 0.0, 0.3)
+
+
+def write_sd3_prompt(folder: Path) -> None:
+    """The three text encoders of Stable Diffusion 3's layout, in place of their embedding."""
+    (folder / "context.safetensors").unlink()
+    write_clip_tokenizer(folder / "tokenizer")
+    write_clip_tokenizer(folder / "tokenizer_2", pad="!")
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        write_clip_encoder(folder / "text_encoder", 6, 6)
+        write_clip_encoder(folder / "text_encoder_2", 10, 8)
+        write_t5_encoder(folder / "text_encoder_3", 24)
+
+
+def write_pixart(folder: Path, **settings: Any) -> Path:
+    """PixArt's layout: self- and cross-attention, variances behind the prediction."""
+    from diffusers import PixArtTransformer2DModel
+
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        transformer = PixArtTransformer2DModel(
+            num_attention_heads=2,
+            attention_head_dim=8,
+            num_layers=4,
+            cross_attention_dim=16,
+            sample_size=settings.pop("sample_size", 16),
+            caption_channels=12,
+            **settings,
+        )
+        shaken(transformer)
+        write_autoencoder(folder, scaling_factor=0.13025)
+        save_file({"cond": torch.randn(1, 3, 12)}, folder / "context.safetensors")
+    transformer.save_pretrained(folder / "transformer")
+    scheduler = {
+        "_class_name": "DPMSolverMultistepScheduler",
+        "beta_schedule": "linear",
+        "beta_start": 0.0001,
+        "beta_end": 0.02,
+        "prediction_type": "epsilon",
+    }
+    write_json(folder / "scheduler/scheduler_config.json", scheduler)
+    return folder
+
+
+def write_pixart_prompt(folder: Path) -> None:
+    """PixArt's text encoder, in place of its embedding."""
+    (folder / "context.safetensors").unlink()
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        write_t5_encoder(folder / "text_encoder", 12)
+
+
+def write_flux(folder: Path) -> Path:
+    """FLUX.1 dev's layout: two blocks of joint attention, two of shared weights, and the guidance as a number."""
+    from diffusers import FluxTransformer2DModel
+
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        transformer = FluxTransformer2DModel(
+            in_channels=64,
+            num_layers=2,
+            num_single_layers=2,
+            attention_head_dim=8,
+            num_attention_heads=2,
+            joint_attention_dim=12,
+            pooled_projection_dim=6,
+            guidance_embeds=True,
+            axes_dims_rope=(2, 2, 4),
+        )
+        shaken(transformer)
+        write_autoencoder(
+            folder,
+            latent_channels=16,
+            scaling_factor=0.3611,
+            shift_factor=0.1159,
+            use_quant_conv=False,
+            use_post_quant_conv=False,
+        )
+        save_file({"cond": torch.randn(1, 5, 12), "pooled": torch.randn(1, 6)}, folder / "context.safetensors")
+    transformer.save_pretrained(folder / "transformer")
+    write_json(folder / "scheduler/scheduler_config.json", {**FLOW, "shift": 3.0, "use_dynamic_shifting": True})
+    return folder
+
+
+def write_flux_prompt(folder: Path) -> None:
+    """FLUX.1's text encoders, in place of their embedding."""
+    (folder / "context.safetensors").unlink()
+    write_clip_tokenizer(folder / "tokenizer")
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        write_clip_encoder(folder / "text_encoder", 6)
+        write_t5_encoder(folder / "text_encoder_2", 12)

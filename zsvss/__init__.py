@@ -28,7 +28,10 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 if TYPE_CHECKING:
     from zsvss.backbones.embedded import Embedded
+    from zsvss.backbones.flux import Flux
+    from zsvss.backbones.pixart import PixArt
     from zsvss.backbones.stable_diffusion import StableDiffusion
+    from zsvss.backbones.stable_diffusion_3 import StableDiffusion3
     from zsvss.backbones.stable_diffusion_xl import StableDiffusionXL
     from zsvss.backbones.stable_video_diffusion import StableVideoDiffusion
     from zsvss.segmenter import VideoSegmenter
@@ -40,11 +43,14 @@ __version__ = "0.1.0"
 __all__ = [
     "CorrespondenceRefinement",
     "Embedded",
+    "Flux",
     "KNNSceneContext",
     "MaskedModulation",
     "NearestUpsampling",
     "PerFrameClustering",
+    "PixArt",
     "StableDiffusion",
+    "StableDiffusion3",
     "StableDiffusionXL",
     "StableVideoDiffusion",
     "VideoSegmenter",
@@ -58,6 +64,9 @@ _MODULES = {
     "NearestUpsampling": "stages.modulation",
     "PerFrameClustering": "stages.context",
     "StableDiffusion": "backbones.stable_diffusion",
+    "Flux": "backbones.flux",
+    "PixArt": "backbones.pixart",
+    "StableDiffusion3": "backbones.stable_diffusion_3",
     "StableDiffusionXL": "backbones.stable_diffusion_xl",
     "StableVideoDiffusion": "backbones.stable_video_diffusion",
     "VideoSegmenter": "segmenter",

@@ -100,13 +100,13 @@ def test_shapes(backbone):
     keys = every_key(backbone)
     clip = Pass(backbone, keys)
     stride = backbone.latent_stride
-    assert clip.latents_Tchw.shape == (3, 4, SIZE[0] // stride, SIZE[1] // stride)
+    assert clip.latents_Tchw.shape == (3, backbone.vae.config.latent_channels, SIZE[0] // stride, SIZE[1] // stride)
     assert clip.latents_Tchw.dtype == torch.float32
     assert clip.conditioning.context_Gmc.shape[0] == 2
     assert set(keys) <= set(clip.recording.tensors)
     for key in keys:
         tensor, (height, width) = clip.recording.tensors[key], clip.recording.grids[key.block]
-        assert tensor.shape[:2] == (2, 3)
+        assert tensor.shape[:2] == (1 + backbone.is_guided, 3)
         if key.layer != "text" and (key.projection in ("query", "output") or key.layer != "cross"):
             assert tensor.shape[2] == height * width
     images = backbone.decode(clip.latents_Tchw)
@@ -222,6 +222,7 @@ def test_an_exception_leaves_the_network_as_it_was(make, reuse):
         assert after.keys() == processors.keys()
         assert all(after[name] is processor for name, processor in processors.items())
         assert not any(module._forward_hooks or module._forward_pre_hooks for module in network.modules())
+        assert not any("forward" in vars(module) for module in network.modules())
     assert torch.equal(clip.modulated(backbone), expected)
     again = backbone.record(clip.noised_Tchw, clip.conditioning, [])
     assert all(torch.equal(x, clip.recording.latents[step]) for step, x in again.latents.items())

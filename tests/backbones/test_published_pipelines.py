@@ -8,8 +8,13 @@ import diffusers
 import pytest
 import tiny_models
 import torch
+from torch.nn import functional
+from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer, T5EncoderModel, T5Tokenizer
 
+from zsvss.backbones.flux import Flux
+from zsvss.backbones.pixart import PixArt
 from zsvss.backbones.stable_diffusion import StableDiffusion
+from zsvss.backbones.stable_diffusion_3 import StableDiffusion3
 from zsvss.backbones.stable_diffusion_xl import StableDiffusionXL
 
 SIZE = (64, 96)
@@ -50,16 +55,13 @@ def sdxl(tmp_path_factory):
 
 @pytest.mark.parametrize("guidance", [5.0, 1.0])
 def test_stable_diffusion_xl(sdxl, guidance):
-    part = lambda kind, name: kind.from_pretrained(sdxl, subfolder=name, low_cpu_mem_usage=False)  # noqa: E731
-    from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
-
     pipeline = diffusers.StableDiffusionXLImg2ImgPipeline(
-        vae=part(diffusers.AutoencoderKL, "vae"),
+        vae=part(diffusers.AutoencoderKL, sdxl, "vae"),
         text_encoder=CLIPTextModel.from_pretrained(sdxl / "text_encoder"),
         text_encoder_2=CLIPTextModelWithProjection.from_pretrained(sdxl / "text_encoder_2"),
         tokenizer=CLIPTokenizer.from_pretrained(sdxl / "tokenizer"),
         tokenizer_2=CLIPTokenizer.from_pretrained(sdxl / "tokenizer_2"),
-        unet=part(diffusers.UNet2DConditionModel, "unet"),
+        unet=part(diffusers.UNet2DConditionModel, sdxl, "unet"),
         scheduler=diffusers.EulerDiscreteScheduler.from_pretrained(
             sdxl, subfolder="scheduler", timestep_spacing="trailing"
         ),
@@ -91,3 +93,135 @@ def test_distillates_of_stable_diffusion_with_fewer_layers(num_blocks, tmp_path)
             unconditional, conditional = backbone.unet(both, timestep, backbone.context_Gmc).sample
             x = scheduler.step(unconditional + 5 * (conditional - unconditional), timestep, x).prev_sample
         close(latents, x)
+
+
+def part(kind, folder, name):
+    return kind.from_pretrained(folder, subfolder=name, low_cpu_mem_usage=False)
+
+
+@pytest.fixture(scope="module")
+def sd3(tmp_path_factory):
+    folder = tiny_models.write_sd3(tmp_path_factory.mktemp("sd3"))
+    tiny_models.write_sd3_prompt(folder)
+    return folder
+
+
+def sd3_pipeline(folder):
+    return diffusers.StableDiffusion3Img2ImgPipeline(
+        transformer=part(diffusers.SD3Transformer2DModel, folder, "transformer"),
+        scheduler=diffusers.FlowMatchEulerDiscreteScheduler.from_pretrained(folder, subfolder="scheduler"),
+        vae=part(diffusers.AutoencoderKL, folder, "vae"),
+        text_encoder=CLIPTextModelWithProjection.from_pretrained(folder / "text_encoder"),
+        tokenizer=CLIPTokenizer.from_pretrained(folder / "tokenizer"),
+        text_encoder_2=CLIPTextModelWithProjection.from_pretrained(folder / "text_encoder_2"),
+        tokenizer_2=CLIPTokenizer.from_pretrained(folder / "tokenizer_2"),
+        text_encoder_3=T5EncoderModel.from_pretrained(folder / "text_encoder_3"),
+        tokenizer_3=T5Tokenizer(),
+    )
+
+
+@pytest.mark.parametrize("guidance", [4.0, 1.0])
+def test_stable_diffusion_3(sd3, guidance):
+    """Guided by zeros, which diffusers must be given: its own unconditional half is the empty prompt, as ours."""
+    pipeline = sd3_pipeline(sd3)
+    prompt = {"prompt": ""}
+    if guidance != 1:
+        cond, _, pooled, _ = pipeline.encode_prompt("", "", "", do_classifier_free_guidance=False)
+        prompt = {"prompt_embeds": cond, "pooled_prompt_embeds": pooled}
+        prompt |= {f"negative_{name}": torch.zeros_like(tensor) for name, tensor in prompt.items()}
+    expected = by_pipeline(
+        pipeline,
+        **prompt,
+        height=SIZE[0],
+        width=SIZE[1],
+        strength=2 / 28,
+        num_inference_steps=28,
+        guidance_scale=guidance,
+    )
+    backbone = StableDiffusion3.from_pretrained(str(sd3), first_step=26, guidance=guidance)
+    latents, image = sampled(backbone)
+    close(latents, expected[0])
+    close(image.clamp(-1, 1), expected[1])
+
+
+@pytest.fixture(scope="module")
+def pixart(tmp_path_factory):
+    folder = tiny_models.write_pixart(tmp_path_factory.mktemp("pixart"))
+    tiny_models.write_pixart_prompt(folder)
+    return folder
+
+
+@pytest.mark.parametrize("guidance", [4.5, 1.0])
+def test_pixart(pixart, guidance):
+    """The pipeline starts from our noised latents, as it has none that starts from an image."""
+    scheduler = diffusers.EulerDiscreteScheduler(
+        beta_start=0.0001, beta_end=0.02, beta_schedule="linear", timestep_spacing="trailing"
+    )
+    pipeline = diffusers.PixArtSigmaPipeline(
+        tokenizer=T5Tokenizer(),
+        text_encoder=T5EncoderModel.from_pretrained(pixart / "text_encoder"),
+        vae=part(diffusers.AutoencoderKL, pixart, "vae"),
+        transformer=part(diffusers.PixArtTransformer2DModel, pixart, "transformer"),
+        scheduler=scheduler,
+    )
+    backbone = PixArt.from_pretrained(str(pixart), first_step=18, guidance=guidance)
+    latents, image = sampled(backbone)
+    noise = backbone.sample_noise(1, *SIZE, torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        encoded = pipeline.vae.encode(IMAGE).latent_dist
+        clean = (encoded.mean + encoded.std * noise.posterior_Tchw) * pipeline.vae.config.scaling_factor
+        level = ((1 - scheduler.alphas_cumprod[99]) / scheduler.alphas_cumprod[99]) ** 0.5
+    cond, mask, _, _ = pipeline.encode_prompt("", do_classifier_free_guidance=False)
+    prompt = {"prompt_embeds": cond, "prompt_attention_mask": mask, "negative_prompt": None}
+    prompt |= {"negative_prompt_embeds": torch.zeros_like(cond), "negative_prompt_attention_mask": mask}
+    pipeline.set_progress_bar_config(disable=True)
+    expected = [
+        pipeline(
+            **prompt,
+            timesteps=[99, 49],
+            latents=clean / level + noise.diffusion_Tchw,
+            guidance_scale=guidance,
+            height=SIZE[0],
+            width=SIZE[1],
+            use_resolution_binning=False,
+            output_type=kind,
+        ).images
+        for kind in ("latent", "pt")
+    ]
+    close(latents, expected[0])
+    close(image.clamp(-1, 1), expected[1] * 2 - 1)
+
+
+@pytest.fixture(scope="module")
+def flux(tmp_path_factory):
+    folder = tiny_models.write_flux(tmp_path_factory.mktemp("flux"))
+    tiny_models.write_flux_prompt(folder)
+    return folder
+
+
+@pytest.mark.parametrize("guidance", [3.5, 1.0])
+def test_flux(flux, guidance):
+    """Its guidance is a number that it is told. Levels of noise are those of the image's size, 4 by 6 tokens."""
+    pipeline = diffusers.FluxImg2ImgPipeline(
+        scheduler=diffusers.FlowMatchEulerDiscreteScheduler.from_pretrained(flux, subfolder="scheduler"),
+        vae=part(diffusers.AutoencoderKL, flux, "vae"),
+        text_encoder=CLIPTextModel.from_pretrained(flux / "text_encoder"),
+        tokenizer=CLIPTokenizer.from_pretrained(flux / "tokenizer"),
+        text_encoder_2=T5EncoderModel.from_pretrained(flux / "text_encoder_2"),
+        tokenizer_2=T5Tokenizer(),
+        transformer=part(diffusers.FluxTransformer2DModel, flux, "transformer"),
+    )
+    expected = by_pipeline(
+        pipeline,
+        prompt="",
+        height=SIZE[0],
+        width=SIZE[1],
+        strength=2 / 33 - 1e-6,
+        num_inference_steps=33,
+        guidance_scale=guidance,
+    )
+    backbone = Flux.from_pretrained(str(flux), first_step=31, told_guidance=guidance, image_tokens=24)
+    latents, image = sampled(backbone)
+    packed = functional.pixel_unshuffle(latents, 2).flatten(2).transpose(1, 2)
+    close(packed, expected[0])
+    close(image.clamp(-1, 1), expected[1])

@@ -14,7 +14,10 @@ from stalls import compared, segment_on_cpu, segment_on_device
 from toy_backbone import striped_video
 
 from zsvss.backbones.embedded import Embedded
+from zsvss.backbones.flux import Flux
+from zsvss.backbones.pixart import PixArt
 from zsvss.backbones.stable_diffusion import StableDiffusion
+from zsvss.backbones.stable_diffusion_3 import StableDiffusion3
 from zsvss.backbones.stable_diffusion_xl import StableDiffusionXL
 from zsvss.backbones.stable_video_diffusion import StableVideoDiffusion
 from zsvss.backbones.unet import UNetBackbone
@@ -24,7 +27,7 @@ from zsvss.stages.context import KNNSceneContext
 from zsvss.stages.modulation import MaskedModulation
 from zsvss.stages.refinement import CorrespondenceRefinement
 
-KINDS = [StableDiffusion, StableDiffusionXL, StableVideoDiffusion, Embedded]
+KINDS = [StableDiffusion, StableDiffusionXL, StableDiffusion3, PixArt, Flux, StableVideoDiffusion, Embedded]
 
 
 @pytest.fixture(scope="module")

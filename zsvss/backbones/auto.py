@@ -12,6 +12,9 @@ from zsvss.backbones.weights import Variant, WeightsSource
 _MODULES = {
     "StableDiffusion": "stable_diffusion",
     "StableDiffusionXL": "stable_diffusion_xl",
+    "StableDiffusion3": "stable_diffusion_3",
+    "PixArt": "pixart",
+    "Flux": "flux",
     "StableVideoDiffusion": "stable_video_diffusion",
 }
 

@@ -225,7 +225,7 @@ class LatentDiffusion(Backbone):
             return latents_bchw
 
         latents_Tchw = self._in_image_batches(sample, len(images_T3HW), images_T3HW[0, 0].numel())
-        return latents_Tchw * float(self.vae.config.scaling_factor)
+        return (latents_Tchw - self._shift) * float(self.vae.config.scaling_factor)
 
     def posterior(self, images_b3HW: Tensor) -> Any:
         """The autoencoder's Gaussian posterior of images in [-1, 1], not scaled.
@@ -234,7 +234,9 @@ class LatentDiffusion(Backbone):
         own does not (``force_upcast: false``).
         """
         encoder = self.vae.encoder
-        with in_float32((encoder, self.vae.quant_conv), self.device, needed=self._force_upcast is not False):
+        with in_float32(
+            (encoder, getattr(self.vae, "quant_conv", None)), self.device, needed=self._force_upcast is not False
+        ):
             dtype = next(encoder.parameters()).dtype
             # Contiguous: torch's CPU group norm loses four digits on channels-last input.
             return self.vae.encode(images_b3HW.to(self.device, dtype).contiguous()).latent_dist
@@ -244,6 +246,11 @@ class LatentDiffusion(Backbone):
         """Whether the checkpoint's config says that its autoencoder needs float32; ``None`` if it does not say."""
         said: bool | None = self.source.config("vae").get("force_upcast")
         return said
+
+    @cached_property
+    def _shift(self) -> float:
+        """Mean of the autoencoder's latents, where its config has one."""
+        return float(self.source.config("vae").get("shift_factor") or 0.0)
 
     @override
     def add_noise(self, latents_Tchw: Tensor, noise: ClipNoise) -> Tensor:
@@ -255,7 +262,7 @@ class LatentDiffusion(Backbone):
         upcast = self.upcasts_decoder and self._force_upcast is True
         with in_float32((decoder, convolution), self.device, needed=upcast):
             dtype = next(decoder.parameters()).dtype
-            scaled = (latents_Bchw / self.vae.config.scaling_factor).to(dtype).contiguous()
+            scaled = (latents_Bchw / self.vae.config.scaling_factor + self._shift).to(dtype).contiguous()
             num_pixels = scaled[0, 0].numel() * self.latent_stride**2
             return self._in_image_batches(
                 lambda part: self.decode_images(scaled[part]).float(), len(scaled), num_pixels

@@ -25,20 +25,19 @@ class ResumeState(NamedTuple):
     """What the blocks behind the modulated one consume; leading dimensions [b], or [G, T] when joined.
 
     Attributes:
-        hidden: output of the modulated block.
-        time_embedding: of every sample.
-        skips: from the encoder, in the order of their use.
+        hidden: output of the modulated block; of a transformer, the image tokens that it is given.
+        time_embedding: of every sample; ``None`` where it is computed anew.
+        skips: from the encoder, in the order of their use; of a transformer, the text tokens that the block is given.
     """
 
     hidden: Tensor
-    time_embedding: Tensor
+    time_embedding: Tensor | None
     skips: tuple[Tensor, ...]
 
     def to_host(self) -> ResumeState:
         """The same in the host's memory."""
-        return ResumeState(
-            to_host(self.hidden), to_host(self.time_embedding), tuple(to_host(skip) for skip in self.skips)
-        )
+        time_embedding = None if self.time_embedding is None else to_host(self.time_embedding)
+        return ResumeState(to_host(self.hidden), time_embedding, tuple(to_host(skip) for skip in self.skips))
 
 
 def watched_modules(unet: Any, block: int) -> dict[str, nn.Module]:
@@ -65,7 +64,7 @@ def join(states: Sequence[ResumeState], num_frames: int) -> ResumeState:
     hidden, time_embedding, skips = zip(*states, strict=True)
     return ResumeState(
         joined(hidden).unflatten(0, (-1, num_frames)),
-        joined(time_embedding).unflatten(0, (-1, num_frames)),
+        None if time_embedding[0] is None else joined(time_embedding).unflatten(0, (-1, num_frames)),
         tuple(joined(parts).unflatten(0, (-1, num_frames)) for parts in zip(*skips, strict=True)),
     )
 
@@ -74,7 +73,7 @@ def select(state: ResumeState, half_b: Tensor, frame_b: Tensor) -> ResumeState:
     """Pick samples out of a joined state."""
     return ResumeState(
         picked(state.hidden, half_b, frame_b),
-        picked(state.time_embedding, half_b, frame_b),
+        None if state.time_embedding is None else picked(state.time_embedding, half_b, frame_b),
         tuple(picked(skip, half_b, frame_b) for skip in state.skips),
     )
 

@@ -15,11 +15,10 @@ from torch import Tensor
 from typing_extensions import override
 
 from zsvss.backbones.base import ClipNoise, Conditioning
-from zsvss.backbones.checks import check_text_encoder
 from zsvss.backbones.feature_places import FeaturePlaces
 from zsvss.backbones.samples import Samples
 from zsvss.backbones.stable_diffusion import StableDiffusion
-from zsvss.backbones.text import clip_embedding
+from zsvss.backbones.text import clip_embedding, clip_widths
 
 _NUM_TIME_IDS = 6
 
@@ -112,17 +111,14 @@ class StableDiffusionXL(StableDiffusion):
                     f"found {found}."
                 )
             return
-        configs = [self.source.config(part) for part in ("text_encoder", "text_encoder_2")]
-        widths = [config.get("hidden_size", 512) for config in configs]
-        if sum(widths) != width or configs[1].get("projection_dim", 512) != self._pooled_width:
+        first, _ = clip_widths(self.source, "text_encoder")
+        second, projected = clip_widths(self.source, "text_encoder_2")
+        if first + second != width or projected != self._pooled_width:
             raise ValueError(
-                f"{self.source.name}: text encoders of {widths[0]} and {widths[1]} channels and a projection to "
-                f"{configs[1].get('projection_dim', 512)} do not fit the network, which takes {width} and "
-                f"{self._pooled_width}: they are of different models, or this is a refiner."
+                f"{self.source.name}: text encoders of {first} and {second} channels and a projection to {projected} "
+                f"do not fit the network, which takes {width} and {self._pooled_width}: they are of different models, "
+                "or this is a refiner."
             )
-        for number, config, own in zip(("", "_2"), configs, widths, strict=True):
-            tokenizer = self.source.config(f"tokenizer{number}")
-            check_text_encoder(config, tokenizer, own, self.source.name, number)
 
     @override
     def load_conditioner(self) -> None:
@@ -130,7 +126,6 @@ class StableDiffusionXL(StableDiffusion):
         if not context:
             first = clip_embedding(self.source, "text_encoder")
             second = clip_embedding(self.source, "text_encoder_2", is_projected=True)
-            assert second.pooled_1c is not None
             context = {
                 "cond": torch.cat([first.penultimate_1mc, second.penultimate_1mc], 2),
                 "pooled": second.pooled_1c,

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from zsvss.backbones.checks import Config, check_text_encoder
 from zsvss.backbones.weights import WeightsSource
 
 
@@ -22,12 +23,12 @@ class PromptEmbedding(NamedTuple):
     Attributes:
         last_1mc: its last hidden states, behind the final norm.
         penultimate_1mc: the ones before the last layer, without a norm.
-        pooled_1c: the projected embedding of the whole prompt; ``None`` where the encoder has no projection.
+        pooled_1c: of the whole prompt, projected where the encoder has a projection.
     """
 
     last_1mc: Tensor
     penultimate_1mc: Tensor
-    pooled_1c: Tensor | None
+    pooled_1c: Tensor
 
 
 def clip_embedding(
@@ -55,9 +56,58 @@ def clip_embedding(
         )
     with torch.no_grad():
         output = encoder(ids_1m, output_hidden_states=True)
-    embedding = PromptEmbedding(
-        output.last_hidden_state, output.hidden_states[-2], getattr(output, "text_embeds", None)
-    )
+    pooled_1c = output.text_embeds if is_projected else output.pooler_output
+    embedding = PromptEmbedding(output.last_hidden_state, output.hidden_states[-2], pooled_1c)
     del encoder  # used once: its memory is worth more than its presence
     gc.collect()
     return embedding
+
+
+def t5_embedding(
+    source: WeightsSource, encoder_part: str = "text_encoder", *, length: int, is_masked: bool = False
+) -> Tensor:
+    """The empty prompt by a T5 text encoder [1, m, c], float32.
+
+    Its token ids are known: the end, and padding up to the length. The tokenizer is not read.
+
+    Args:
+        source: of the weights.
+        encoder_part: ``text_encoder``, ``text_encoder_2`` or ``text_encoder_3``.
+        length: tokens to which the prompt is padded.
+        is_masked: whether padding is kept from attention; then only the end is embedded, which comes to the same.
+    """
+    from transformers import T5EncoderModel
+
+    encoder = source.load(T5EncoderModel, encoder_part)
+    ids_1m = torch.full((1, 1 if is_masked else length), encoder.config.pad_token_id)
+    ids_1m[0, 0] = encoder.config.eos_token_id
+    with torch.no_grad():
+        embedding_1mc: Tensor = encoder(ids_1m).last_hidden_state
+    del encoder  # used once: its memory is worth more than its presence
+    gc.collect()
+    return embedding_1mc
+
+
+def t5_width(config: Config, part: str, place: str) -> int:
+    """Channels of a T5 text encoder, by its config.
+
+    Raises:
+        ValueError: if it is another kind of encoder.
+    """
+    kind = config.get("model_type")
+    if kind not in ("t5", "umt5"):
+        raise ValueError(f"{place}/{part}: model_type = {kind!r} must be 't5'.")
+    return int(config["d_model"])
+
+
+def clip_widths(source: WeightsSource, part: str) -> tuple[int, int]:
+    """Channels and projected channels of a CLIP text encoder that fits its tokenizer, by the configs.
+
+    Raises:
+        ValueError: if it is another kind of encoder, or knows fewer places than the tokenizer gives.
+    """
+    number = part.removeprefix("text_encoder")
+    config = source.config(part)
+    width = int(config.get("hidden_size", 512))
+    check_text_encoder(config, source.config(f"tokenizer{number}"), width, source.name, number)
+    return width, int(config.get("projection_dim", 512))
