@@ -72,7 +72,7 @@ class ToyBackbone(Backbone):
         offset_Bhw = offset_Bn.unflatten(1, (x_Bchw.shape[-2] // 2, -1))
         return x_Bchw + 1e-2 * functional.interpolate(offset_Bhw[:, None], scale_factor=2)
 
-    def decode(self, latents_Bchw: Tensor) -> Tensor:
+    def decode(self, latents_Bchw: Tensor, num_frames: int | None = None) -> Tensor:
         return functional.interpolate(latents_Bchw[:, :3], scale_factor=8)
 
 

@@ -90,7 +90,8 @@ class Recording:
         conditioning: what it was conditioned on.
         latents: step -> x after that step [T, c, h, w], float32.
         tensors: key -> recorded tensor [G, T, n, c] in the network's precision; G = 1, the conditional half,
-            where the network is run without guidance. In the host's memory if the device's does not hold them.
+            where the network is run without guidance. In the host's memory if the device's does not hold them. Where
+            the network has a coarser time grid, of its latent frames, see :meth:`Backbone.over_time`.
         grids: block -> (height, width) of its token grid.
         encoded_Tchw: the latents of the frames themselves, without noise, where the caller has put them here.
         resume: state of the network behind the modulated block at the modulated step; the backbone's own affair.
@@ -233,8 +234,17 @@ class Backbone(nn.Module, ABC):
         """
 
     @abstractmethod
-    def decode(self, latents_Bchw: Tensor) -> Tensor:
-        """Decode latents into images [B, 3, H, W], float32, nominally in [-1, 1] but not clamped."""
+    def decode(self, latents_Bchw: Tensor, num_frames: int | None = None) -> Tensor:
+        """Decode latents into images [B, 3, H, W], float32, nominally in [-1, 1] but not clamped.
+
+        Args:
+            latents_Bchw: rows; where frames are coupled, whole clips, one after another.
+            num_frames: of a clip; ``None`` is all rows. Read where the autoencoder couples frames.
+        """
+
+    def over_time(self, tensor_Lnc: Tensor, num_frames: int) -> Tensor:
+        """A recorded tensor of one half for each frame [T, n, c], where the network has a coarser time grid."""
+        return tensor_Lnc
 
     @property
     @abstractmethod

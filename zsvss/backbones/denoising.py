@@ -7,7 +7,7 @@ cells, n tokens, c channels.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import partial
 from typing import TypeVar
 
@@ -67,6 +67,10 @@ class DenoisingNetwork(LatentDiffusion):
     def _injected_keys(self) -> set[FeatureKey]:
         """What injection needs."""
 
+    def _joined(self, passes: Sequence[RecordedPass], num_frames: int) -> RecordedPass:
+        """All passes of a step as one."""
+        return join_passes(passes, num_frames)
+
     # Contract
 
     @override
@@ -94,7 +98,7 @@ class DenoisingNetwork(LatentDiffusion):
             with part(number, number + 1, len(self.steps)):
                 for done in self._in_passes(partial(run, of_step), x_Tchw, frames_T, num_frames, relief=relief):
                     passes.append(done.to_host() if self.keeps_on_host else done)  # noqa: PERF401  (relief moves them)
-            joined = once(partial(join_passes, passes, num_frames), "clip's recording", relief)
+            joined = once(partial(self._joined, passes, num_frames), "clip's recording", relief)
             recording.tensors |= joined.tensors
             recording.resume = joined.state or recording.resume
             if not ends_early:

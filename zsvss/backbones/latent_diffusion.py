@@ -199,6 +199,11 @@ class LatentDiffusion(Backbone):
     def latent_stride(self) -> int:
         return 1 << (len(self.source.config("vae")["block_out_channels"]) - 1)
 
+    @property
+    def latent_channels(self) -> int:
+        """Channels of the latents."""
+        return int(self.source.config("vae").get("latent_channels", 4))
+
     def _in_image_batches(self, compute: Callable[[slice], Tensor], num_images: int, num_pixels: int) -> Tensor:
         """Compute images of so many pixels in batches that the autoencoder holds."""
         at_most = max(1, _PIXELS_ON_CPU // num_pixels) if self.device.type == "cpu" else None
@@ -208,7 +213,7 @@ class LatentDiffusion(Backbone):
     def sample_noise(self, num_frames: int, height: int, width: int, generator: torch.Generator) -> ClipNoise:
         shape = (
             num_frames,
-            self.vae.config.latent_channels,
+            self.latent_channels,
             height // self.latent_stride,
             width // self.latent_stride,
         )
@@ -257,7 +262,7 @@ class LatentDiffusion(Backbone):
         return latents_Tchw + self.sigmas[self.steps[0]] * noise.diffusion_Tchw.to(latents_Tchw)
 
     @override
-    def decode(self, latents_Bchw: Tensor) -> Tensor:
+    def decode(self, latents_Bchw: Tensor, num_frames: int | None = None) -> Tensor:
         decoder, convolution = self.vae.decoder, getattr(self.vae, "post_quant_conv", None)
         upcast = self.upcasts_decoder and self._force_upcast is True
         with in_float32((decoder, convolution), self.device, needed=upcast):

@@ -304,20 +304,34 @@ class TransformerBackbone(DenoisingNetwork):
         inject: bool,
     ) -> Tensor:
         changes = self._injection(step, recording, samples) if inject else []
+        num_frames = len(recording.noised_Tchw)
         with ExitStack() as stack:
             if offset_Bn is not None:
                 path = f"{self._block_paths[self.modulation_block]}.{self.modulated_attention}"
-                changes.append((self.transformer.get_submodule(path), adding(offset_Bn[samples.row_b])))
+                changes.append(
+                    (self.transformer.get_submodule(path), adding(self._offset_of(offset_Bn, samples, num_frames)))
+                )
                 if self._resumes_at(step):
                     if not isinstance(recording.resume, ResumeState):
                         raise TypeError("the recording holds no state to resume from; record with reuse_recorded=True.")
-                    state = select(recording.resume, samples.half_b, samples.frame_b)
+                    state = self._state_of(recording.resume, samples, num_frames)
                     stack.enter_context(begun_at(self._blocks, self.modulation_block, state, self.returned))
             stack.enter_context(changed(changes))
-            return self._pass(x_Bchw, step, recording.conditioning, samples, len(recording.noised_Tchw))
+            return self._pass(x_Bchw, step, recording.conditioning, samples, num_frames)
 
     def _resumes_at(self, step: int) -> bool:
         return self.reuse_recorded and step == self.steps[0]
+
+    # What of a recording, and of an offset, belongs to each sample
+
+    def _picked(self, tensor_GTnc: Tensor, samples: Samples, num_frames: int) -> Tensor:
+        return picked(tensor_GTnc, samples.half_b, samples.frame_b)
+
+    def _state_of(self, state: ResumeState, samples: Samples, num_frames: int) -> ResumeState:
+        return select(state, samples.half_b, samples.frame_b)
+
+    def _offset_of(self, offset_Bn: Tensor, samples: Samples, num_frames: int) -> Tensor:
+        return offset_Bn[samples.row_b]
 
     # Injection
 
@@ -326,7 +340,7 @@ class TransformerBackbone(DenoisingNetwork):
         for key in sorted(self._injected_keys()):
             if key.step == step:
                 path, seam = self._path(key)
-                parts[path][seam.part] = picked(recording.tensors[key], samples.half_b, samples.frame_b)
+                parts[path][seam.part] = self._picked(recording.tensors[key], samples, len(recording.noised_Tchw))
         return [(self.transformer.get_submodule(path), replacing(tensors)) for path, tensors in parts.items()]
 
     def _all_keys(self, step: int) -> set[FeatureKey]:

@@ -167,7 +167,8 @@ class AttentionFeatures(Features):
 
     @override
     def __call__(self, backbone: Backbone, recording: Recording, images_T3HW: Tensor) -> Tensor:
-        tensors = [recording.half(key).float() for key in self.keys(backbone)]
+        num_frames = len(recording.noised_Tchw)
+        tensors = [backbone.over_time(recording.half(key).float(), num_frames) for key in self.keys(backbone)]
         if len({tensor.shape for tensor in tensors}) > 1:
             keys = self.keys(backbone)
             names = [backbone.places.name(key.place) if self.blocks is None else key.block for key in keys]
