@@ -113,12 +113,14 @@ def settings_of(
     tiny_weights: Path, tiny_video_weights: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[type, dict[str, Any]]:
     """Class of a backbone -> settings that give it tiny weights: a new kind of backbone adds its own here."""
+    from zsvss.backbones.cogvideox import CogVideoX
     from zsvss.backbones.flux import Flux
     from zsvss.backbones.pixart import PixArt
     from zsvss.backbones.stable_diffusion import StableDiffusion
     from zsvss.backbones.stable_diffusion_3 import StableDiffusion3
     from zsvss.backbones.stable_diffusion_xl import StableDiffusionXL
     from zsvss.backbones.stable_video_diffusion import StableVideoDiffusion
+    from zsvss.backbones.wan import Wan
 
     def written(write: Callable[[Path], Path]) -> str:
         return str(write(tmp_path_factory.mktemp(write.__name__)))
@@ -130,6 +132,8 @@ def settings_of(
         StableDiffusion3: {"weights": written(tiny_models.write_sd3), "first_step": 26, "guidance": 4.0},
         PixArt: {"weights": written(tiny_models.write_pixart), "first_step": 18},
         Flux: {"weights": written(tiny_models.write_flux), "first_step": 31},
+        CogVideoX: {"weights": written(tiny_models.write_cogvideox), "first_step": 18},
+        Wan: {"weights": written(tiny_models.write_wan), "first_step": 26},
     }
 
 

@@ -279,3 +279,100 @@ def write_flux_prompt(folder: Path) -> None:
         torch.manual_seed(1)
         write_clip_encoder(folder / "text_encoder", 6)
         write_t5_encoder(folder / "text_encoder_2", 12)
+
+
+def write_cogvideox(folder: Path, **settings: Any) -> Path:
+    """CogVideoX's layout, of 2B unless rotary embeddings are asked for."""
+    from diffusers import AutoencoderKLCogVideoX, CogVideoXTransformer3DModel
+
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        transformer = CogVideoXTransformer3DModel(
+            num_attention_heads=2,
+            attention_head_dim=16,
+            in_channels=4,
+            out_channels=4,
+            time_embed_dim=8,
+            text_embed_dim=12,
+            num_layers=3,
+            sample_width=12,
+            sample_height=8,
+            sample_frames=9,
+            max_text_seq_length=5,
+            **settings,
+        )
+        shaken(transformer)
+        for block in transformer.transformer_blocks:  # what one frame says to another
+            torch.nn.init.normal_(block.attn1.to_v.weight, 0.0, 0.3)
+            torch.nn.init.normal_(block.attn1.to_out[0].weight, 0.0, 0.3)
+        vae = AutoencoderKLCogVideoX(
+            block_out_channels=(4, 4, 8, 8),
+            latent_channels=4,
+            layers_per_block=1,
+            norm_num_groups=2,
+            sample_height=64,
+            sample_width=96,
+            scaling_factor=1.15258426,
+        )
+        save_file({"cond": torch.randn(1, 5, 12)}, folder / "context.safetensors")
+    transformer.save_pretrained(folder / "transformer")
+    vae.save_pretrained(folder / "vae")
+    scheduler = {
+        "_class_name": "CogVideoXDDIMScheduler",
+        "prediction_type": "v_prediction",
+        "rescale_betas_zero_snr": True,
+        "timestep_spacing": "trailing",
+        "snr_shift_scale": 3.0,
+    }
+    write_json(folder / "scheduler/scheduler_config.json", scheduler)
+    return folder
+
+
+def write_cogvideox_prompt(folder: Path) -> None:
+    """CogVideoX's text encoder, in place of its embedding."""
+    (folder / "context.safetensors").unlink()
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        write_t5_encoder(folder / "text_encoder", 12)
+
+
+def write_wan(folder: Path) -> Path:
+    """Wan 2.1's layout: self-attention over all frames, cross-attention, latents of given means and deviations."""
+    from diffusers import AutoencoderKLWan, WanTransformer3DModel
+
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        transformer = WanTransformer3DModel(
+            num_attention_heads=2,
+            attention_head_dim=12,
+            in_channels=4,
+            out_channels=4,
+            text_dim=12,
+            freq_dim=16,
+            ffn_dim=16,
+            num_layers=3,
+            rope_max_seq_len=32,
+        )
+        shaken(transformer)
+        vae = AutoencoderKLWan(
+            base_dim=4,
+            z_dim=4,
+            dim_mult=[1, 1, 2, 2],
+            num_res_blocks=1,
+            latents_mean=[-0.1, 0.2, 0.3, -0.4],
+            latents_std=[0.5, 0.8, 1.1, 0.9],
+        )
+        save_file({"cond": torch.randn(1, 5, 12)}, folder / "context.safetensors")
+    transformer.save_pretrained(folder / "transformer")
+    vae.save_pretrained(folder / "vae")
+    scheduler = {"_class_name": "UniPCMultistepScheduler", "use_flow_sigmas": True, "flow_shift": 3.0}
+    write_json(folder / "scheduler/scheduler_config.json", {**scheduler, "prediction_type": "flow_prediction"})
+    return folder
+
+
+def write_wan_prompt(folder: Path) -> None:
+    """Wan's text encoder, in place of its embedding."""
+    (folder / "context.safetensors").unlink()
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        write_t5_encoder(folder / "text_encoder", 12, "UMT5")

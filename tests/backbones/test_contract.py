@@ -29,7 +29,7 @@ def concrete_subclasses(kind):
     return found + [below for subclass in kind.__subclasses__() for below in concrete_subclasses(subclass)]
 
 
-KINDS = [kind for kind in concrete_subclasses(Backbone) if kind is not Auto]  # which makes the others
+KINDS = [kind for kind in dict.fromkeys(concrete_subclasses(Backbone)) if kind is not Auto]  # which makes the others
 SIZE = (64, 128)  # not square, so that height and width are not mixed up unseen
 
 
@@ -100,13 +100,15 @@ def test_shapes(backbone):
     keys = every_key(backbone)
     clip = Pass(backbone, keys)
     stride = backbone.latent_stride
-    assert clip.latents_Tchw.shape == (3, backbone.vae.config.latent_channels, SIZE[0] // stride, SIZE[1] // stride)
+    assert clip.latents_Tchw.shape == (3, backbone.latent_channels, SIZE[0] // stride, SIZE[1] // stride)
     assert clip.latents_Tchw.dtype == torch.float32
     assert clip.conditioning.context_Gmc.shape[0] == 2
     assert set(keys) <= set(clip.recording.tensors)
     for key in keys:
         tensor, (height, width) = clip.recording.tensors[key], clip.recording.grids[key.block]
-        assert tensor.shape[:2] == (1 + backbone.is_guided, 3)
+        assert tensor.shape[0] == 1 + backbone.is_guided
+        if key.layer != "text" and key.projection not in ("key", "value"):
+            assert backbone.over_time(tensor[-1], 3).shape[0] == 3
         if key.layer != "text" and (key.projection in ("query", "output") or key.layer != "cross"):
             assert tensor.shape[2] == height * width
     images = backbone.decode(clip.latents_Tchw)

@@ -8,14 +8,26 @@ import diffusers
 import pytest
 import tiny_models
 import torch
+from diffusers.pipelines.wan import pipeline_wan_video2video
+from safetensors.torch import load_file
 from torch.nn import functional
-from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer, T5EncoderModel, T5Tokenizer
+from transformers import (
+    CLIPTextModel,
+    CLIPTextModelWithProjection,
+    CLIPTokenizer,
+    T5EncoderModel,
+    T5Tokenizer,
+    UMT5EncoderModel,
+)
 
+from zsvss.backbones.base import ClipNoise
+from zsvss.backbones.cogvideox import CogVideoX
 from zsvss.backbones.flux import Flux
 from zsvss.backbones.pixart import PixArt
 from zsvss.backbones.stable_diffusion import StableDiffusion
 from zsvss.backbones.stable_diffusion_3 import StableDiffusion3
 from zsvss.backbones.stable_diffusion_xl import StableDiffusionXL
+from zsvss.backbones.wan import Wan
 
 SIZE = (64, 96)
 IMAGE = torch.rand(1, 3, *SIZE, generator=torch.Generator().manual_seed(5)) * 2 - 1
@@ -225,3 +237,110 @@ def test_flux(flux, guidance):
     packed = functional.pixel_unshuffle(latents, 2).flatten(2).transpose(1, 2)
     close(packed, expected[0])
     close(image.clamp(-1, 1), expected[1])
+
+
+VIDEO = torch.rand(9, 3, *SIZE, generator=torch.Generator().manual_seed(6)) * 2 - 1
+
+
+def sampled_video(backbone, *, is_mean=False):
+    """What `sampled` gives, of a clip of nine frames, which have three latent frames."""
+    generator = torch.Generator().manual_seed(0)
+    size = (SIZE[0] // 8, SIZE[1] // 8)
+    channels = backbone.latent_channels
+    groups = backbone.groups(len(VIDEO))
+    if is_mean:
+        posterior = torch.zeros(3, channels, *size)
+        diffusion = torch.randn(1, channels, 3, *size, generator=generator)[0].transpose(0, 1)
+    else:
+        posterior = torch.randn(1, channels, 3, *size, generator=generator)[0].transpose(0, 1)
+        diffusion = torch.randn(1, 3, channels, *size, generator=generator)[0]
+    noise = ClipNoise(posterior[groups], diffusion[groups])
+    with torch.inference_mode():
+        noised = backbone.add_noise(backbone.encode(VIDEO, noise), noise)
+        recording = backbone.record(noised, backbone.condition(VIDEO, noise), [])
+        latents = recording.latents[backbone.steps[-1]]
+        return latents[[0, 1, 5]], backbone.decode(latents)
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["2B", "5B"])
+def cogvideox(request, tmp_path_factory):
+    write = tiny_models.write_cogvideox
+    folder = write(tmp_path_factory.mktemp("cogvideox"), use_rotary_positional_embeddings=request.param)
+    tiny_models.write_cogvideox_prompt(folder)
+    return folder
+
+
+@pytest.mark.parametrize("guidance", [6.0, 1.0])
+def test_cogvideox(cogvideox, guidance):
+    pipeline = diffusers.CogVideoXVideoToVideoPipeline(
+        tokenizer=T5Tokenizer(),
+        text_encoder=T5EncoderModel.from_pretrained(cogvideox / "text_encoder"),
+        vae=part(diffusers.AutoencoderKLCogVideoX, cogvideox, "vae"),
+        transformer=part(diffusers.CogVideoXTransformer3DModel, cogvideox, "transformer"),
+        scheduler=diffusers.CogVideoXDDIMScheduler.from_pretrained(cogvideox, subfolder="scheduler"),
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    cond, _ = pipeline.encode_prompt("", do_classifier_free_guidance=False, max_sequence_length=5)
+    expected = [
+        pipeline(
+            video=[(VIDEO + 1) / 2],
+            prompt_embeds=cond,
+            negative_prompt_embeds=torch.zeros_like(cond),
+            height=SIZE[0],
+            width=SIZE[1],
+            num_inference_steps=20,
+            strength=0.1,
+            guidance_scale=guidance,
+            generator=torch.Generator().manual_seed(0),
+            output_type=kind,
+        ).frames
+        for kind in ("latent", "pt")
+    ]
+    backbone = CogVideoX.from_pretrained(str(cogvideox), first_step=18, guidance=guidance)
+    latents, video = sampled_video(backbone)
+    close(latents, expected[0][0])
+    close(video.clamp(-1, 1), expected[1][0] * 2 - 1)
+
+
+@pytest.fixture(scope="module")
+def wan(tmp_path_factory):
+    folder = tiny_models.write_wan(tmp_path_factory.mktemp("wan"))
+    tiny_models.write_wan_prompt(folder)
+    return folder
+
+
+@pytest.mark.parametrize("guidance", [5.0, 1.0])
+def test_wan(wan, guidance, monkeypatch):
+    """Diffusers' pipeline takes the posterior's mean, and here Euler steps."""
+    monkeypatch.setattr(pipeline_wan_video2video, "prompt_clean", str.strip)  # which needs ftfy
+    backbone = Wan.from_pretrained(str(wan), first_step=26, guidance=guidance)
+    # Loading it by diffusers needs accelerate.
+    transformer = diffusers.WanTransformer3DModel.from_config(backbone.transformer.config)
+    transformer.load_state_dict(load_file(wan / "transformer/diffusion_pytorch_model.safetensors"))
+    pipeline = diffusers.WanVideoToVideoPipeline(
+        tokenizer=T5Tokenizer(),
+        text_encoder=UMT5EncoderModel.from_pretrained(wan / "text_encoder"),
+        vae=part(diffusers.AutoencoderKLWan, wan, "vae"),
+        transformer=transformer,
+        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0),
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    cond, _ = pipeline.encode_prompt("", do_classifier_free_guidance=False, max_sequence_length=512)
+    expected = [
+        pipeline(
+            video=[(VIDEO + 1) / 2],
+            prompt_embeds=cond,
+            negative_prompt_embeds=torch.zeros_like(cond),
+            height=SIZE[0],
+            width=SIZE[1],
+            num_inference_steps=28,
+            strength=2 / 28,
+            guidance_scale=guidance,
+            generator=torch.Generator().manual_seed(0),
+            output_type=kind,
+        ).frames
+        for kind in ("latent", "pt")
+    ]
+    latents, video = sampled_video(backbone, is_mean=True)
+    close(latents, expected[0][0].transpose(0, 1))
+    close(video.clamp(-1, 1), expected[1][0] * 2 - 1)

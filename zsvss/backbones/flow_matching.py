@@ -23,12 +23,20 @@ class FlowMatching(TransformerBackbone):
         from diffusers import FlowMatchEulerDiscreteScheduler
 
         config, place = self.source.config("scheduler"), f"{self.source.name}/scheduler"
-        if config.get("_class_name") != _SCHEDULER:
-            raise ValueError(f"{place} is a {config.get('_class_name')}; {type(self).__name__} needs a {_SCHEDULER}.")
-        scheduler = FlowMatchEulerDiscreteScheduler.from_config(config)
+        scheduler = FlowMatchEulerDiscreteScheduler.from_config(self.flow_config(config, place))
         scheduler.set_timesteps(self.num_steps, **self.schedule_options(config))
         self.sigmas = scheduler.sigmas.double().tolist()
         self.timesteps = scheduler.timesteps.double().tolist()
+
+    def flow_config(self, config: Mapping[str, Any], place: str) -> Mapping[str, Any]:
+        """Settings of diffusers' scheduler of Euler steps, by those of the model's.
+
+        Raises:
+            ValueError: if that is of another kind.
+        """
+        if config.get("_class_name") != _SCHEDULER:
+            raise ValueError(f"{place} is a {config.get('_class_name')}; {type(self).__name__} needs a {_SCHEDULER}.")
+        return config
 
     @abstractmethod
     def schedule_options(self, config: Mapping[str, Any]) -> dict[str, Any]:

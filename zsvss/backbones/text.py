@@ -66,7 +66,7 @@ def clip_embedding(
 def t5_embedding(
     source: WeightsSource, encoder_part: str = "text_encoder", *, length: int, is_masked: bool = False
 ) -> Tensor:
-    """The empty prompt by a T5 text encoder [1, m, c], float32.
+    """The empty prompt by a T5 or UMT5 text encoder [1, m, c], float32.
 
     Its token ids are known: the end, and padding up to the length. The tokenizer is not read.
 
@@ -76,9 +76,10 @@ def t5_embedding(
         length: tokens to which the prompt is padded.
         is_masked: whether padding is kept from attention; then only the end is embedded, which comes to the same.
     """
-    from transformers import T5EncoderModel
+    from transformers import T5EncoderModel, UMT5EncoderModel
 
-    encoder = source.load(T5EncoderModel, encoder_part)
+    is_multilingual = source.config(encoder_part).get("model_type") == "umt5"
+    encoder = source.load(UMT5EncoderModel if is_multilingual else T5EncoderModel, encoder_part)
     ids_1m = torch.full((1, 1 if is_masked else length), encoder.config.pad_token_id)
     ids_1m[0, 0] = encoder.config.eos_token_id
     with torch.no_grad():
@@ -96,7 +97,7 @@ def t5_width(config: Config, part: str, place: str) -> int:
     """
     kind = config.get("model_type")
     if kind not in ("t5", "umt5"):
-        raise ValueError(f"{place}/{part}: model_type = {kind!r} must be 't5'.")
+        raise ValueError(f"{place}/{part}: model_type = {kind!r} must be 't5' or 'umt5'.")
     return int(config["d_model"])
 
 

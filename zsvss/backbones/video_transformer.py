@@ -9,8 +9,9 @@ guidance half), h w latent cells, n tokens of a frame, m text tokens, c channels
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -28,16 +29,17 @@ from zsvss.backbones.transformer import TransformerBackbone
 class VideoTransformer(TransformerBackbone):
     """A transformer that denoises the frames of a clip together.
 
-    A clip whose length does not fit is padded by its last frame for the autoencoder, and cut again. Recorded tensors
-    lie on the latents' time grid; features are interpolated over time to the frames. Masked modulation sees a group's
-    mean mask.
+    A clip whose length does not fit is padded by its last frame, and cut again. Recorded tensors lie on the latents'
+    time grid; features are interpolated over time to the frames. Masked modulation sees a group's mean mask.
 
     Attributes:
         frames_of_latent: frames that share a latent frame, behind the first.
+        latents_at_once: the number of latent frames is one more than a multiple of this.
     """
 
     couples_frames = True
     frames_of_latent: ClassVar[int] = 4
+    latents_at_once: ClassVar[int] = 1
 
     # Time
 
@@ -48,7 +50,7 @@ class VideoTransformer(TransformerBackbone):
 
     def num_latent_frames(self, num_frames: int) -> int:
         """L, for clips of T frames."""
-        return (num_frames + 2 * self.frames_of_latent - 2) // self.frames_of_latent
+        return 1 + math.ceil((num_frames - 1) / (self.frames_of_latent * self.latents_at_once)) * self.latents_at_once
 
     def padded(self, frames_ST: Tensor) -> Tensor:
         """Frames [S, T, ...], the last one repeated until the last group is full."""
@@ -58,13 +60,20 @@ class VideoTransformer(TransformerBackbone):
 
     def collapsed(self, frames_ST: Tensor) -> Tensor:
         """Means of the groups [S, L, ...]."""
-        first_S1, rest = self.padded(frames_ST).split([1, self.padded(frames_ST).shape[1] - 1], 1)
-        return torch.cat([first_S1, rest.unflatten(1, (-1, self.frames_of_latent)).mean(2)], 1)
+        whole_ST = self.padded(frames_ST)
+        if whole_ST.shape[1] == 1:
+            return whole_ST
+        return torch.cat([whole_ST[:, :1], whole_ST[:, 1:].unflatten(1, (-1, self.frames_of_latent)).mean(2)], 1)
+
+    def _firsts(self, num_frames: int, device: torch.device | None = None) -> Tensor:
+        """First frame of each group, int64 [L]."""
+        groups_L = torch.arange(self.num_latent_frames(num_frames), device=device)
+        return ((groups_L - 1) * self.frames_of_latent + 1).clamp(min=0, max=num_frames - 1)
 
     def shared(self, numbers_T: Tensor) -> Tensor:
         """One frame's numbers for all of its group [T, ...]: those of the group's first frame."""
-        groups_T = self.groups(len(numbers_T), numbers_T.device)
-        return numbers_T[(groups_T * self.frames_of_latent - self.frames_of_latent + 1).clamp(min=0)]
+        num_frames, device = len(numbers_T), numbers_T.device
+        return numbers_T[self._firsts(num_frames, device)[self.groups(num_frames, device)]]
 
     @override
     def over_time(self, tensor_Lnc: Tensor, num_frames: int) -> Tensor:
@@ -90,8 +99,8 @@ class VideoTransformer(TransformerBackbone):
 
     @override
     def encode(self, images_T3HW: Tensor, noise: ClipNoise) -> Tensor:
-        groups_T = self.groups(len(images_T3HW), self.device)
-        noise_Lchw = self.collapsed(self.shared(noise.posterior_Tchw.to(self.device))[None])[0]
+        num_frames = len(images_T3HW)
+        noise_Lchw = noise.posterior_Tchw.to(self.device)[self._firsts(num_frames, self.device)]
 
         def sample(_: slice) -> Tensor:
             posterior = self.posterior(self.padded(images_T3HW[None]).transpose(1, 2))
@@ -99,7 +108,8 @@ class VideoTransformer(TransformerBackbone):
             latents_Lchw: Tensor = mean_Lchw + std_Lchw * noise_Lchw
             return latents_Lchw
 
-        return self.normalized(self._in_image_batches(sample, 1, images_T3HW[:, 0].numel()))[groups_T]
+        latents_Lchw = self.normalized(self._in_image_batches(sample, 1, images_T3HW[:, 0].numel()))
+        return latents_Lchw[self.groups(num_frames, self.device)]
 
     @override
     def add_noise(self, latents_Tchw: Tensor, noise: ClipNoise) -> Tensor:

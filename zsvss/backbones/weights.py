@@ -136,7 +136,11 @@ class WeightsSource:
         self.config(part)
         if isinstance(self.variant, str) and self._choose(part)[1] is None:
             _log.info("%s/%s has no %s file: its file without a variant is used.", self.name, part, self.variant)
-        options = {"low_cpu_mem_usage": False} if model_class.__module__.startswith("diffusers") else {}
+        is_of_diffusers = model_class.__module__.startswith("diffusers")
+        if is_of_diffusers and model_class._keep_in_fp32_modules:
+            # All of them are read in float32; to keep some, diffusers would want accelerate.
+            model_class = type(model_class.__name__, (model_class,), {"_keep_in_fp32_modules": None})
+        options = {"low_cpu_mem_usage": False} if is_of_diffusers else {}
         try:
             model, info = model_class.from_pretrained(
                 folder,
