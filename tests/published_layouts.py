@@ -162,6 +162,28 @@ def flux(*, told: bool) -> Layout:
     }
 
 
+def cogvideox(**network: Any) -> Layout:
+    """CogVideoX."""
+    own = {"_class_name": "CogVideoXTransformer3DModel", "num_layers": 30, "in_channels": 16, "patch_size": 2}
+    vae = {
+        "_class_name": "AutoencoderKLCogVideoX",
+        "latent_channels": 16,
+        "block_out_channels": [128, 256, 256, 512],
+        "scaling_factor": 1.15258426,
+    }
+    scheduler = {"_class_name": "CogVideoXDDIMScheduler", **_SCALED, "prediction_type": "v_prediction"}
+    layout = transformer("CogVideoXPipeline", {**own, **network}, scheduler, vae)
+    return {**layout, "text_encoder/config.json": _T5}
+
+
+def wan(**entries: Any) -> Layout:
+    """Wan."""
+    network = {"_class_name": "WanTransformer3DModel", "num_layers": 30, "in_channels": 16, "patch_size": [1, 2, 2]}
+    scheduler = {"_class_name": "UniPCMultistepScheduler", "use_flow_sigmas": True, "flow_shift": 3.0}
+    layout = transformer("WanPipeline", network, scheduler, {"_class_name": "AutoencoderKLWan", "z_dim": 16})
+    return {**layout, **index("WanPipeline", **entries), "text_encoder/config.json": {**_T5, "model_type": "umt5"}}
+
+
 _BK = {"layers_per_block": 1, "mid_block_type": None}
 _TINY = {
     **_BK,
@@ -212,8 +234,12 @@ LAYOUTS: dict[str, tuple[Layout, dict[str, Any]]] = {
     "FLUX.1 Fill dev": (index("FluxFillPipeline"), {}),
     "FLUX.2 dev": (index("Flux2Pipeline"), {}),
     "SANA": (index("SanaPipeline"), {}),
-    "Wan2.1 T2V 1.3B": (index("WanPipeline"), {}),
-    "CogVideoX-2B": (index("CogVideoXPipeline"), {}),
+    "Wan2.1 T2V 1.3B": (wan(), {}),
+    "Wan2.1 I2V 14B": (index("WanImageToVideoPipeline"), {}),
+    "Wan2.2 T2V A14B": (wan(transformer_2=["diffusers", "WanTransformer3DModel"]), {}),
+    "CogVideoX-2B": (cogvideox(), {}),
+    "CogVideoX-5B": (cogvideox(num_layers=42, use_rotary_positional_embeddings=True), {}),
+    "CogVideoX1.5-5B": (cogvideox(num_layers=42, patch_size_t=2), {}),
     "LTX-Video": (index("LTXPipeline"), {}),
     "HunyuanVideo": (index("HunyuanVideoPipeline"), {}),
     "Hunyuan-DiT": (index("HunyuanDiTPipeline"), {}),

@@ -14,6 +14,14 @@ from warm_python import ROOT, WarmPython, command_line
 
 SMALL = ["--model.input_size", "[64,64]", "--model.context.num_clusters", "2", "--model.context.num_restarts", "1"]
 SMALL += ["--trainer.accelerator", "cpu", "--trainer.devices", "1", "--trainer.precision", "32-true"]
+KINDS = {
+    "sdxl": "StableDiffusionXL",
+    "sd3": "StableDiffusion3",
+    "pixart": "PixArt",
+    "cogvideox": "CogVideoX",
+    "wan": "Wan",
+    "flux": "Flux",
+}
 
 
 @pytest.mark.parametrize(
@@ -23,6 +31,8 @@ SMALL += ["--trainer.accelerator", "cpu", "--trainer.devices", "1", "--trainer.p
         ("sdxl", tiny_models.write_sdxl, ["--model.features", "null", "--model.backbone.variant", "null"]),
         ("sd3", tiny_models.write_sd3, []),
         ("pixart", tiny_models.write_pixart, []),
+        ("cogvideox", tiny_models.write_cogvideox, []),
+        ("wan", tiny_models.write_wan, []),
         ("flux", tiny_models.write_flux, ["--model.features.places", "[block.2:image.query]"]),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
@@ -37,7 +47,7 @@ def test_predict_and_test(
     for path in sorted((ROOT / "docs" / "swan").glob("*.jpg"))[:2]:
         (swan / path.name).write_bytes(path.read_bytes())
     video = ["--data.num_videos", "1", "--data.num_frames", "3"]
-    kind = {"sdxl": "StableDiffusionXL", "sd3": "StableDiffusion3", "pixart": "PixArt", "flux": "Flux"}[model]
+    kind = KINDS[model]
     demo = ["--config", "demo", "--model.backbone", kind, "--model.features", "null", "--model.windows", "[2]"]
     predicted, scored = warm_python.run(
         command_line(

@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 if TYPE_CHECKING:
+    from zsvss.backbones.cogvideox import CogVideoX
     from zsvss.backbones.embedded import Embedded
     from zsvss.backbones.flux import Flux
     from zsvss.backbones.pixart import PixArt
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from zsvss.backbones.stable_diffusion_3 import StableDiffusion3
     from zsvss.backbones.stable_diffusion_xl import StableDiffusionXL
     from zsvss.backbones.stable_video_diffusion import StableVideoDiffusion
+    from zsvss.backbones.wan import Wan
     from zsvss.segmenter import VideoSegmenter
     from zsvss.stages.context import KNNSceneContext, PerFrameClustering
     from zsvss.stages.modulation import MaskedModulation, NearestUpsampling
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = [
+    "CogVideoX",
     "CorrespondenceRefinement",
     "Embedded",
     "Flux",
@@ -54,6 +57,7 @@ __all__ = [
     "StableDiffusionXL",
     "StableVideoDiffusion",
     "VideoSegmenter",
+    "Wan",
 ]
 
 _MODULES = {
@@ -67,6 +71,8 @@ _MODULES = {
     "Flux": "backbones.flux",
     "PixArt": "backbones.pixart",
     "StableDiffusion3": "backbones.stable_diffusion_3",
+    "CogVideoX": "backbones.cogvideox",
+    "Wan": "backbones.wan",
     "StableDiffusionXL": "backbones.stable_diffusion_xl",
     "StableVideoDiffusion": "backbones.stable_video_diffusion",
     "VideoSegmenter": "segmenter",

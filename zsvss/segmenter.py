@@ -25,7 +25,7 @@ from zsvss.stages.modulation import LabelledClip, Modulation, NearestUpsampling
 from zsvss.stages.nearest import nearest
 from zsvss.stages.padding import margins_on, mirror
 from zsvss.stages.precision import full_precision
-from zsvss.stages.refinement import Refinement
+from zsvss.stages.refinement import Refinement, check_grids
 from zsvss.stages.specks import merge_specks
 from zsvss.stages.trace import Trace
 from zsvss.stopwatch import Stopwatch, measured
@@ -37,14 +37,17 @@ class SegmentedClip(NamedTuple):
     Attributes:
         labels_THW: at the frames' own size.
         coarse_Thw: of the scene context model, on the token grid.
-        refined_Thw: behind the correspondence-based refinement, on the token grid.
+        refined_Thw: after the correspondence-based refinement, on the token grid.
         seconds: by stage; their sum is the time spent in all.
+        clusters_2hw: cluster and class of each token of the video's first frame, with the clip that clusters take
+            classes in; otherwise ``None``.
     """
 
     labels_THW: Tensor
     coarse_Thw: Tensor
     refined_Thw: Tensor
     seconds: dict[str, float]
+    clusters_2hw: Tensor | None = None
 
 
 class VideoSegmenter(nn.Module):
@@ -164,7 +167,10 @@ class VideoSegmenter(nn.Module):
                 kept.labels_THW = torch.where(given_THW >= 0, given_THW, kept.labels_THW)
         kept.label_set_L = memory.label_set_L
         coarse_Thw = kept.coarse_Tn.unflatten(1, kept.grid)
-        return SegmentedClip(kept.labels_THW, coarse_Thw[:num_wanted], refined_Thw[:num_wanted], watch.seconds)
+        clusters_2hw = None if memory.clusters_2n is None else memory.clusters_2n.unflatten(1, kept.grid)
+        return SegmentedClip(
+            kept.labels_THW, coarse_Thw[:num_wanted], refined_Thw[:num_wanted], watch.seconds, clusters_2hw
+        )
 
     # The stages, each timed by its name
 
@@ -335,16 +341,6 @@ class VideoSegmenter(nn.Module):
         if self.backbone.device.type == "cuda":
             torch.cuda.synchronize(self.backbone.device)
         return time.perf_counter()
-
-
-def check_grids(correspondence: tuple[int, int], features: tuple[int, int]) -> None:
-    """Refuse a refinement that compares frames on another grid than the one that bears labels."""
-    if correspondence != features:
-        raise ValueError(
-            f"refinement.features lie on a grid of {correspondence[0]}x{correspondence[1]} tokens, features on one of "
-            f"{features[0]}x{features[1]}: give both places of one resolution (of Stable Diffusion's blocks, 3..5, "
-            "6..8 or 9..11)."
-        )
 
 
 def to_grid(labels_HW: Tensor, grid: tuple[int, int]) -> Tensor:

@@ -2,7 +2,7 @@
 
     python -m experiments.model_sizes.make
 
-The networks are built on PyTorch's meta device, which holds no numbers: nothing is downloaded, and it takes seconds. The
+The networks are built on the meta device, which holds no numbers: nothing is downloaded, and it takes seconds. The
 settings are those of the models' ``config.json``, as far as they differ from what the diffusers class defaults to.
 """
 

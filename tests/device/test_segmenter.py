@@ -13,6 +13,7 @@ from pretend_device import DEVICE, NAME, running
 from stalls import compared, segment_on_cpu, segment_on_device
 from toy_backbone import striped_video
 
+from zsvss.backbones.cogvideox import CogVideoX
 from zsvss.backbones.embedded import Embedded
 from zsvss.backbones.flux import Flux
 from zsvss.backbones.pixart import PixArt
@@ -21,13 +22,24 @@ from zsvss.backbones.stable_diffusion_3 import StableDiffusion3
 from zsvss.backbones.stable_diffusion_xl import StableDiffusionXL
 from zsvss.backbones.stable_video_diffusion import StableVideoDiffusion
 from zsvss.backbones.unet import UNetBackbone
+from zsvss.backbones.wan import Wan
 from zsvss.bench.published import put_back_plain_layers
 from zsvss.segmenter import VideoSegmenter
 from zsvss.stages.context import KNNSceneContext
 from zsvss.stages.modulation import MaskedModulation
 from zsvss.stages.refinement import CorrespondenceRefinement
 
-KINDS = [StableDiffusion, StableDiffusionXL, StableDiffusion3, PixArt, Flux, StableVideoDiffusion, Embedded]
+KINDS = [
+    StableDiffusion,
+    StableDiffusionXL,
+    StableDiffusion3,
+    PixArt,
+    Flux,
+    CogVideoX,
+    Wan,
+    StableVideoDiffusion,
+    Embedded,
+]
 
 
 @pytest.fixture(scope="module")
@@ -71,6 +83,8 @@ def test_labels_are_the_cpus_and_waits_grow_with_nothing(kind, make):
     later = {"encode": 1, "record": 2, "knn": 0, "context": 0, "refinement": 1, "modulation": 3}
     if kind is StableDiffusionXL:
         later["record"] = 3  # the size of the frames, which the network is told
+    if kind in (CogVideoX, Wan):
+        later["modulation"] = 2  # every frame has every label
     if kind is StableVideoDiffusion:
         later["record"] = 4  # the noise of the first frame, and the numbers that the network is told
         later["modulation"] = 2  # every frame has every label

@@ -15,6 +15,8 @@ _MODULES = {
     "StableDiffusion3": "stable_diffusion_3",
     "PixArt": "pixart",
     "Flux": "flux",
+    "CogVideoX": "cogvideox",
+    "Wan": "wan",
     "StableVideoDiffusion": "stable_video_diffusion",
 }
 

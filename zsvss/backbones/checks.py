@@ -1,4 +1,4 @@
-"""Models of other kinds than a backbone's, told from their configs before anything large is read."""
+"""Refuses models of another kind by their configs, before anything large is read."""
 
 from __future__ import annotations
 
@@ -41,7 +41,9 @@ _PIPELINES: dict[str, tuple[str, str | None]] = {
     "AuraFlow": ("AuraFlow", None),
     "Bria": ("BRIA", None),
     "Chroma": ("Chroma", None),
-    "CogVideoX": ("CogVideoX", None),
+    "CogVideoXImageToVideo": ("CogVideoX from an image, whose network also takes the image's latent", None),
+    "CogVideoXFun": ("CogVideoX Fun, whose network also takes a control video", None),
+    "CogVideoX": ("CogVideoX", "CogVideoX"),
     "CogView": ("CogView", None),
     "Cosmos": ("Cosmos", None),
     "Flux2": ("FLUX.2", None),
@@ -69,7 +71,10 @@ _PIPELINES: dict[str, tuple[str, str | None]] = {
     "SkyReels": ("SkyReels", None),
     "TextToVideoSD": ("ModelScope's text-to-video model", None),
     "UnCLIP": ("unCLIP", None),
-    "Wan": ("Wan", None),
+    "WanImageToVideo": ("Wan from an image, whose network also takes the image's latent", None),
+    "WanVACE": ("Wan VACE, whose network also takes a control video", None),
+    "WanAnimate": ("Wan Animate, whose network also takes a pose and a face", None),
+    "Wan": ("Wan", "Wan"),
     "Wuerstchen": ("Wuerstchen", None),
     "ZImage": ("Z-Image", None),
 }

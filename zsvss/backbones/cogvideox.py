@@ -16,9 +16,9 @@ from typing_extensions import override
 from zsvss.backbones.base import ClipNoise, Conditioning
 from zsvss.backbones.samples import Samples
 from zsvss.backbones.schedule import trailing_timesteps
+from zsvss.backbones.seams import Seams, attention_seams
 from zsvss.backbones.stable_diffusion_3 import check_embedding
 from zsvss.backbones.text import t5_embedding, t5_width
-from zsvss.backbones.transformer import Seams, attention_seams
 from zsvss.backbones.video_transformer import VideoTransformer
 
 _T5_LENGTH = 226
@@ -71,6 +71,16 @@ class CogVideoX(VideoTransformer):
                 f"{self.source.name}/transformer: patch_size_t = {config['patch_size_t']} must be null: this is "
                 "CogVideoX 1.5, whose tokens join latent frames."
             )
+
+    # Latents
+
+    @override
+    def normalized(self, latents_Lchw: Tensor) -> Tensor:
+        return latents_Lchw * float(self.vae.config.scaling_factor)
+
+    @override
+    def denormalized(self, latents_SLchw: Tensor) -> Tensor:
+        return latents_SLchw / float(self.vae.config.scaling_factor)
 
     # Conditioning
 

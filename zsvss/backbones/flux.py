@@ -18,9 +18,9 @@ from typing_extensions import override
 from zsvss.backbones.base import ClipNoise, Conditioning
 from zsvss.backbones.flow_matching import FlowMatching, shift_by_size
 from zsvss.backbones.samples import Samples
+from zsvss.backbones.seams import Seams, attention_seams
 from zsvss.backbones.stable_diffusion_3 import check_embedding
 from zsvss.backbones.text import clip_embedding, clip_widths, t5_embedding, t5_width
-from zsvss.backbones.transformer import Seams, attention_seams
 
 _T5_LENGTHS = {True: 512, False: 256}  # of what is told the guidance (dev), and what is not (schnell)
 

@@ -16,9 +16,10 @@ from typing_extensions import override
 from zsvss.backbones.base import ClipNoise, Conditioning
 from zsvss.backbones.samples import Samples
 from zsvss.backbones.schedule import check_kind, trailing_timesteps, training_sigmas
+from zsvss.backbones.seams import Seams, attention_seams
 from zsvss.backbones.stable_diffusion_3 import check_embedding
 from zsvss.backbones.text import t5_embedding, t5_width
-from zsvss.backbones.transformer import Seams, TransformerBackbone, attention_seams
+from zsvss.backbones.transformer import TransformerBackbone
 
 
 class PixArt(TransformerBackbone):

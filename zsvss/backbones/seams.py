@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from zsvss.backbones.base import FeatureKey
+from zsvss.backbones.feature_places import Layer, Projection
 from zsvss.backbones.resume import ResumeState, first_tensor
 
 Part = Literal["all", "text", "image"]
@@ -39,6 +40,20 @@ class Seam(NamedTuple):
         if self.part == "all":
             return tokens_bnc
         return (tokens_bnc[:, :num_text] if self.part == "text" else tokens_bnc[:, num_text:]).clone()
+
+
+Seams = Mapping[Layer, Mapping[Projection, Seam]]
+
+
+def attention_seams(
+    path: str, part: Part = "all", prefix: str = "to_{}", output: str | None = "to_out.0"
+) -> dict[Projection, Seam]:
+    """The seams of an attention module: its projections by letter and, if it is given, the layer of its output."""
+    letters: dict[Projection, str] = {"query": "q", "key": "k", "value": "v"}
+    seams = {name: Seam(f"{path}.{prefix.format(letter)}", part) for name, letter in letters.items()}
+    if output is not None:
+        seams["output"] = Seam(f"{path}.{output}", part)
+    return seams
 
 
 @contextmanager

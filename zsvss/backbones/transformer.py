@@ -25,21 +25,8 @@ from zsvss.backbones.host_memory import picked
 from zsvss.backbones.recording import RecordedPass
 from zsvss.backbones.resume import ResumeState, select
 from zsvss.backbones.samples import Samples
-from zsvss.backbones.seams import Change, Part, Seam, adding, begun_at, changed, inputs_kept, keeping, replacing
+from zsvss.backbones.seams import Change, Part, Seam, Seams, adding, begun_at, changed, inputs_kept, keeping, replacing
 from zsvss.backbones.weights import Variant
-
-Seams = Mapping[Layer, Mapping[Projection, Seam]]
-
-
-def attention_seams(
-    path: str, part: Part = "all", prefix: str = "to_{}", output: str | None = "to_out.0"
-) -> dict[Projection, Seam]:
-    """The seams of an attention module: its projections by letter and, if it is given, the layer of its output."""
-    letters: dict[Projection, str] = {"query": "q", "key": "k", "value": "v"}
-    seams = {name: Seam(f"{path}.{prefix.format(letter)}", part) for name, letter in letters.items()}
-    if output is not None:
-        seams["output"] = Seam(f"{path}.{output}", part)
-    return seams
 
 
 class TransformerBackbone(DenoisingNetwork):

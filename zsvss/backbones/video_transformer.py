@@ -10,6 +10,7 @@ guidance half), h w latent cells, n tokens of a frame, m text tokens, c channels
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
@@ -89,13 +90,13 @@ class VideoTransformer(TransformerBackbone):
 
     # Images and latents
 
+    @abstractmethod
     def normalized(self, latents_Lchw: Tensor) -> Tensor:
         """Latents of the autoencoder's own scale, as the network takes them."""
-        return latents_Lchw * float(self.vae.config.scaling_factor)
 
+    @abstractmethod
     def denormalized(self, latents_SLchw: Tensor) -> Tensor:
         """Undo :meth:`normalized`."""
-        return latents_SLchw / float(self.vae.config.scaling_factor)
 
     @override
     def encode(self, images_T3HW: Tensor, noise: ClipNoise) -> Tensor:

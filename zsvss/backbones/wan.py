@@ -18,9 +18,9 @@ from typing_extensions import override
 from zsvss.backbones.base import ClipNoise, Conditioning
 from zsvss.backbones.flow_matching import FlowMatching
 from zsvss.backbones.samples import Samples
+from zsvss.backbones.seams import Seams, attention_seams
 from zsvss.backbones.stable_diffusion_3 import check_embedding
 from zsvss.backbones.text import t5_embedding, t5_width
-from zsvss.backbones.transformer import Seams, attention_seams
 from zsvss.backbones.video_transformer import VideoTransformer
 
 _TEXT_LENGTH = 512

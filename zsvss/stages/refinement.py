@@ -33,6 +33,16 @@ class Refinement(ABC):
         """
 
 
+def check_grids(correspondence: tuple[int, int], features: tuple[int, int]) -> None:
+    """Refuse a refinement that compares frames on another grid than the one that bears labels."""
+    if correspondence != features:
+        raise ValueError(
+            f"refinement.features lie on a grid of {correspondence[0]}x{correspondence[1]} tokens, features on one of "
+            f"{features[0]}x{features[1]}: give both places of one resolution (of Stable Diffusion's blocks, 3..5, "
+            "6..8 or 9..11)."
+        )
+
+
 class CorrespondenceRefinement(Refinement):
     """Majority label along feature trajectories.
 
