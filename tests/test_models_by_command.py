@@ -41,9 +41,10 @@ def test_predict_and_test(
     model: str, write: Callable[[Path], Path], options: list[str], warm_python: WarmPython, tmp_path: Path
 ) -> None:
     """Two frames of the swan by ``predict``, a generated video by ``test``: all three stages, at the frames' size."""
-    weights = ["--model.backbone.weights", str(write(tmp_path / "weights"))]
-    swan = tmp_path / "swan"
+    folder, swan = tmp_path / "weights", tmp_path / "swan"
+    folder.mkdir()
     swan.mkdir()
+    weights = ["--model.backbone.weights", str(write(folder))]
     for path in sorted((ROOT / "docs" / "swan").glob("*.jpg"))[:2]:
         (swan / path.name).write_bytes(path.read_bytes())
     video = ["--data.num_videos", "1", "--data.num_frames", "3"]

@@ -49,6 +49,7 @@ class Wan(VideoTransformer, FlowMatching):
     preferred_block: ClassVar[int] = 15
     preferred_place = "self.query"
     context_Gmc: Tensor
+    _mean_and_std: Tensor | None = None
 
     def __init__(self, weights: str = "Wan-AI/Wan2.1-T2V-1.3B-Diffusers", **settings: Any) -> None:
         super().__init__(weights, **settings)
@@ -85,10 +86,12 @@ class Wan(VideoTransformer, FlowMatching):
         return int(vae.get("z_dim", 16))
 
     def _statistics(self, like: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation of the latents' channels [c, 1, 1]."""
-        config = self.vae.config
-        mean, std = (like.new_tensor(values)[:, None, None] for values in (config.latents_mean, config.latents_std))
-        return mean, std
+        """Mean and standard deviation of the latents' channels [c, 1, 1], float32, on a tensor's device."""
+        if self._mean_and_std is None or self._mean_and_std.device != like.device:
+            numbers = [self.vae.config.latents_mean, self.vae.config.latents_std]
+            self._mean_and_std = torch.tensor(numbers, dtype=torch.float32, device=like.device)[..., None, None]
+        mean_c11, std_c11 = self._mean_and_std
+        return mean_c11, std_c11
 
     @override
     def normalized(self, latents_Lchw: Tensor) -> Tensor:
