@@ -97,7 +97,8 @@ class DenoisingNetwork(LatentDiffusion):
             relief = partial(self._free_memory_of, recording, passes)
             with part(number, number + 1, len(self.steps)):
                 for done in self._in_passes(partial(run, of_step), x_Tchw, frames_T, num_frames, relief=relief):
-                    passes.append(done.to_host() if self.keeps_on_host else done)  # noqa: PERF401  (relief moves them)
+                    passes.append(done.to_host() if self.keeps_on_host else done)
+                    del done  # `relief` moves them while the next pass is run
             joined = once(partial(self._joined, passes, num_frames), "clip's recording", relief)
             recording.tensors |= joined.tensors
             recording.resume = joined.state or recording.resume
@@ -152,7 +153,7 @@ class DenoisingNetwork(LatentDiffusion):
         A network that couples frames gets whole clips.
         """
         num_rows, device = len(frames_B), frames_B.device
-        whole, at_most = 1, None
+        whole, at_most = self._bounds(x_Bchw, num_frames)
         if self.couples_frames:
             # Of numbers on a device only how many there are is known without a wait.
             in_order = device.type != "cpu" or frames_B.equal(torch.arange(num_rows) % num_frames)
@@ -160,7 +161,6 @@ class DenoisingNetwork(LatentDiffusion):
                 raise ValueError(
                     f"rows must be whole clips of {num_frames} frames in order; found {frames_B.tolist()}."
                 )
-            whole, at_most = num_frames, num_frames * self._most_clips(x_Bchw)
         halves = (UNCONDITIONAL, CONDITIONAL) if guided and self.is_guided else (CONDITIONAL,)
         samples = Samples(
             torch.arange(num_rows, device=device).repeat(len(halves)),
@@ -176,12 +176,14 @@ class DenoisingNetwork(LatentDiffusion):
             relief=relief,
         )
 
-    def _most_clips(self, x_Bchw: Tensor) -> int:
-        """Clips a pass whose attention over time, a batch of its own for each latent cell, CUDA's kernels take."""
+    def _bounds(self, x_Bchw: Tensor, num_frames: int) -> tuple[int, int | None]:
+        """Samples that stay together in a pass, and how many attention over time, a batch a latent cell, may get."""
+        if not self.couples_frames:
+            return 1, None
         cells = x_Bchw[0, 0].numel()
         if x_Bchw.device.type != "cpu" and cells > MOST_ATTENTION_BATCHES:
             raise ValueError(
                 f"{cells} latent cells a frame are more than the {MOST_ATTENTION_BATCHES} that attention over time "
                 "takes on a GPU. Set model.input_size to something smaller."
             )
-        return max(1, MOST_ATTENTION_BATCHES // cells)
+        return num_frames, num_frames * max(1, MOST_ATTENTION_BATCHES // cells)

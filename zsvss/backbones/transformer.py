@@ -312,10 +312,10 @@ class TransformerBackbone(DenoisingNetwork):
     # What of a recording, and of an offset, belongs to each sample
 
     def _picked(self, tensor_GTnc: Tensor, samples: Samples, num_frames: int) -> Tensor:
-        return picked(tensor_GTnc, samples.half_b, samples.frame_b)
+        return picked(tensor_GTnc, samples)
 
     def _state_of(self, state: ResumeState, samples: Samples, num_frames: int) -> ResumeState:
-        return select(state, samples.half_b, samples.frame_b)
+        return select(state, samples)
 
     def _offset_of(self, offset_Bn: Tensor, samples: Samples, num_frames: int) -> Tensor:
         return offset_Bn[samples.row_b]

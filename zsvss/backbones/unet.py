@@ -11,7 +11,7 @@ import re
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -47,7 +47,7 @@ class UNetBackbone(DenoisingNetwork):
         only_the_papers: whether only Stable Diffusion's own layout will do.
         modulated_layers: layers of the modulated block to whose output the offset is added.
         reuse_recorded: skip what a recording already holds, and compute attention maps that samples share once.
-        compile_unet: run modulated passes through ``torch.compile``.
+        compile_unet: run modulated passes through ``torch.compile``, in its default mode or in the one that is named.
         compile_backend: of ``torch.compile``.
     """
 
@@ -60,7 +60,7 @@ class UNetBackbone(DenoisingNetwork):
     only_the_papers: ClassVar[bool] = False
     modulated_layers: ClassVar[tuple[Layer, ...]]
     reuse_recorded: bool
-    compile_unet: bool = False
+    compile_unet: bool | Literal["reduce-overhead"] = False
     compile_backend: Any = "inductor"
     unet: Any
     _compiled: CompiledPasses | None = None
@@ -186,9 +186,8 @@ class UNetBackbone(DenoisingNetwork):
     ) -> Tensor:
         num_samples, num_frames = len(samples.row_b), len(recording.noised_Tchw)
         if self.compile_unet:
-            self._compiled = self._compiled or CompiledPasses(self.unet, self.compile_backend)
-            whole = num_frames if self.couples_frames else 1
-            samples = samples.filled(max(num_samples, self.samples.size // whole * whole))
+            self._compiled = self._compiled or CompiledPasses(self.unet, self.compile_backend, self.compile_unet)
+            samples = samples.filled(self.samples.holds(*self._bounds(x_Bchw, num_frames)))
         edits = self._injection(step, recording, samples) if inject else {}
         if offset_Bn is None:
             output_bchw = self._edited_pass(x_Bchw, step, recording, samples, edits)
@@ -212,7 +211,7 @@ class UNetBackbone(DenoisingNetwork):
         """Run only the blocks behind the modulated one; returns the network's float32 output [b, c, h, w]."""
         if not isinstance(recording.resume, ResumeState):
             raise TypeError("the recording holds no state to resume from; record with reuse_recorded=True.")
-        state = select(recording.resume, samples.half_b, samples.frame_b)
+        state = select(recording.resume, samples)
         state = modulated(state, self.unet, self.modulation_block, offset_bn * self.modulation_gain())
         options = self.block_options(recording.conditioning, samples, len(recording.noised_Tchw))
         with edited_attention(self.unet, edits):
@@ -227,14 +226,14 @@ class UNetBackbone(DenoisingNetwork):
     def _injection(self, step: int, recording: Recording, samples: Samples) -> dict[str, AttentionEdit]:
         edits: dict[str, AttentionEdit] = {}
         shared = self._shared_maps(samples)
-        # One order in all steps, by which a compiled network knows its inputs.
-        for key in sorted(self._injected_keys()):
+        for key in sorted(self._injected_keys()):  # one order, by which a compiled network knows its inputs
             if key.step == step:
                 edit = edits.setdefault(self._path(key.block, key.layer, key.depth), AttentionEdit())
-                half_b, frame_b = samples.half_b, samples.frame_b
                 if shared is not None and key.layer == "self":
-                    half_b, frame_b, edit.shared_map_B = shared
-                tensor_bnc = picked(recording.tensors[key], half_b, frame_b)
+                    half_U, frame_U, edit.shared_map_B = shared
+                    tensor_bnc = recording.tensors[key][half_U, frame_U]
+                else:
+                    tensor_bnc = picked(recording.tensors[key], samples)
                 edit.replace[key.projection] = as_in_layer(tensor_bnc, key.layer, len(recording.noised_Tchw))
         return edits
 

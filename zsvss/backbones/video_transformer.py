@@ -177,17 +177,21 @@ class VideoTransformer(TransformerBackbone):
 
     @override
     def _picked(self, tensor_GLnc: Tensor, samples: Samples, num_frames: int) -> Tensor:
-        half_S = samples.half_b[::num_frames]
-        return picked(tensor_GLnc[:, None], half_S, torch.zeros_like(half_S)).flatten(1, 2)
+        return picked(tensor_GLnc[:, None], _sequences(samples, num_frames)).flatten(1, 2)
 
     @override
     def _state_of(self, state: ResumeState, samples: Samples, num_frames: int) -> ResumeState:
-        half_S = samples.half_b[::num_frames]
-        return super()._state_of(state, Samples(half_S, half_S, torch.zeros_like(half_S)), 1)
+        return super()._state_of(state, _sequences(samples, num_frames), 1)
 
     @override
     def _offset_of(self, offset_Bn: Tensor, samples: Samples, num_frames: int) -> Tensor:
         return self.collapsed(offset_Bn[samples.row_b].unflatten(0, (-1, num_frames))).flatten(1)
+
+
+def _sequences(samples: Samples, num_frames: int) -> Samples:
+    """The sequences that samples are of, as if each were one frame."""
+    first_S = samples.row_b[::num_frames]
+    return Samples(first_S, samples.half_b[::num_frames], torch.zeros_like(first_S))
 
 
 def _is_text(key: FeatureKey) -> bool:
