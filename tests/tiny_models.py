@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,30 @@ from safetensors.torch import save_file
 
 SPECIAL = {"bos_token": "<|startoftext|>", "eos_token": "<|endoftext|>", "unk_token": "<|endoftext|>"}
 NUM_TOKENS = 7
+
+
+class Written(Mapping[type, dict[str, Any]]):
+    """Class of a backbone -> settings that give it tiny weights, which are written when they are first asked for.
+
+    Args:
+        settings: of each class; ``weights`` may be a function that writes into a folder.
+        folder: makes a folder by the function's name.
+    """
+
+    def __init__(self, settings: Mapping[type, dict[str, Any]], folder: Callable[[str], Path]) -> None:
+        self._settings, self._folder = dict(settings), folder
+
+    def __getitem__(self, kind: type) -> dict[str, Any]:
+        settings = self._settings[kind]
+        if callable(settings["weights"]):
+            settings["weights"] = str(settings["weights"](self._folder(settings["weights"].__name__)))
+        return dict(settings)
+
+    def __iter__(self) -> Iterator[type]:
+        return iter(self._settings)
+
+    def __len__(self) -> int:
+        return len(self._settings)
 
 
 def write_json(path: Path, content: Any) -> None:

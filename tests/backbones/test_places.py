@@ -6,7 +6,10 @@ import torch
 from zsvss.backbones.base import FeatureKey
 from zsvss.backbones.feature_places import FeaturePlace, FeaturePlaces, PlacedBlock
 from zsvss.backbones.layout import UNetLayout
+from zsvss.backbones.pixart import PixArt
+from zsvss.backbones.seams import attention_seams
 from zsvss.backbones.stable_diffusion import StableDiffusion
+from zsvss.backbones.stable_diffusion_3 import StableDiffusion3
 from zsvss.stages.features import AttentionFeatures
 from zsvss.stages.joint_features import BlockFeatures, LabFeatures
 
@@ -117,3 +120,20 @@ def test_the_output_of_a_transformer_block_is_recorded(tiny_weights):
     handle.remove()
     assert torch.equal(recording.tensors[key], torch.cat(kept).unflatten(0, (2, 2)))
     assert recording.grids[key.block] == (2, 2)
+
+
+def test_a_transformer_whose_injection_would_miss_layers_is_refused(settings_of, monkeypatch):
+    monkeypatch.setattr(PixArt, "seams", lambda *_: {"self": attention_seams("attn1")})
+    with pytest.raises(ValueError, match=r"reach 4 of 8 attention layers, .* at transformer_blocks\.0\.attn2"):
+        PixArt(**settings_of[PixArt]).load()
+
+
+def test_a_transformer_lists_its_places(settings_of):
+    backbone = StableDiffusion3(**settings_of[StableDiffusion3])
+    with pytest.raises(ValueError, match=r"places, of StableDiffusion3: there is no place 'block.9:query'") as said:
+        AttentionFeatures(places=["block.9:query"]).keys(backbone)
+    joint = ":image.query|key|value|output, :text.query|key|value"
+    assert f"block.0 to block.1 with {joint}, :self.query|key|value|output, :output" in str(said.value)
+    assert f"block.2 to block.3 with {joint}, :output" in str(said.value)
+    with pytest.raises(ValueError, match="the paper's number 7 is defined for U-Nets"):
+        AttentionFeatures((7,)).keys(backbone)
