@@ -50,7 +50,8 @@ def loaded(settings_of):
 
     @functools.cache
     def load(kind, **settings):
-        own = settings_of.get(kind, {"first_step": 23})
+        # Both halves of the one that ships.
+        own = settings_of.get(kind, {"first_step": 23, "guidance": 5.0})
         backbone = kind(**{**own, **settings})
         backbone.load()
         for network in (backbone.network, backbone.vae):

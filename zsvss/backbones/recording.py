@@ -74,6 +74,22 @@ def recorded(unet: Any, paths: Mapping[FeatureKey, str | None], num_samples: int
             tensors[key] = by_frame(edits[path].recorded[key.projection], key.layer, num_samples)
 
 
+def last_module(unet: Any, paths: Mapping[FeatureKey, str | None]) -> nn.Module:
+    """The module behind whose call everything is recorded: of the last block as little is run as will do.
+
+    Args:
+        unet: the network.
+        paths: as :func:`recorded` takes them.
+    """
+    block = max((key.block for key in paths), default=0)
+    of_block = [key for key in paths if key.block == block]
+    last: nn.Module = output_block(unet, block)
+    if {(key.layer, key.projection) for key in of_block} == {("self", "query")}:
+        deepest = max(of_block, key=lambda key: key.depth)
+        last = unet.get_submodule(f"{paths[deepest]}.to_k")  # asked for when the query is kept
+    return last
+
+
 def join_passes(passes: Sequence[RecordedPass], num_frames: int) -> RecordedPass:
     """Join all passes of a step."""
     outputs, tensors, states = zip(*passes, strict=True)

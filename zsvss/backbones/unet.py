@@ -24,8 +24,8 @@ from zsvss.backbones.compiled import CompiledPasses
 from zsvss.backbones.denoising import DenoisingNetwork
 from zsvss.backbones.feature_places import ALL_PROJECTIONS, FeaturePlaces, Layer, Projection
 from zsvss.backbones.host_memory import picked
-from zsvss.backbones.layout import UNetLayout, check_layout, output_block
-from zsvss.backbones.recording import RecordedPass, as_in_layer, recorded
+from zsvss.backbones.layout import UNetLayout, check_layout
+from zsvss.backbones.recording import RecordedPass, as_in_layer, last_module, recorded
 from zsvss.backbones.resume import (
     ResumeState,
     modulated,
@@ -168,8 +168,8 @@ class UNetBackbone(DenoisingNetwork):
     def _shortened_pass(
         self, x_Tchw: Tensor, step: int, conditioning: Conditioning, keys: set[FeatureKey], samples: Samples
     ) -> RecordedPass:
-        last = output_block(self.unet, max((key.block for key in keys), default=0))
-        with recorded(self.unet, self._paths(keys), len(samples.row_b)) as tensors, ending_behind(last):
+        paths = self._paths(keys)
+        with recorded(self.unet, paths, len(samples.row_b)) as tensors, ending_behind(last_module(self.unet, paths)):
             self._pass(x_Tchw, step, conditioning, samples, len(x_Tchw))
         return RecordedPass(x_Tchw[samples.row_b][:, :0], tensors, None)
 
