@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import clean_environment  # noqa: F401  (importing it cleans, before anything that reads the environment)
 
 # isort: split
 import pytest
+import tiny_models
 import torch
 from warm_python import WarmPython
 
@@ -107,15 +109,30 @@ def tiny_video_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def settings_of(tiny_weights: Path, tiny_video_weights: Path) -> dict[type, dict[str, str]]:
+def settings_of(
+    tiny_weights: Path, tiny_video_weights: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Mapping[type, dict[str, Any]]:
     """Class of a backbone -> settings that give it tiny weights: a new kind of backbone adds its own here."""
+    from zsvss.backbones.cogvideox import CogVideoX
+    from zsvss.backbones.flux import Flux
+    from zsvss.backbones.pixart import PixArt
     from zsvss.backbones.stable_diffusion import StableDiffusion
+    from zsvss.backbones.stable_diffusion_3 import StableDiffusion3
+    from zsvss.backbones.stable_diffusion_xl import StableDiffusionXL
     from zsvss.backbones.stable_video_diffusion import StableVideoDiffusion
+    from zsvss.backbones.wan import Wan
 
-    return {
-        StableDiffusion: {"weights": str(tiny_weights)},
-        StableVideoDiffusion: {"weights": str(tiny_video_weights)},
+    settings: dict[type, dict[str, Any]] = {
+        StableDiffusion: {"weights": str(tiny_weights), "first_step": 23},
+        StableVideoDiffusion: {"weights": str(tiny_video_weights), "first_step": 23},
+        StableDiffusionXL: {"weights": tiny_models.write_sdxl, "first_step": 18},
+        StableDiffusion3: {"weights": tiny_models.write_sd3, "first_step": 26, "guidance": 4.0},
+        PixArt: {"weights": tiny_models.write_pixart, "first_step": 18},
+        Flux: {"weights": tiny_models.write_flux, "first_step": 31},
+        CogVideoX: {"weights": tiny_models.write_cogvideox, "first_step": 18},
+        Wan: {"weights": tiny_models.write_wan, "first_step": 26},
     }
+    return tiny_models.Written(settings, tmp_path_factory.mktemp)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -12,6 +12,10 @@ from torch.nn import functional
 
 from zsvss.backbones.base import Backbone, ClipNoise, Conditioning, FeatureKey, Recording
 from zsvss.backbones.batching import BatchLimit
+from zsvss.backbones.feature_places import ALL_PROJECTIONS
+from zsvss.backbones.layout import UNetLayout
+
+_UP_BLOCKS = ["UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"]
 
 
 class ToyBackbone(Backbone):
@@ -21,6 +25,7 @@ class ToyBackbone(Backbone):
     latent_stride = 8
     size_multiple = 32
     modulation_block = 7
+    places = UNetLayout({"up_block_types": _UP_BLOCKS}).places(dict.fromkeys(("self", "cross"), ALL_PROJECTIONS))
 
     def __init__(self, pairs: int = 8, couples_frames: bool = False) -> None:
         super().__init__()
@@ -67,7 +72,7 @@ class ToyBackbone(Backbone):
         offset_Bhw = offset_Bn.unflatten(1, (x_Bchw.shape[-2] // 2, -1))
         return x_Bchw + 1e-2 * functional.interpolate(offset_Bhw[:, None], scale_factor=2)
 
-    def decode(self, latents_Bchw: Tensor) -> Tensor:
+    def decode(self, latents_Bchw: Tensor, num_frames: int | None = None) -> Tensor:
         return functional.interpolate(latents_Bchw[:, :3], scale_factor=8)
 
 

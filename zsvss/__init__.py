@@ -27,9 +27,15 @@ from typing import TYPE_CHECKING, Any
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 if TYPE_CHECKING:
+    from zsvss.backbones.cogvideox import CogVideoX
     from zsvss.backbones.embedded import Embedded
+    from zsvss.backbones.flux import Flux
+    from zsvss.backbones.pixart import PixArt
     from zsvss.backbones.stable_diffusion import StableDiffusion
+    from zsvss.backbones.stable_diffusion_3 import StableDiffusion3
+    from zsvss.backbones.stable_diffusion_xl import StableDiffusionXL
     from zsvss.backbones.stable_video_diffusion import StableVideoDiffusion
+    from zsvss.backbones.wan import Wan
     from zsvss.segmenter import VideoSegmenter
     from zsvss.stages.context import KNNSceneContext, PerFrameClustering
     from zsvss.stages.modulation import MaskedModulation, NearestUpsampling
@@ -37,15 +43,21 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = [
+    "CogVideoX",
     "CorrespondenceRefinement",
     "Embedded",
+    "Flux",
     "KNNSceneContext",
     "MaskedModulation",
     "NearestUpsampling",
     "PerFrameClustering",
+    "PixArt",
     "StableDiffusion",
+    "StableDiffusion3",
+    "StableDiffusionXL",
     "StableVideoDiffusion",
     "VideoSegmenter",
+    "Wan",
 ]
 
 _MODULES = {
@@ -56,6 +68,12 @@ _MODULES = {
     "NearestUpsampling": "stages.modulation",
     "PerFrameClustering": "stages.context",
     "StableDiffusion": "backbones.stable_diffusion",
+    "Flux": "backbones.flux",
+    "PixArt": "backbones.pixart",
+    "StableDiffusion3": "backbones.stable_diffusion_3",
+    "CogVideoX": "backbones.cogvideox",
+    "Wan": "backbones.wan",
+    "StableDiffusionXL": "backbones.stable_diffusion_xl",
     "StableVideoDiffusion": "backbones.stable_video_diffusion",
     "VideoSegmenter": "segmenter",
 }

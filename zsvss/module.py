@@ -142,6 +142,7 @@ class VideoSegmentation(LightningModule):
             tell_scored_zero(self.consistency, self.data.taxonomy)
         self._check_given_labels(stage)
         self.backbone.check()
+        self.segmenter.check_places()
         wanted = self.segmenter.network_size.wanted
         if wanted is not None:
             self.segmenter.check(wanted, self.data.clip_length)

@@ -8,6 +8,7 @@ Shape legend: T frames of a clip, H W pixels, u v latent cells, h w token grid o
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from functools import partial
 from typing import Literal, NamedTuple
 
@@ -17,7 +18,6 @@ from torch import Tensor, nn
 from zsvss.backbones.base import Backbone, ClipNoise, Conditioning, FeatureKey, Recording
 from zsvss.backbones.batching import once
 from zsvss.backbones.input_size import NetworkSize, resize_frames
-from zsvss.backbones.layout import token_grid
 from zsvss.stages.context import Memory, PerFrameClustering, SceneContext
 from zsvss.stages.features import AttentionFeatures, FeaturePass, Features
 from zsvss.stages.finiteness import FiniteCheck, check_feature_pass
@@ -25,7 +25,7 @@ from zsvss.stages.modulation import LabelledClip, Modulation, NearestUpsampling
 from zsvss.stages.nearest import nearest
 from zsvss.stages.padding import margins_on, mirror
 from zsvss.stages.precision import full_precision
-from zsvss.stages.refinement import Refinement
+from zsvss.stages.refinement import Refinement, check_grids
 from zsvss.stages.specks import merge_specks
 from zsvss.stages.trace import Trace
 from zsvss.stopwatch import Stopwatch, measured
@@ -199,13 +199,16 @@ class VideoSegmenter(nn.Module):
             readers.append(self.context)
         if self.refinement is not None:
             readers.append(self.refinement.features)
-        keys = [key for reader in readers for key in reader.keys(self.backbone)]
+        keys = self._keys(readers)
         for_denoising = self.modulation.denoises or trace is not None
         if keys or for_denoising:
             latents_Tcuv = self._encode(images_T3HW, noise)
             return self._record(latents_Tcuv, images_T3HW, noise, conditioning, keys, for_denoising)
         reads_latents = any(reader.reads_latents for reader in readers)
         return Recording.of_nothing(noise, self._encode(images_T3HW, noise) if reads_latents else None)
+
+    def _keys(self, readers: Sequence[Features | SceneContext]) -> list[FeatureKey]:
+        return [key for reader in readers for key in reader.keys(self.backbone)]
 
     @measured("record")
     def _record(
@@ -273,7 +276,7 @@ class VideoSegmenter(nn.Module):
     def _modulate(self, clip: LabelledClip, images_T3HW: Tensor, num_wanted: int | None, trace: Trace | None) -> Tensor:
         """Refined labels -> labels at the frames' own size [T, H, W]."""
         size = (images_T3HW.shape[-2], images_T3HW.shape[-1])
-        margins = margins_on(self.features.grid(clip.recording), self.padding, size)
+        margins = margins_on(self.features.grid(self.backbone, clip.recording), self.padding, size)
         used = slice(None if self.backbone.couples_frames else num_wanted)
         clip = clip.part(used)._replace(margins=margins)
         labels_THW = self.modulation(self.backbone, clip, trace)[:num_wanted]
@@ -309,6 +312,15 @@ class VideoSegmenter(nn.Module):
         images_T3HW = frames_THW3.to(self.backbone.device).permute(0, 3, 1, 2).contiguous()
         return images_T3HW.to(torch.float32) / 255 * 2 - 1
 
+    def check_places(self) -> None:
+        """Refuse places that the backbone does not have; needs no weights.
+
+        Raises:
+            ValueError: naming the places that it has.
+        """
+        compared = [] if self.refinement is None else [self.refinement.features]
+        self.backbone.checked(self._keys([self.features, self.context, *compared]))
+
     def check(self, own: tuple[int, int], num_frames: int) -> None:
         """Refuse settings that cannot work on a first clip of such frames; needs no weights.
 
@@ -321,7 +333,7 @@ class VideoSegmenter(nn.Module):
         """
         stride = self.backbone.latent_stride
         height, width = (side // stride for side in self.network_size.of(*own))
-        grid = token_grid(self.features.grid_block, (height, width))
+        grid = self.features.grid_of(self.backbone, (height, width))
         self.context.check(num_frames, grid[0] * grid[1])
 
     def _clock(self) -> float:
@@ -329,15 +341,6 @@ class VideoSegmenter(nn.Module):
         if self.backbone.device.type == "cuda":
             torch.cuda.synchronize(self.backbone.device)
         return time.perf_counter()
-
-
-def check_grids(correspondence: tuple[int, int], features: tuple[int, int]) -> None:
-    """Refuse a refinement that compares frames on another grid than the one that bears labels."""
-    if correspondence != features:
-        raise ValueError(
-            f"refinement.features lie on a grid of {correspondence[0]}x{correspondence[1]} tokens, features on one of "
-            f"{features[0]}x{features[1]}: give both blocks of one resolution (3..5, 6..8 or 9..11)."
-        )
 
 
 def to_grid(labels_HW: Tensor, grid: tuple[int, int]) -> Tensor:

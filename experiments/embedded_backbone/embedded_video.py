@@ -43,7 +43,9 @@ class EmbeddedVideo(StableVideoDiffusion):
 
     @override
     def check(self) -> None:
-        check_layout(self.source.config("unet"), "UNet2DConditionModel", f"{self.source.name}/unet")
+        check_layout(
+            self.source.config("unet"), "UNet2DConditionModel", f"{self.source.name}/unet", only_the_papers=True
+        )
         for part in ("unet", "vae"):
             self.source.check(part)
         self._added()

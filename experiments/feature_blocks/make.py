@@ -22,12 +22,11 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from experiments.embedded_backbone.compare import OnePassAClip
-from zsvss.backbones.base import Layer
 from zsvss.backbones.embedded import Embedded
-from zsvss.backbones.latent_diffusion import LatentDiffusion
-from zsvss.backbones.layout import blocks_with_attention
+from zsvss.backbones.feature_places import Layer
 from zsvss.backbones.stable_diffusion import StableDiffusion
 from zsvss.backbones.stable_video_diffusion import StableVideoDiffusion
+from zsvss.backbones.unet import UNetBackbone
 from zsvss.data.clip import Clip
 from zsvss.data.folder import VideoFolder
 from zsvss.data.loader import ClipLoader
@@ -55,10 +54,10 @@ def read_clip(args: argparse.Namespace) -> Clip:
 
 
 def read_features(
-    backbone: LatentDiffusion, clip: Clip, layers: list[Layer], size: tuple[int, int] | None
+    backbone: UNetBackbone, clip: Clip, layers: list[Layer], size: tuple[int, int] | None
 ) -> dict[tuple[Layer, int], Tensor]:
     """Queries [T, h, w, c] of each layer and block at the last step."""
-    blocks = blocks_with_attention(backbone.unet.config.up_block_types)
+    blocks = backbone.layout.attentive
     parts = {(layer, block): AttentionFeatures((block,), layer) for layer in layers for block in blocks}
     segmenter = VideoSegmenter(backbone, input_size=size)
     with torch.inference_mode():
@@ -70,7 +69,7 @@ def read_features(
         keys = [key for part in parts.values() for key in part.keys(backbone)]
         recording = backbone.record(noised, backbone.condition(images_T3HW, noise), keys)
         return {
-            name: part(backbone, recording, images_T3HW).unflatten(1, part.grid(recording))
+            name: part(backbone, recording, images_T3HW).unflatten(1, part.grid(backbone, recording))
             for name, part in parts.items()
         }
 
@@ -124,9 +123,9 @@ def draw_blocks(title: str, clip: Clip, features: dict[int, Tensor], frames: lis
 # Mean IoU of each block
 
 
-def block_scores(backbone: LatentDiffusion, num_videos: int, num_frames: int) -> dict[str, dict[str, float]]:
+def block_scores(backbone: UNetBackbone, num_videos: int, num_frames: int) -> dict[str, dict[str, float]]:
     """Mean over videos of the mIoU of each block's queries and outputs, with the scene context model alone."""
-    attentive = blocks_with_attention(backbone.unet.config.up_block_types)
+    attentive = backbone.layout.attentive
     kinds: dict[str, dict[int, Features]] = {
         "self-attention q": {block: AttentionFeatures((block,)) for block in attentive},
         "block output": {block: AttentionFeatures((block,), "block", "output") for block in range(3, 12)},
@@ -203,7 +202,7 @@ def main() -> None:
     args = parser.parse_args()
     args.output.mkdir(parents=True, exist_ok=True)
     image_model = Embedded() if args.sd is None else StableDiffusion(args.sd)
-    models: list[tuple[LatentDiffusion, str, str, list[Layer]]] = [
+    models: list[tuple[UNetBackbone, str, str, list[Layer]]] = [
         (image_model, "sd", "embedded image model" if args.sd is None else "Stable Diffusion", ["self"])
     ]
     if args.svd:

@@ -25,7 +25,7 @@ def configs_alone(editable_weights):
     ("name", "kind"),
     [
         ("StableDiffusionXLPipeline", "Stable Diffusion XL"),
-        ("StableDiffusionXLInpaintPipeline", "Stable Diffusion XL"),
+        ("StableDiffusionXLInpaintPipeline", "a Stable Diffusion XL for inpainting"),
         ("StableDiffusion3Pipeline", "Stable Diffusion 3 or 3.5"),
         ("StableDiffusionInpaintPipeline", "a Stable Diffusion for inpainting"),
         ("StableDiffusionDepth2ImgPipeline", "a Stable Diffusion for depth"),
@@ -73,12 +73,12 @@ def test_a_pipeline_of_the_other_backbone(configs_alone):
         (configs_alone / "model_index.json").write_text(json.dumps({"_class_name": name}))
         with pytest.raises(ValueError, match=f"is {other}"):
             backbone(str(configs_alone)).check()
-    check_pipeline({"_class_name": "StableVideoDiffusionPipeline"}, "StableVideoDiffusion", "here")
+    check_pipeline({"_class_name": "StableVideoDiffusionPipeline"}, "StableVideoDiffusion", "videos", "here")
 
 
 def test_an_unknown_pipeline_with_a_transformer():
     with pytest.raises(ValueError, match=r"with a transformer in place of a U-Net \(model_index.json: NextPipeline\)"):
-        check_pipeline({"_class_name": "NextPipeline", "transformer": ["x", "y"]}, "StableDiffusion", "here")
+        check_pipeline({"_class_name": "NextPipeline", "transformer": ["x", "y"]}, "StableDiffusion", "images", "here")
 
 
 @pytest.mark.parametrize(

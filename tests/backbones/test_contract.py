@@ -12,7 +12,9 @@ import pytest
 import torch
 
 import zsvss.backbones
+from zsvss.backbones.auto import Auto
 from zsvss.backbones.base import Backbone, FeatureKey
+from zsvss.backbones.feature_places import FeaturePlace
 from zsvss.backbones.stable_diffusion import StableDiffusion
 from zsvss.segmenter import VideoSegmenter
 from zsvss.stages.context import KNNSceneContext
@@ -28,7 +30,7 @@ def concrete_subclasses(kind):
     return found + [below for subclass in kind.__subclasses__() for below in concrete_subclasses(subclass)]
 
 
-KINDS = concrete_subclasses(Backbone)
+KINDS = [kind for kind in dict.fromkeys(concrete_subclasses(Backbone)) if kind is not Auto]  # which makes the others
 SIZE = (64, 128)  # not square, so that height and width are not mixed up unseen
 
 
@@ -44,7 +46,7 @@ def make(request, settings_of):
         own = {**own, "guidance": 5.0}  # both halves, whatever a kind's default
 
     def make(**settings):
-        return request.param.from_pretrained(**{"first_step": 23, **own, **settings})
+        return request.param.from_pretrained(**{**own, **settings})
 
     return make
 
@@ -83,34 +85,34 @@ class Pass:
 
 
 def every_key(backbone):
-    steps = (backbone.steps[0], backbone.steps[-1])
-    attention = [
-        FeatureKey(step, backbone.modulation_block, layer, projection)
-        for step in steps
-        for layer in backbone.attention_of_layer
-        for projection in ("query", "key", "value", "output")
-        if layer != "temporal_cross" or projection in ("query", "output")
-    ]
-    return [*attention, FeatureKey(steps[0], 0, "block", "output"), FeatureKey(steps[1], 11, "block", "output")]
+    """All places of the modulated block, and the first and last block's output, at the first and last step."""
+    blocks = range(len(backbone.places.blocks))
+    places = [place for place in backbone.places.by_name.values() if place.block == backbone.modulation_block]
+    outputs = [FeaturePlace(block, "block", "output") for block in (blocks[0], blocks[-1])]
+    return [FeatureKey(backbone.steps[step], *place) for place in [*places, *outputs] for step in (0, -1)]
 
 
 def test_there_are_backbones_to_test():
-    assert {"StableDiffusion", "StableVideoDiffusion", "Embedded"} <= {kind.__name__ for kind in KINDS}
+    assert {"StableDiffusion", "StableDiffusionXL", "StableVideoDiffusion", "Embedded"} <= {
+        kind.__name__ for kind in KINDS
+    }
 
 
 @torch.inference_mode()
 def test_shapes(backbone):
     keys = every_key(backbone)
     clip = Pass(backbone, keys)
-    stride = backbone.size_multiple // 8
-    assert clip.latents_Tchw.shape == (3, 4, SIZE[0] // stride, SIZE[1] // stride)
+    stride = backbone.latent_stride
+    assert clip.latents_Tchw.shape == (3, backbone.latent_channels, SIZE[0] // stride, SIZE[1] // stride)
     assert clip.latents_Tchw.dtype == torch.float32
     assert clip.conditioning.context_Gmc.shape[0] == 2
     assert set(keys) <= set(clip.recording.tensors)
     for key in keys:
         tensor, (height, width) = clip.recording.tensors[key], clip.recording.grids[key.block]
-        assert tensor.shape[:2] == (2, 3)
-        if key.projection in ("query", "output") or key.layer != "cross":
+        assert tensor.shape[0] == 1 + backbone.is_guided
+        if key.layer != "text" and key.projection not in ("key", "value"):
+            assert backbone.over_time(tensor[-1], 3).shape[0] == 3
+        if key.layer != "text" and (key.projection in ("query", "output") or key.layer != "cross"):
             assert tensor.shape[2] == height * width
     images = backbone.decode(clip.latents_Tchw)
     assert images.shape == clip.images_T3HW.shape
@@ -204,7 +206,9 @@ class InterruptionError(Exception):
 def test_an_exception_leaves_the_network_as_it_was(make, reuse):
     backbone = make(reuse_recorded=reuse)
     clip = Pass(backbone)
-    processors = dict(backbone.unet.attn_processors)
+    network = backbone.network
+    processors = dict(network.attn_processors)
+    last = network.conv_out if hasattr(network, "conv_out") else network.proj_out
     expected = clip.modulated(backbone)
 
     def interrupt(*_):
@@ -215,14 +219,15 @@ def test_an_exception_leaves_the_network_as_it_was(make, reuse):
         lambda: clip.modulated(backbone),
         lambda: backbone.denoise(clip.noised_Tchw, backbone.steps[-1], clip.recording, torch.arange(3)),
     ):
-        handle = backbone.unet.up_blocks[3].resnets[2].register_forward_hook(interrupt)
+        handle = last.register_forward_hook(interrupt)
         with pytest.raises(InterruptionError):
             action()
         handle.remove()
-        after = backbone.unet.attn_processors
+        after = network.attn_processors
         assert after.keys() == processors.keys()
         assert all(after[name] is processor for name, processor in processors.items())
-        assert not any(module._forward_hooks or module._forward_pre_hooks for module in backbone.unet.modules())
+        assert not any(module._forward_hooks or module._forward_pre_hooks for module in network.modules())
+        assert not any("forward" in vars(module) for module in network.modules())
     assert torch.equal(clip.modulated(backbone), expected)
     again = backbone.record(clip.noised_Tchw, clip.conditioning, [])
     assert all(torch.equal(x, clip.recording.latents[step]) for step, x in again.latents.items())
@@ -270,13 +275,14 @@ def test_blended_steps_are_run(backbone):
 @pytest.mark.parametrize(
     ("key", "problem"),
     [
-        (FeatureKey(2, 7), "step that is not run"),
-        (FeatureKey(24, 1), "no 'self' attention in output block 1"),
-        (FeatureKey(24, 12, "block", "output"), "output block 12"),
-        (FeatureKey(24, 7, "block", "query"), "only an 'output'"),
+        (FeatureKey(-23, 3), "step that is not run"),
+        (FeatureKey(-1, 99, "block", "output"), "no .99, 'block', 'output', 0. to record. There are: "),
+        (FeatureKey(-1, 3, "block", "query"), "no .3, 'block', 'query', 0. to record. There are: "),
+        (FeatureKey(-1, 3, "self", "query", 9), "no .3, 'self', 'query', 9. to record. There are: "),
     ],
 )
 def test_keys_that_cannot_be_recorded(backbone, key, problem):
+    key = key._replace(step=backbone.steps[-1] + 1 + key.step)
     with pytest.raises(ValueError, match=problem):
         backbone.record(torch.zeros(1, 4, 8, 8), None, [key])
 
@@ -287,9 +293,9 @@ def test_fingerprint_follows_the_weights(backbone, make):
 
 
 def test_loading_twice_reads_once(backbone):
-    unet = backbone.unet
+    network = backbone.network
     backbone.load()
-    assert backbone.unet is unet
+    assert backbone.network is network
 
 
 @torch.inference_mode()

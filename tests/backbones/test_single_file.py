@@ -294,7 +294,9 @@ def test_settings_that_a_single_file_has_not(original):
         StableDiffusion(path, variant="fp16").check()
     with pytest.raises(ValueError, match=r"backbone\.revision = 'main': .* revision must be null"):
         StableDiffusion(path, revision="main").check()
-    with pytest.raises(ValueError, match=r"is a UNet2DConditionModel .* needs a UNetSpatioTemporalConditionModel"):
+    with pytest.raises(
+        ValueError, match=r"is a UNet2DConditionModel; this backbone needs a UNetSpatioTemporalConditionModel"
+    ):
         StableVideoDiffusion(path).check()
 
 

@@ -219,10 +219,12 @@ def test_weights_in_several_files(editable_weights):
 @pytest.mark.parametrize(
     ("entries", "problem"),
     [
-        ({"layers_per_block": 1}, "UNet2DConditionModel with 4 up blocks and layers_per_block 1"),
-        ({"up_block_types": ["UpBlock2D"] * 3}, "with 3 up blocks"),
+        ({"up_block_types": ["AttnUpBlock2D"] * 4}, "up_block_types hold AttnUpBlock2D; .* UpBlock2D and CrossAttnUp"),
         ({"_class_name": "UNetSpatioTemporalConditionModel"}, "is for StableVideoDiffusion|for StableVideoDiffusion"),
-        ({"up_block_types": ["UpBlock2D"] * 4}, r"modulation_block = 7 has no attention .* choose one of \[\]"),
+        (
+            {"up_block_types": ["UpBlock2D"] * 4},
+            "no attention at half the latents' resolution, .* There are: up.0.layer.0",
+        ),
     ],
 )
 def test_another_layout(editable_weights, edit_config, entries, problem):

@@ -26,7 +26,7 @@ PASSES = ("_recorded_pass", "_edited_pass", "_resumed_pass")
 @pytest.fixture
 def backbone(kind, settings_of):
     """A pass of the video model holds a clip of two frames in both guidance halves."""
-    return kind.from_pretrained(**settings_of[kind], first_step=23, max_batch=4)
+    return kind.from_pretrained(**{**settings_of[kind], "first_step": 23, "max_batch": 4})
 
 
 def recorded(backbone, *keys):

@@ -15,17 +15,33 @@ from stalls import compared, segment_on_cpu, segment_on_device
 from toy_backbone import striped_video
 
 from zsvss.backbones import latent_diffusion
+from zsvss.backbones.cogvideox import CogVideoX
 from zsvss.backbones.embedded import Embedded
+from zsvss.backbones.flux import Flux
+from zsvss.backbones.pixart import PixArt
 from zsvss.backbones.stable_diffusion import StableDiffusion
+from zsvss.backbones.stable_diffusion_3 import StableDiffusion3
+from zsvss.backbones.stable_diffusion_xl import StableDiffusionXL
 from zsvss.backbones.stable_video_diffusion import StableVideoDiffusion
 from zsvss.backbones.unet import UNetBackbone
+from zsvss.backbones.wan import Wan
 from zsvss.bench.published import put_back_plain_layers
 from zsvss.segmenter import VideoSegmenter
 from zsvss.stages.context import KNNSceneContext
 from zsvss.stages.modulation import MaskedModulation
 from zsvss.stages.refinement import CorrespondenceRefinement
 
-KINDS = [StableDiffusion, StableVideoDiffusion, Embedded]
+KINDS = [
+    StableDiffusion,
+    StableDiffusionXL,
+    StableDiffusion3,
+    PixArt,
+    Flux,
+    CogVideoX,
+    Wan,
+    StableVideoDiffusion,
+    Embedded,
+]
 
 
 @pytest.fixture(scope="module")
@@ -34,10 +50,11 @@ def loaded(settings_of):
 
     @functools.cache
     def load(kind, **settings):
-        own = settings_of.get(kind, {"guidance": 5.0})  # both halves of the one that ships
-        backbone = kind(**{**own, "first_step": 23, **settings})
+        # Both halves of the one that ships.
+        own = settings_of.get(kind, {"first_step": 23, "guidance": 5.0})
+        backbone = kind(**{**own, **settings})
         backbone.load()
-        for network in (backbone.unet, backbone.vae):
+        for network in (backbone.network, backbone.vae):
             put_back_plain_layers(network)
         return backbone
 
@@ -68,12 +85,17 @@ def test_labels_are_the_cpus_and_waits_grow_with_nothing(kind, make):
     """Seven waits a later clip: two copies of its noise, two for its frames' labels, three whether all is finite."""
     few = compared(lambda: make(kind), clips_of(2, 2, 3))
     later = {"encode": 1, "record": 2, "knn": 0, "context": 0, "refinement": 1, "modulation": 3}
+    if kind is StableDiffusionXL:
+        later["record"] = 3  # the size of the frames, which the network is told
+    if kind in (CogVideoX, Wan):
+        later["modulation"] = 2  # every frame has every label
     if kind is StableVideoDiffusion:
         later["record"] = 4  # the noise of the first frame, and the numbers that the network is told
         later["modulation"] = 2  # every frame has every label
     assert few[1] == few[2] == later
     # The device is told once where nearest cells lie, in one direction of a square.
-    assert few[0] == later | {"kmeans": 5, "context": 1, "modulation": later["modulation"] + 1}
+    first = later | {"kmeans": 5, "context": 1, "modulation": later["modulation"] + 1}
+    assert few[0] == (first | {"encode": 2} if kind is Wan else first)  # the statistics of its latents
     (many,) = compared(lambda: make(kind, num_clusters=6), clips_of(2))
     assert many == few[0]
 

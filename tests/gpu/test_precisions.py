@@ -90,7 +90,7 @@ def test_compiled_passes_give_the_plain_labels(
     found = []
     for way in (False, chosen):
         backbone = StableDiffusion.from_pretrained(
-            **settings_of[StableDiffusion], first_step=23, max_batch=8, compile_unet=way
+            **{**settings_of[StableDiffusion], "first_step": 23, "max_batch": 8, "compile_unet": way}
         )
         segmenter = VideoSegmenter(backbone.to(device), KNNSceneContext(3, num_restarts=1), None, MaskedModulation())
         found.append([segmenter(clip).labels_THW for clip in clips])

@@ -1,14 +1,13 @@
 """Which recorded tensors become features, and how they are normalised."""
 
-from types import SimpleNamespace
-
 import pytest
 import torch
+from toy_backbone import ToyBackbone
 
 from zsvss.backbones.base import Conditioning, FeatureKey, Recording
 from zsvss.stages.features import AttentionFeatures, ColorPositionFeatures, normalize
 
-BACKBONE = SimpleNamespace(steps=range(22, 25))
+BACKBONE = ToyBackbone()
 IMAGES = torch.rand(2, 3, 32, 48, generator=torch.Generator().manual_seed(5)) * 2 - 1
 
 
@@ -29,7 +28,7 @@ def test_the_default_is_the_mean_query_of_blocks_6_to_8_at_the_last_step():
     for frame, token in [(0, 0), (1, 5)]:
         expected = mean[frame, token] / mean[frame, token].abs().max()
         torch.testing.assert_close(features(BACKBONE, record, IMAGES)[frame, token], expected)
-    assert features.grid(record) == (2, 3)
+    assert features.grid(BACKBONE, record) == (2, 3)
 
 
 def test_steps_average_and_count_from_the_end():

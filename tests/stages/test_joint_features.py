@@ -39,7 +39,7 @@ def test_parts_lie_side_by_side_on_one_grid_with_the_square_of_their_weight_as_v
     record = recording()
     joint = features(BACKBONE, record, IMAGES)
     assert joint.shape == (2, 24, 7 + 5 + 3 + 2)
-    assert features.grid(record) == (4, 6)
+    assert features.grid(BACKBONE, record) == (4, 6)
     variances = [float(part.flatten(0, 1).var(0, correction=0).sum()) for part in joint.split([7, 5, 3, 2], 2)]
     assert variances == pytest.approx([1, 4, 0.25, 0], rel=1e-4)
 
@@ -106,7 +106,7 @@ def test_latent_features_are_mean_latents_of_each_cell_with_position_at_its_weig
     bare = LatentFeatures(block=block)
     expected = cells.flatten(2).transpose(1, 2)
     torch.testing.assert_close(bare(BACKBONE, record, IMAGES), expected)
-    assert bare.grid(record) == (8 // side, 12 // side)
+    assert bare.grid(BACKBONE, record) == (8 // side, 12 // side)
     placed = LatentFeatures(0.5, block)(BACKBONE, record, IMAGES)
     joint = JointFeatures([bare, PositionFeatures(block)], [1, 0.5])(BACKBONE, record, IMAGES)
     torch.testing.assert_close(placed, joint)

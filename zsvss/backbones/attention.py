@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from zsvss.backbones.base import Projection
+from zsvss.backbones.feature_places import Projection
 
 _QUERY_CHUNK_SIZE = 256  # whose part of a shared map, of all heads, is held at a time
 

@@ -14,18 +14,16 @@ import logging
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from zsvss.backbones.batching import BatchLimit
+from zsvss.backbones.feature_places import FeaturePlace, FeaturePlaces, Layer, Projection
 from zsvss.backbones.host_memory import to_host
 
 _log = logging.getLogger(__name__)
-
-Layer = Literal["self", "cross", "temporal_self", "temporal_cross", "block"]
-Projection = Literal["query", "key", "value", "output"]
 
 
 class FeatureKey(NamedTuple):
@@ -33,15 +31,19 @@ class FeatureKey(NamedTuple):
 
     Attributes:
         step: sampling step, 0..num_steps-1.
-        block: output block of the U-Net, 0..11, counted from the bottleneck up as in the paper.
-        layer: attention layer of that block, or ``block`` for the block itself.
-        projection: query, key or value before the head split, or the output; ``block`` has only ``output``.
+        block, layer, projection, depth: the place, as of :class:`~zsvss.backbones.feature_places.FeaturePlace`.
     """
 
     step: int
     block: int
     layer: Layer = "self"
     projection: Projection = "query"
+    depth: int = 0
+
+    @property
+    def place(self) -> FeaturePlace:
+        """Where it was recorded."""
+        return FeaturePlace(*self[1:])
 
 
 class ClipNoise(NamedTuple):
@@ -88,7 +90,8 @@ class Recording:
         conditioning: what it was conditioned on.
         latents: step -> x after that step [T, c, h, w], float32.
         tensors: key -> recorded tensor [G, T, n, c] in the network's precision; G = 1, the conditional half,
-            where the network is run without guidance. In the host's memory if the device's does not hold them.
+            where the network is run without guidance. In the host's memory if the device's does not hold them. Where
+            the network has a coarser time grid, of its latent frames, see :meth:`Backbone.over_time`.
         grids: block -> (height, width) of its token grid.
         encoded_Tchw: the latents of the frames themselves, without noise, where the caller has put them here.
         resume: state of the network behind the modulated block at the modulated step; the backbone's own affair.
@@ -231,8 +234,17 @@ class Backbone(nn.Module, ABC):
         """
 
     @abstractmethod
-    def decode(self, latents_Bchw: Tensor) -> Tensor:
-        """Decode latents into images [B, 3, H, W], float32, nominally in [-1, 1] but not clamped."""
+    def decode(self, latents_Bchw: Tensor, num_frames: int | None = None) -> Tensor:
+        """Decode latents into images [B, 3, H, W], float32, nominally in [-1, 1] but not clamped.
+
+        Args:
+            latents_Bchw: rows; where frames are coupled, whole clips, one after another.
+            num_frames: of a clip; ``None`` is all rows. Read where the autoencoder couples frames.
+        """
+
+    def over_time(self, tensor_Lnc: Tensor, num_frames: int) -> Tensor:
+        """A recorded tensor of one half for each frame [T, n, c], where the network has a coarser time grid."""
+        return tensor_Lnc
 
     @property
     @abstractmethod
@@ -246,8 +258,26 @@ class Backbone(nn.Module, ABC):
 
     @property
     @abstractmethod
+    def places(self) -> FeaturePlaces:
+        """What can be recorded, on which grid, and what is read by default; known before the weights are read."""
+
+    @property
+    @abstractmethod
     def modulation_block(self) -> int:
-        """Output block whose attention is modulated."""
+        """Number of the block whose attention is modulated."""
+
+    def checked(self, keys: Collection[FeatureKey]) -> set[FeatureKey]:
+        """The keys, if all of them can be recorded.
+
+        Raises:
+            ValueError: naming the first that cannot, and what can.
+        """
+        for key in keys:
+            if key.step not in self.steps:
+                raise ValueError(f"{key} is of a step that is not run; steps are {list(self.steps)}.")
+            if self.places.name(key.place) is None:
+                raise ValueError(f"{type(self).__name__} has no {tuple(key.place)} to record. {self.places.listing()}")
+        return set(keys)
 
     def free_memory(self, recording: Recording) -> bool:
         """Move a recording, and those of all later clips, into the host's memory; False if that frees none."""

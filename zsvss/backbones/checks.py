@@ -3,64 +3,80 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 Config = Mapping[str, Any]
 
-# First letters of a pipeline's class -> what it is; ``None`` for what is a plain Stable Diffusion. The first that fits.
-_PIPELINES: dict[str, str | None] = {
-    "StableDiffusionXL": "Stable Diffusion XL",
-    "StableDiffusion3": "Stable Diffusion 3 or 3.5",
-    "StableDiffusionInpaint": "a Stable Diffusion for inpainting, whose network also takes a mask and a masked image",
-    "StableDiffusionDepth2Img": "a Stable Diffusion for depth, whose network also takes a depth map",
-    "StableDiffusionInstructPix2Pix": "InstructPix2Pix, whose network also takes the image that is edited",
-    "StableDiffusionUpscale": "the upscaler of Stable Diffusion",
-    "StableDiffusionLatentUpscale": "the latent upscaler of Stable Diffusion",
-    "StableDiffusionImageVariation": "Stable Diffusion for image variations, conditioned on images in place of text",
-    "StableDiffusionGLIGEN": "GLIGEN, whose network also takes boxes",
-    "StableDiffusionLDM3D": "LDM3D, whose autoencoder also holds depth",
-    "StableDiffusion": None,
-    "StableVideoDiffusion": "Stable Video Diffusion",
-    "StableUnCLIP": "Stable unCLIP, whose network takes class embeddings",
-    "StableCascade": "Stable Cascade",
-    "StableAudio": "Stable Audio",
-    "LatentConsistencyModel": "a latent consistency model (LCM), whose network is told the guidance scale",
-    "AltDiffusion": "AltDiffusion",
-    "AnimateDiff": "AnimateDiff",
-    "Allegro": "Allegro",
-    "AuraFlow": "AuraFlow",
-    "Bria": "BRIA",
-    "Chroma": "Chroma",
-    "CogVideoX": "CogVideoX",
-    "CogView": "CogView",
-    "Cosmos": "Cosmos",
-    "Flux2": "FLUX.2",
-    "Flux3": "FLUX.3",
-    "Flux": "FLUX.1",
-    "HiDream": "HiDream",
-    "HunyuanDiT": "Hunyuan-DiT",
-    "HunyuanVideo": "HunyuanVideo",
-    "HunyuanImage": "HunyuanImage",
-    "I2VGenXL": "I2VGen-XL",
-    "IF": "DeepFloyd IF",
-    "Kandinsky": "Kandinsky",
-    "Kolors": "Kolors",
-    "LTX": "LTX-Video",
-    "Latte": "Latte",
-    "Lumina": "Lumina",
-    "Marigold": "Marigold",
-    "Mochi": "Mochi",
-    "OmniGen": "OmniGen",
-    "PixArt": "PixArt",
-    "Qwen": "Qwen-Image",
-    "Sana": "SANA",
-    "SkyReels": "SkyReels",
-    "TextToVideoSD": "ModelScope's text-to-video model",
-    "UnCLIP": "unCLIP",
-    "Wan": "Wan",
-    "Wuerstchen": "Wuerstchen",
-    "ZImage": "Z-Image",
+# First letters of a pipeline's class -> what it is, and the backbone that runs it, if one does. The first that fits.
+_PIPELINES: dict[str, tuple[str, str | None]] = {
+    "StableDiffusionXLInpaint": ("a Stable Diffusion XL for inpainting, whose network also takes a mask", None),
+    "StableDiffusionXLInstructPix2Pix": ("InstructPix2Pix, whose network also takes the image that is edited", None),
+    "StableDiffusionXL": ("Stable Diffusion XL", "StableDiffusionXL"),
+    "StableDiffusion3Inpaint": ("a Stable Diffusion 3 for inpainting", None),
+    "StableDiffusion3": ("Stable Diffusion 3 or 3.5", "StableDiffusion3"),
+    "StableDiffusionInpaint": (
+        "a Stable Diffusion for inpainting, whose network also takes a mask and a masked image",
+        None,
+    ),
+    "StableDiffusionDepth2Img": ("a Stable Diffusion for depth, whose network also takes a depth map", None),
+    "StableDiffusionInstructPix2Pix": ("InstructPix2Pix, whose network also takes the image that is edited", None),
+    "StableDiffusionUpscale": ("the upscaler of Stable Diffusion", None),
+    "StableDiffusionLatentUpscale": ("the latent upscaler of Stable Diffusion", None),
+    "StableDiffusionImageVariation": (
+        "Stable Diffusion for image variations, conditioned on images in place of text",
+        None,
+    ),
+    "StableDiffusionGLIGEN": ("GLIGEN, whose network also takes boxes", None),
+    "StableDiffusionLDM3D": ("LDM3D, whose autoencoder also holds depth", None),
+    "StableDiffusion": ("Stable Diffusion", "StableDiffusion"),
+    "StableVideoDiffusion": ("Stable Video Diffusion", "StableVideoDiffusion"),
+    "StableUnCLIP": ("Stable unCLIP, whose network takes class embeddings", None),
+    "StableCascade": ("Stable Cascade", None),
+    "StableAudio": ("Stable Audio", None),
+    "LatentConsistencyModel": ("a latent consistency model (LCM), whose network is told the guidance scale", None),
+    "AltDiffusion": ("AltDiffusion", None),
+    "AnimateDiff": ("AnimateDiff", None),
+    "Allegro": ("Allegro", None),
+    "AuraFlow": ("AuraFlow", None),
+    "Bria": ("BRIA", None),
+    "Chroma": ("Chroma", None),
+    "CogVideoXImageToVideo": ("CogVideoX from an image, whose network also takes the image's latent", None),
+    "CogVideoXFun": ("CogVideoX Fun, whose network also takes a control video", None),
+    "CogVideoX": ("CogVideoX", "CogVideoX"),
+    "CogView": ("CogView", None),
+    "Cosmos": ("Cosmos", None),
+    "Flux2": ("FLUX.2", None),
+    "Flux3": ("FLUX.3", None),
+    "FluxFill": ("FLUX.1 Fill, whose network also takes a mask and a masked image", None),
+    "FluxControl": ("FLUX.1 Depth or Canny, whose network also takes an image", None),
+    "Flux": ("FLUX.1", "Flux"),
+    "HiDream": ("HiDream", None),
+    "HunyuanDiT": ("Hunyuan-DiT", None),
+    "HunyuanVideo": ("HunyuanVideo", None),
+    "HunyuanImage": ("HunyuanImage", None),
+    "I2VGenXL": ("I2VGen-XL", None),
+    "IF": ("DeepFloyd IF", None),
+    "Kandinsky": ("Kandinsky", None),
+    "Kolors": ("Kolors", None),
+    "LTX": ("LTX-Video", None),
+    "Latte": ("Latte", None),
+    "Lumina": ("Lumina", None),
+    "Marigold": ("Marigold", None),
+    "Mochi": ("Mochi", None),
+    "OmniGen": ("OmniGen", None),
+    "PixArt": ("PixArt", "PixArt"),
+    "Qwen": ("Qwen-Image", None),
+    "Sana": ("SANA", None),
+    "SkyReels": ("SkyReels", None),
+    "TextToVideoSD": ("ModelScope's text-to-video model", None),
+    "UnCLIP": ("unCLIP", None),
+    "WanImageToVideo": ("Wan from an image, whose network also takes the image's latent", None),
+    "WanVACE": ("Wan VACE, whose network also takes a control video", None),
+    "WanAnimate": ("Wan Animate, whose network also takes a pose and a face", None),
+    "Wan": ("Wan", "Wan"),
+    "Wuerstchen": ("Wuerstchen", None),
+    "ZImage": ("Z-Image", None),
 }
 # Settings of a U-Net that a Stable Diffusion leaves out -> what has them.
 _EXTRA_INPUTS = {
@@ -81,39 +97,47 @@ _FEW_STEPS = re.compile(r"turbo|lightning|hyper-?sd|(?<![a-z])lcm|dmd2?(?![a-z])
 _FEW_STEP_SCHEDULERS = ("LCMScheduler", "TCDScheduler")
 
 
-def check_pipeline(index: Config, wanted: str, place: str) -> None:
+def backbone_of(index: Config) -> tuple[str, str | None] | None:
+    """What a model is, and the name of the backbone that runs it, if one does.
+
+    Args:
+        index: ``model_index.json``; may be empty.
+
+    Returns:
+        ``None`` if nothing tells.
+
+    >>> backbone_of({"_class_name": "StableVideoDiffusionPipeline"})
+    ('Stable Video Diffusion', 'StableVideoDiffusion')
+    """
+    name = str(index.get("_class_name", ""))
+    known = next((known for prefix, known in _PIPELINES.items() if name.startswith(prefix)), None)
+    if known is None and "transformer" in index and "unet" not in index:
+        return "a model with a transformer in place of a U-Net", None
+    return known
+
+
+def check_pipeline(index: Config, wanted: str, needs: str, place: str) -> None:
     """Refuse a model of another kind by its name.
 
     Args:
         index: ``model_index.json``; may be empty.
-        wanted: the pipeline of the backbone: ``StableDiffusion`` or ``StableVideoDiffusion``.
+        wanted: name of the backbone, as pipelines ask for it.
+        needs: which models it runs.
         place: of the model, for the message.
 
     Raises:
         ValueError: saying what it is.
     """
-    name = str(index.get("_class_name", ""))
-    kind = next((kind for prefix, kind in _PIPELINES.items() if name.startswith(prefix)), "")
-    if kind == "" and "transformer" in index and "unet" not in index:
-        kind = "a model with a transformer in place of a U-Net"
-    if kind is None:
-        kind = "Stable Diffusion"
-    if not kind or (wanted == "StableDiffusion" and kind == "Stable Diffusion"):
+    known = backbone_of(index)
+    if known is None or known[1] == wanted:
         return
-    if name.startswith(wanted) and wanted == "StableVideoDiffusion":
-        return
-    also = {"Stable Diffusion": "StableDiffusion", "Stable Video Diffusion": "StableVideoDiffusion"}.get(kind)
-    remedy = f"Use --model.backbone {also}." if also else f"{wanted} needs {_OF_BACKBONE[wanted]}."
+    kind, also = known
+    remedy = f"Use --model.backbone {also}." if also else f"{wanted} needs {needs}."
+    name = index.get("_class_name", "")
     raise ValueError(f"{place} is {kind} (model_index.json: {name}), which this backbone cannot run. {remedy}")
 
 
-_OF_BACKBONE = {
-    "StableDiffusion": "Stable Diffusion 1.x or 2.x",
-    "StableVideoDiffusion": "Stable Video Diffusion",
-}
-
-
-def check_inputs(unet: Config, vae: Config, concatenated: int, place: str) -> None:
+def check_inputs(unet: Config, vae: Config, concatenated: int, place: str, given: Collection[str] = ()) -> None:
     """Refuse a U-Net that takes more, or other things, than the backbone gives it.
 
     Args:
@@ -121,12 +145,13 @@ def check_inputs(unet: Config, vae: Config, concatenated: int, place: str) -> No
         vae: the autoencoder's config.
         concatenated: latents that the backbone concatenates to the noisy one.
         place: of the model, for the message.
+        given: settings of additional inputs that the backbone gives.
 
     Raises:
         ValueError: naming the setting.
     """
     for key, what in _EXTRA_INPUTS.items():
-        if unet.get(key) is not None:
+        if unet.get(key) is not None and key not in given:
             raise ValueError(
                 f"{place}/unet: {key} = {unet[key]!r}: the network takes {what}. This backbone does not "
                 f"give it that; {key} must be null."
@@ -150,7 +175,7 @@ def check_inputs(unet: Config, vae: Config, concatenated: int, place: str) -> No
             )
 
 
-def check_text_encoder(encoder: Config, tokenizer: Config, width: int, place: str) -> None:
+def check_text_encoder(encoder: Config, tokenizer: Config, width: int, place: str, number: str = "") -> None:
     """Refuse a text encoder that does not fit the U-Net or the tokenizer.
 
     Args:
@@ -158,19 +183,20 @@ def check_text_encoder(encoder: Config, tokenizer: Config, width: int, place: st
         tokenizer: the tokenizer's config.
         width: of the U-Net's cross-attention.
         place: of the model, for the message.
+        number: of the encoder, as its part's name has it, such as ``_2``.
 
     Raises:
         ValueError: naming the setting.
     """
     kind = encoder.get("model_type", "clip_text_model")
     if not str(kind).startswith("clip"):
-        raise ValueError(f"{place}/text_encoder: model_type = {kind!r} must be 'clip_text_model'.")
+        raise ValueError(f"{place}/text_encoder{number}: model_type = {kind!r} must be 'clip_text_model'.")
     text = encoder.get("text_config") or encoder
-    _check_width("text_encoder", "hidden_size", text.get("hidden_size", 512), width, place)
+    _check_width(f"text_encoder{number}", "hidden_size", text.get("hidden_size", 512), width, place)
     tokens, places = tokenizer.get("model_max_length", 77), text.get("max_position_embeddings", 77)
     if tokens > places:
         raise ValueError(
-            f"{place}/tokenizer: model_max_length = {tokens} must be at most {places}, the text "
+            f"{place}/tokenizer{number}: model_max_length = {tokens} must be at most {places}, the text "
             "encoder's max_position_embeddings."
         )
 

@@ -7,7 +7,7 @@ Shape legend: T frames of a clip, B rows, H W pixels, h w latent cells, c channe
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -17,16 +17,16 @@ from typing_extensions import Self, override
 
 from zsvss.backbones.base import Backbone, ClipNoise
 from zsvss.backbones.batching import BatchLimit, in_batches
-from zsvss.backbones.checks import check_inputs, check_pipeline
+from zsvss.backbones.checks import check_pipeline
 from zsvss.backbones.half_precision import in_float32
-from zsvss.backbones.layout import NUM_UP_BLOCKS, blocks_with_attention, check_layout
 from zsvss.backbones.memory_format import image_format, lay_out
 from zsvss.backbones.schedule import PredictionType
 from zsvss.backbones.single_file import open_weights
 from zsvss.backbones.upsampling import merge_upsampling
 from zsvss.backbones.weights import Variant
 
-_SAMPLES_PER_IMAGE = 4  # samples of the U-Net that take about the memory of one image in the autoencoder
+_NAMES = {"unet": "U-Net", "transformer": "transformer"}
+_SAMPLES_PER_IMAGE = 4  # samples of the network that take about the memory of one image in the autoencoder
 _SAMPLES_PER_PAIR = 4  # two signs in two guidance halves
 # Pixels that a pass of the autoencoder holds on a CPU, if an image has no more. Of 32 channels that is 32 MiB, above
 # which tensors are mapped anew each time; wider autoencoders gain memory.
@@ -34,16 +34,19 @@ _PIXELS_ON_CPU = 2**18
 
 
 class LatentDiffusion(Backbone):
-    """A U-Net in the latent space of an autoencoder, sampled by Euler steps with classifier-free guidance.
+    """A network in the latent space of an autoencoder, sampled by Euler steps with classifier-free guidance.
 
     The last ``num_steps - first_step`` of ``num_steps`` steps are run. Network arithmetic runs in the weights'
     precision, sampling arithmetic in float32.
 
     Attributes:
-        pipeline: what diffusers' classes of pipelines of such models begin with.
+        pipeline: name of the backbone that pipelines of such models ask for, see `zsvss.backbones.checks`.
+        needs: which models those are, for messages.
         parts: parts of the weights that may be read.
         concatenated: latents that the network takes beside the noisy one.
-        unet_class: diffusers class of the U-Net.
+        given: settings of a network for additional inputs that this backbone gives it.
+        network_part: part of the weights that is the network.
+        network_class: diffusers class of the network.
         vae_class: diffusers class of the autoencoder.
         upcasts_decoder: whether ``force_upcast: true`` of the autoencoder's config holds for its decoder too.
         sigmas: noise level before each step, and 0 behind the last.
@@ -53,14 +56,16 @@ class LatentDiffusion(Backbone):
 
     pipeline: ClassVar[str]
     parts: ClassVar[tuple[str, ...]]
+    needs: ClassVar[str]
     concatenated: ClassVar[int] = 0
-    unet_class: ClassVar[str]
+    given: ClassVar[tuple[str, ...]] = ()
+    network_part: ClassVar[str]
+    network_class: ClassVar[str]
     vae_class: ClassVar[str]
     upcasts_decoder: ClassVar[bool] = True
     sigmas: list[float]
     timesteps: list[Any]
     prediction_type: PredictionType | None = None
-    unet: Any
     vae: Any
 
     def __init__(
@@ -70,7 +75,7 @@ class LatentDiffusion(Backbone):
         revision: str | None,
         num_steps: int,
         first_step: int,
-        modulation_block: int,
+        modulation_block: int | str | None,
         max_batch: int,
         compile_decoder: bool,
     ) -> None:
@@ -83,7 +88,7 @@ class LatentDiffusion(Backbone):
         self.num_steps = num_steps
         self.steps = range(first_step, num_steps)
         self.compile_decoder = compile_decoder
-        self.samples = BatchLimit(max_batch, "samples of the U-Net")
+        self.samples = BatchLimit(max_batch, f"samples of the {_NAMES[self.network_part]}")
         self.images = BatchLimit(max(1, max_batch // _SAMPLES_PER_IMAGE), "images in the autoencoder")
         self.pairs = BatchLimit(max(1, max_batch // _SAMPLES_PER_PAIR), "pairs of a frame and a label")
         self._modulation_block = modulation_block
@@ -97,6 +102,14 @@ class LatentDiffusion(Backbone):
         return backbone
 
     # What a subclass says about its network
+
+    @abstractmethod
+    def check_network(self, config: Mapping[str, Any], vae: Mapping[str, Any]) -> None:
+        """Refuse a network that this backbone cannot run, by its config and the autoencoder's.
+
+        Raises:
+            ValueError: naming the setting.
+        """
 
     @abstractmethod
     def encoder_parts(self) -> tuple[str, ...]:
@@ -131,23 +144,16 @@ class LatentDiffusion(Backbone):
     @override
     def check(self) -> None:
         place = self.source.name
-        check_pipeline(self.source.pipeline(), self.pipeline, place)
-        unet, vae = self.source.config("unet"), self.source.config("vae")
-        check_layout(unet, self.unet_class, f"{place}/unet")
+        check_pipeline(self.source.pipeline(), self.pipeline, self.needs, place)
+        network, vae = self.source.config(self.network_part), self.source.config("vae")
+        self.check_network(network, vae)
         if vae.get("_class_name") != self.vae_class:
             raise ValueError(
                 f"{place}/vae is a {vae.get('_class_name')}; {type(self).__name__} needs a {self.vae_class}."
             )
-        check_inputs(unet, vae, self.concatenated, place)
-        attentive = blocks_with_attention(unet["up_block_types"])
-        if self.modulation_block not in attentive:
-            raise ValueError(
-                f"modulation_block = {self.modulation_block} has no attention in {place}/unet; "
-                f"choose one of {attentive}."
-            )
         self.set_schedule()
         self.check_conditioner()
-        self.source.check("unet", "vae", *self.encoder_parts())
+        self.source.check(self.network_part, "vae", *self.encoder_parts())
 
     @override
     def load(self) -> None:
@@ -155,7 +161,7 @@ class LatentDiffusion(Backbone):
             return
         self.check()
         self.load_networks()
-        for network in (self.unet, self.vae):
+        for network in (self.network, self.vae):
             merge_upsampling(network)
         self.load_conditioner()
         self.set_schedule()
@@ -166,10 +172,11 @@ class LatentDiffusion(Backbone):
         self._loaded = True
 
     def load_networks(self) -> None:
-        """Set ``unet`` and ``vae``."""
+        """Set the network, by the name of its part, and ``vae``."""
         import diffusers
 
-        self.unet = self.source.load(getattr(diffusers, self.unet_class), "unet")
+        network = self.source.load(getattr(diffusers, self.network_class), self.network_part)
+        setattr(self, self.network_part, network)
         self.vae = self.source.load(getattr(diffusers, self.vae_class), "vae")
 
     @property
@@ -179,24 +186,24 @@ class LatentDiffusion(Backbone):
 
     @override
     def fingerprint(self) -> str:
-        return self.source.fingerprint(("unet", "vae", *self.encoder_parts()))
+        return self.source.fingerprint((self.network_part, "vae", *self.encoder_parts()))
+
+    @property
+    def network(self) -> Any:
+        """The network, which is loaded."""
+        return getattr(self, self.network_part)
 
     # Images and latents
-
-    @property
-    @override
-    def modulation_block(self) -> int:
-        return self._modulation_block
-
-    @property
-    @override
-    def size_multiple(self) -> int:
-        return self.latent_stride << (NUM_UP_BLOCKS - 1)
 
     @cached_property
     @override
     def latent_stride(self) -> int:
         return 1 << (len(self.source.config("vae")["block_out_channels"]) - 1)
+
+    @property
+    def latent_channels(self) -> int:
+        """Channels of the latents."""
+        return int(self.source.config("vae").get("latent_channels", 4))
 
     def _in_image_batches(self, compute: Callable[[slice], Tensor], num_images: int, num_pixels: int) -> Tensor:
         """Compute images of so many pixels in batches that the autoencoder holds."""
@@ -215,7 +222,7 @@ class LatentDiffusion(Backbone):
     def sample_noise(self, num_frames: int, height: int, width: int, generator: torch.Generator) -> ClipNoise:
         shape = (
             num_frames,
-            self.vae.config.latent_channels,
+            self.latent_channels,
             height // self.latent_stride,
             width // self.latent_stride,
         )
@@ -232,7 +239,7 @@ class LatentDiffusion(Backbone):
             return latents_bchw
 
         latents_Tchw = self._in_image_batches(sample, len(images_T3HW), images_T3HW[0, 0].numel())
-        return latents_Tchw * float(self.vae.config.scaling_factor)
+        return (latents_Tchw - self._shift) * float(self.vae.config.scaling_factor)
 
     def posterior(self, images_b3HW: Tensor) -> Any:
         """The autoencoder's Gaussian posterior of images in [-1, 1], not scaled.
@@ -241,9 +248,13 @@ class LatentDiffusion(Backbone):
         own does not (``force_upcast: false``).
         """
         encoder = self.vae.encoder
-        with in_float32((encoder, self.vae.quant_conv), self.device, needed=self._force_upcast is not False):
+        with in_float32(
+            (encoder, getattr(self.vae, "quant_conv", None)), self.device, needed=self._force_upcast is not False
+        ):
             dtype = next(encoder.parameters()).dtype
-            images_b3HW = images_b3HW.to(self.device, dtype).contiguous(memory_format=image_format(self.device))
+            is_video = images_b3HW.ndim == 5
+            layout = torch.contiguous_format if is_video else image_format(self.device)
+            images_b3HW = images_b3HW.to(self.device, dtype).contiguous(memory_format=layout)
             return self.vae.encode(images_b3HW).latent_dist
 
     @cached_property
@@ -252,17 +263,22 @@ class LatentDiffusion(Backbone):
         said: bool | None = self.source.config("vae").get("force_upcast")
         return said
 
+    @cached_property
+    def _shift(self) -> float:
+        """Mean of the autoencoder's latents, where its config has one."""
+        return float(self.source.config("vae").get("shift_factor") or 0.0)
+
     @override
     def add_noise(self, latents_Tchw: Tensor, noise: ClipNoise) -> Tensor:
         return latents_Tchw + self.sigmas[self.steps[0]] * noise.diffusion_Tchw.to(latents_Tchw)
 
     @override
-    def decode(self, latents_Bchw: Tensor) -> Tensor:
+    def decode(self, latents_Bchw: Tensor, num_frames: int | None = None) -> Tensor:
         decoder, convolution = self.vae.decoder, getattr(self.vae, "post_quant_conv", None)
         upcast = self.upcasts_decoder and self._force_upcast is True
         with in_float32((decoder, convolution), self.device, needed=upcast):
             dtype = next(decoder.parameters()).dtype
-            scaled = (latents_Bchw / self.vae.config.scaling_factor).to(dtype)
+            scaled = (latents_Bchw / self.vae.config.scaling_factor + self._shift).to(dtype)
             scaled = scaled.contiguous(memory_format=image_format(self.device))
             num_pixels = scaled[0, 0].numel() * self.latent_stride**2
             return self._in_image_batches(

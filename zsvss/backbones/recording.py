@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 from torch import Tensor, nn
 
 from zsvss.backbones.attention import AttentionEdit, captured_calls, edited_attention
-from zsvss.backbones.base import FeatureKey, Layer
+from zsvss.backbones.base import FeatureKey
+from zsvss.backbones.feature_places import Layer
 from zsvss.backbones.host_memory import joined, to_host
 from zsvss.backbones.layout import output_block
 from zsvss.backbones.resume import ResumeState, first_tensor, join
@@ -44,7 +45,8 @@ def recorded(unet: Any, paths: Mapping[FeatureKey, str | None], num_samples: int
 
     Args:
         unet: the network.
-        paths: what to record -> path of its attention module, or ``None`` for the output of a block.
+        paths: what to record -> path of its attention module or transformer block, or ``None`` for the output of a
+            whole output block.
         num_samples: of the pass.
 
     Yields:
@@ -56,6 +58,8 @@ def recorded(unet: Any, paths: Mapping[FeatureKey, str | None], num_samples: int
     for key, path in paths.items():
         if path is None:
             watched[f"block {key.block}"] = output_block(unet, key.block)
+        elif key.layer == "transformer":
+            watched[path] = unet.get_submodule(path)
         else:
             edit = edits.setdefault(path, AttentionEdit())
             edit.record |= {key.projection}
@@ -64,6 +68,8 @@ def recorded(unet: Any, paths: Mapping[FeatureKey, str | None], num_samples: int
     for key, path in paths.items():
         if path is None:
             tensors[key] = first_tensor(calls[f"block {key.block}"][1]).flatten(2).transpose(1, 2)
+        elif key.layer == "transformer":
+            tensors[key] = first_tensor(calls[path][1])
         else:
             tensors[key] = by_frame(edits[path].recorded[key.projection], key.layer, num_samples)
 
@@ -76,11 +82,11 @@ def last_module(unet: Any, paths: Mapping[FeatureKey, str | None]) -> nn.Module:
         paths: as :func:`recorded` takes them.
     """
     block = max((key.block for key in paths), default=0)
-    wanted = {(key.layer, key.projection, path) for key, path in paths.items() if key.block == block}
+    of_block = [key for key in paths if key.block == block]
     last: nn.Module = output_block(unet, block)
-    if {(layer, projection) for layer, projection, _ in wanted} == {("self", "query")}:
-        ((_, _, path),) = wanted
-        last = unet.get_submodule(f"{path}.to_k")  # asked for when the query is kept
+    if {(key.layer, key.projection) for key in of_block} == {("self", "query")}:
+        deepest = max(of_block, key=lambda key: key.depth)
+        last = unet.get_submodule(f"{paths[deepest]}.to_k")  # asked for when the query is kept
     return last
 
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from zsvss.backbones.host_memory import joined, picked, to_host
-from zsvss.backbones.layout import LAYERS_PER_UP_BLOCK, NUM_UP_BLOCKS, has_attention, output_block
+from zsvss.backbones.layout import has_attention, output_block, position
 from zsvss.backbones.samples import Samples
 
 Calls = Mapping[str, tuple[dict[str, Any], Any]]
@@ -26,36 +26,35 @@ class ResumeState(NamedTuple):
     """What the blocks behind the modulated one consume; leading dimensions [b], or [G, T] when joined.
 
     Attributes:
-        hidden: output of the modulated block.
-        time_embedding: of every sample.
-        skips: from the encoder, in the order of their use.
+        hidden: output of the modulated block; of a transformer, the image tokens that it is given.
+        time_embedding: of every sample; ``None`` where it is computed anew.
+        skips: from the encoder, in the order of their use; of a transformer, the text tokens that the block is given.
     """
 
     hidden: Tensor
-    time_embedding: Tensor
+    time_embedding: Tensor | None
     skips: tuple[Tensor, ...]
 
     def to_host(self) -> ResumeState:
         """The same in the host's memory."""
-        return ResumeState(
-            to_host(self.hidden), to_host(self.time_embedding), tuple(to_host(skip) for skip in self.skips)
-        )
+        time_embedding = None if self.time_embedding is None else to_host(self.time_embedding)
+        return ResumeState(to_host(self.hidden), time_embedding, tuple(to_host(skip) for skip in self.skips))
 
 
 def watched_modules(unet: Any, block: int) -> dict[str, nn.Module]:
     """Modules whose calls :func:`resume_state` needs."""
-    first = block // LAYERS_PER_UP_BLOCK
-    modules = {f"up block {i}": unet.up_blocks[i] for i in range(first, NUM_UP_BLOCKS)}
+    first, _ = position(unet, block)
+    modules = {f"up block {i}": unet.up_blocks[i] for i in range(first, len(unet.up_blocks))}
     return {**modules, "modulated": output_block(unet, block)}
 
 
-def resume_state(calls: Calls, block: int) -> ResumeState:
+def resume_state(calls: Calls, unet: Any, block: int) -> ResumeState:
     """Read the state behind ``block`` off the captured calls of one pass."""
-    first, done = block // LAYERS_PER_UP_BLOCK, block % LAYERS_PER_UP_BLOCK + 1
+    first, layer = position(unet, block)
     skips: list[Tensor] = []
-    for i in range(first, NUM_UP_BLOCKS):
+    for i in range(first, len(unet.up_blocks)):
         in_order = calls[f"up block {i}"][0]["res_hidden_states_tuple"][::-1]
-        skips += in_order[done:] if i == first else in_order
+        skips += in_order[layer + 1 :] if i == first else in_order
     hidden = first_tensor(calls["modulated"][1])
     time_embedding = calls[f"up block {first}"][0]["temb"].expand(len(hidden), -1)
     return ResumeState(hidden, time_embedding, tuple(skips))
@@ -66,7 +65,7 @@ def join(states: Sequence[ResumeState], num_frames: int) -> ResumeState:
     hidden, time_embedding, skips = zip(*states, strict=True)
     return ResumeState(
         joined(hidden).unflatten(0, (-1, num_frames)),
-        joined(time_embedding).unflatten(0, (-1, num_frames)),
+        None if time_embedding[0] is None else joined(time_embedding).unflatten(0, (-1, num_frames)),
         tuple(joined(parts).unflatten(0, (-1, num_frames)) for parts in zip(*skips, strict=True)),
     )
 
@@ -75,7 +74,7 @@ def select(state: ResumeState, samples: Samples) -> ResumeState:
     """Pick samples out of a joined state."""
     return ResumeState(
         picked(state.hidden, samples),
-        picked(state.time_embedding, samples),
+        None if state.time_embedding is None else picked(state.time_embedding, samples),
         tuple(picked(skip, samples) for skip in state.skips),
     )
 
@@ -111,10 +110,10 @@ def run_behind(
         The network's output [b, c, h, w].
     """
     hidden, skips = state.hidden, list(state.skips)
-    first = block // LAYERS_PER_UP_BLOCK
-    for i in range(first, NUM_UP_BLOCKS):
+    first, layer = position(unet, block)
+    for i in range(first, len(unet.up_blocks)):
         up_block = unet.up_blocks[i]
-        for j in range(block % LAYERS_PER_UP_BLOCK + 1 if i == first else 0, LAYERS_PER_UP_BLOCK):
+        for j in range(layer + 1 if i == first else 0, len(up_block.resnets)):
             hidden = up_block.resnets[j](torch.cat([hidden, skips.pop(0)], 1), state.time_embedding, **resnet_options)
             if has_attention(up_block):
                 hidden = up_block.attentions[j](hidden, return_dict=False, **attention_options)[0]

@@ -31,7 +31,7 @@ def check_kind(config: Mapping[str, Any], place: str) -> None:
         trained = "flow matching" if flow else "EDM preconditioning"
         raise ValueError(
             f"{place} is a {name or 'scheduler'} of a network trained by {trained}; this backbone needs one that "
-            f"predicts {' or '.join(_PREDICTION_TYPES)}. Take a checkpoint of Stable Diffusion 1.x or 2.x."
+            f"predicts {' or '.join(_PREDICTION_TYPES)}. Take a checkpoint of the backbone's own kind."
         )
 
 
@@ -79,12 +79,15 @@ def training_sigmas(config: Mapping[str, Any], place: str) -> Tensor:
     kind = config.get("beta_schedule", "scaled_linear")
     if config.get("trained_betas") is not None:
         betas = torch.tensor(config["trained_betas"], dtype=torch.float64)
-    elif kind == "scaled_linear":
+    elif kind in ("scaled_linear", "linear"):
+        power = 2 if kind == "scaled_linear" else 1
         start, end = config.get("beta_start", 0.00085), config.get("beta_end", 0.012)
         num_steps = config.get("num_train_timesteps", 1000)
-        betas = torch.linspace(start**0.5, end**0.5, num_steps, dtype=torch.float64) ** 2
+        betas = torch.linspace(start ** (1 / power), end ** (1 / power), num_steps, dtype=torch.float64) ** power
     else:
-        raise ValueError(f"{place}: beta_schedule {kind!r} must be 'scaled_linear', or trained_betas a list.")
+        raise ValueError(
+            f"{place}: beta_schedule {kind!r} must be 'scaled_linear' or 'linear', or trained_betas a list."
+        )
     alphas = (1 - betas).cumprod(0)
     if config.get("rescale_betas_zero_snr"):
         roots = alphas.sqrt()

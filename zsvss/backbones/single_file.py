@@ -147,8 +147,8 @@ class SingleFile(WeightsSource):
         return model.float().eval()
 
     @override
-    def empty_prompt(self) -> Tensor:
-        tokens = self.config("tokenizer")
+    def empty_prompt(self, part: str = "tokenizer") -> Tensor:
+        tokens = self.config(part)
         padding = [tokens["pad"]] * (tokens["model_max_length"] - 2)
         return torch.tensor([[tokens["start"], tokens["end"], *padding]])
 

@@ -1,4 +1,4 @@
-"""Stable Diffusion as a backbone: any U-Net of its layout, from a local diffusers folder or a hub id.
+"""Stable Diffusion as a backbone: any U-Net of its kind, from a local diffusers folder or a hub id.
 
 Shape legend: T frames of a clip, B rows, b samples of one pass of the network, h w latent cells, m context tokens,
 c channels, G = 2 guidance halves (unconditional first).
@@ -6,7 +6,6 @@ c channels, G = 2 guidance halves (unconditional first).
 
 from __future__ import annotations
 
-import gc
 import hashlib
 import logging
 from collections.abc import Mapping
@@ -16,8 +15,9 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from zsvss.backbones.base import ClipNoise, Conditioning, Layer, Projection
+from zsvss.backbones.base import ClipNoise, Conditioning
 from zsvss.backbones.checks import check_text_encoder, few_steps
+from zsvss.backbones.feature_places import Layer, Projection
 from zsvss.backbones.samples import Samples
 from zsvss.backbones.schedule import (
     PredictionType,
@@ -26,6 +26,7 @@ from zsvss.backbones.schedule import (
     trailing_timesteps,
     training_sigmas,
 )
+from zsvss.backbones.text import clip_embedding
 from zsvss.backbones.unet import UNetBackbone
 from zsvss.backbones.weights import Variant, WeightsSource
 
@@ -33,7 +34,7 @@ _log = logging.getLogger(__name__)
 
 
 class StableDiffusion(UNetBackbone):
-    """Stable Diffusion 1.x, 2.x or any U-Net with four up blocks of three layers.
+    """Stable Diffusion 1.x, 2.x or a distilled one with fewer blocks or layers (BK-SDM, small-sd, tiny-sd).
 
     The last ``num_steps - first_step`` of ``num_steps`` Euler steps are run, with classifier-free guidance between an
     all-zero context and the empty prompt, as the published code does. Network arithmetic runs in the weights'
@@ -50,7 +51,9 @@ class StableDiffusion(UNetBackbone):
         num_steps: steps of the whole schedule.
         first_step: first step that is run; masked modulation acts in it.
         guidance: scale of classifier-free guidance; 1 is none, and then only the conditional half is run.
-        modulation_block: output block whose cross-attention is modulated.
+        modulation_block: output block whose cross-attention is modulated, by name (``up.2.attn.1``) or, in a U-Net of
+            four up blocks of three layers, by the paper's number; ``None`` takes the middle one at half the latents'
+            resolution, which there is the paper's 7.
         max_batch: samples a pass of the U-Net; bounds memory. Where the device has less, passes are halved until they
             fit, so that a number too large costs one failed pass.
         reuse_recorded: skip what a recording already holds: blocks up to the modulated one in the modulated step and
@@ -67,12 +70,13 @@ class StableDiffusion(UNetBackbone):
     """
 
     pipeline = "StableDiffusion"
-    parts = ("scheduler", "unet", "vae", "tokenizer", "text_encoder")
-    unet_class = "UNet2DConditionModel"
+    needs = "Stable Diffusion 1.x or 2.x"
+    parts: ClassVar[tuple[str, ...]] = ("scheduler", "unet", "vae", "tokenizer", "text_encoder")
+    network_class = "UNet2DConditionModel"
     vae_class = "AutoencoderKL"
     attention_of_layer: ClassVar[Mapping[Layer, str]] = {
-        "self": "transformer_blocks.0.attn1",
-        "cross": "transformer_blocks.0.attn2",
+        "self": "transformer_blocks.{}.attn1",
+        "cross": "transformer_blocks.{}.attn2",
     }
     modulated_layers = ("cross",)
     context_Gmc: Tensor
@@ -87,7 +91,7 @@ class StableDiffusion(UNetBackbone):
         num_steps: int = 25,
         first_step: int = 22,
         guidance: float = 5.0,
-        modulation_block: int = 7,
+        modulation_block: int | str | None = None,
         max_batch: int = 32,
         reuse_recorded: bool = True,
         tiny_decoder: str | None = None,
@@ -185,7 +189,7 @@ class StableDiffusion(UNetBackbone):
     @override
     def load_conditioner(self) -> None:
         context = self._context()
-        cond_1mc = context["cond"] if context else self._embed_empty_prompt()
+        cond_1mc = context["cond"] if context else clip_embedding(self.source).last_1mc
         uncond_1mc = context.get("uncond", torch.zeros_like(cond_1mc))
         self.register_buffer("context_Gmc", torch.cat([uncond_1mc, cond_1mc]), persistent=False)
 
@@ -199,22 +203,6 @@ class StableDiffusion(UNetBackbone):
                 f"{self.source.name}/context.safetensors must hold 'cond' of shape [1, m, {wanted}]; found {found}."
             )
         return context
-
-    def _embed_empty_prompt(self) -> Tensor:
-        from transformers import CLIPTextModel
-
-        ids_1m = self.source.empty_prompt()
-        encoder = self.source.load(CLIPTextModel, "text_encoder")
-        if int(ids_1m.max()) >= encoder.config.vocab_size:
-            raise ValueError(
-                f"{self.source.name}/tokenizer has the token {int(ids_1m.max())}, and the text encoder knows only "
-                f"{encoder.config.vocab_size}: they are of different models."
-            )
-        with torch.no_grad():
-            context_1mc: Tensor = encoder(ids_1m).last_hidden_state
-        del encoder  # used once: its memory is worth more than its presence
-        gc.collect()
-        return context_1mc
 
     @override
     def condition(self, images_T3HW: Tensor, noise: ClipNoise) -> Conditioning:

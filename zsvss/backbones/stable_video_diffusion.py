@@ -15,8 +15,9 @@ from torch import Tensor
 from torch.nn import functional
 from typing_extensions import override
 
-from zsvss.backbones.base import ClipNoise, Conditioning, Layer, Projection
+from zsvss.backbones.base import ClipNoise, Conditioning
 from zsvss.backbones.checks import check_image_encoder
+from zsvss.backbones.feature_places import ALL_PROJECTIONS, Layer, Projection
 from zsvss.backbones.layout import output_block
 from zsvss.backbones.samples import Samples
 from zsvss.backbones.schedule import check_kind, prediction_type
@@ -47,7 +48,8 @@ class StableVideoDiffusion(UNetBackbone):
             less than what it is given.
         motion_bucket: amount of motion that the network is told.
         augmentation: standard deviation of the noise on the conditioning frame.
-        modulation_block: output block whose spatial and temporal self-attention are modulated.
+        modulation_block: output block whose spatial and temporal self-attention are modulated, by the paper's number or
+            by name (``up.2.attn.2``).
         max_batch: frames of either guidance half a pass of the network, at least a clip's; bounds memory. Where the
             device has less, passes are halved until they fit, so that a number too large costs one failed pass.
         reuse_recorded: skip the blocks up to the modulated one in the modulated step. The arithmetic is the same;
@@ -60,17 +62,25 @@ class StableVideoDiffusion(UNetBackbone):
     """
 
     pipeline = "StableVideoDiffusion"
+    needs = "Stable Video Diffusion"
     parts = ("scheduler", "unet", "vae", "image_encoder", "feature_extractor")
     concatenated = 1
-    unet_class = "UNetSpatioTemporalConditionModel"
+    network_class = "UNetSpatioTemporalConditionModel"
     vae_class = "AutoencoderKLTemporalDecoder"
     upcasts_decoder = False  # as in diffusers' pipeline, which decodes in float16
     attention_of_layer: ClassVar[Mapping[Layer, str]] = {
-        "self": "transformer_blocks.0.attn1",
-        "cross": "transformer_blocks.0.attn2",
-        "temporal_self": "temporal_transformer_blocks.0.attn1",
-        "temporal_cross": "temporal_transformer_blocks.0.attn2",
+        "self": "transformer_blocks.{}.attn1",
+        "cross": "transformer_blocks.{}.attn2",
+        "temporal_self": "temporal_transformer_blocks.{}.attn1",
+        "temporal_cross": "temporal_transformer_blocks.{}.attn2",
     }
+    read_of_layer: ClassVar[Mapping[Layer, tuple[Projection, ...]]] = {
+        "self": ALL_PROJECTIONS,
+        "cross": ALL_PROJECTIONS,
+        "temporal_self": ALL_PROJECTIONS,
+        "temporal_cross": ("query", "output"),  # its context is the same at every token
+    }
+    only_the_papers = True
     modulated_layers = ("self", "temporal_self")
     couples_frames = True
     prediction_type = "v_prediction"
@@ -89,7 +99,7 @@ class StableVideoDiffusion(UNetBackbone):
         frame_rate: int = 14,
         motion_bucket: int = 127,
         augmentation: float = 0.02,
-        modulation_block: int = 8,
+        modulation_block: int | str = 8,
         max_batch: int = 28,
         reuse_recorded: bool = True,
         compile_decoder: bool = False,

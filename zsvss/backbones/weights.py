@@ -75,7 +75,8 @@ class WeightsSource:
             FileNotFoundError: if it is required and absent, or cannot be fetched.
             ValueError: if it is not JSON.
         """
-        name = path_of(part, filename or _CONFIG_OF_PART.get(part, "config.json"))
+        kind = "tokenizer" if _is_tokenizer(part) else part
+        name = path_of(part, filename or _CONFIG_OF_PART.get(kind, "config.json"))
         path = self.place.find(name)
         if path is None and not required:
             return {}
@@ -105,7 +106,7 @@ class WeightsSource:
             FileNotFoundError: if they are absent, or only there in a format that can run code when it is loaded.
             ValueError: if a file on this machine is damaged or holds an adapter; if no part has the variant.
         """
-        networks = [part for part in parts if part != "tokenizer"]
+        networks = [part for part in parts if not _is_tokenizer(part)]
         strangers = sorted(set(self.variant) - set(self.reads)) if isinstance(self.variant, Mapping) else []
         if strangers:
             raise ValueError(f"backbone.variant: {strangers[0]!r} is none of the parts {', '.join(self.reads)}.")
@@ -116,8 +117,8 @@ class WeightsSource:
                     refuse_adapters(tensor_shapes(path), str(path))
                 elif not self.place.has(name):
                     raise self.place.absent(name)
-        if "tokenizer" in parts:
-            self._tokenizer_files()
+        for part in filter(_is_tokenizer, parts):
+            self._tokenizer_files(part)
         chosen = {part: self._choose(part)[1] for part in networks}
         if isinstance(self.variant, str) and chosen and not any(chosen.values()):
             raise FileNotFoundError(
@@ -138,7 +139,11 @@ class WeightsSource:
         self.config(part)
         if isinstance(self.variant, str) and self._choose(part)[1] is None:
             _log.info("%s/%s has no %s file: its file without a variant is used.", self.name, part, self.variant)
-        options = {"low_cpu_mem_usage": False} if model_class.__module__.startswith("diffusers") else {}
+        is_of_diffusers = model_class.__module__.startswith("diffusers")
+        if is_of_diffusers and model_class._keep_in_fp32_modules:
+            # All of them are read in float32; to keep some, diffusers would want accelerate.
+            model_class = type(model_class.__name__, (model_class,), {"_keep_in_fp32_modules": None})
+        options = {"low_cpu_mem_usage": False} if is_of_diffusers else {}
         try:
             model, info = model_class.from_pretrained(
                 folder,
@@ -152,8 +157,8 @@ class WeightsSource:
         check_tensor_names(f"{self.name}/{part}", info["missing_keys"], info["unexpected_keys"])
         return model.float()
 
-    def empty_prompt(self) -> Tensor:
-        """Token ids of the empty prompt [1, m], int64.
+    def empty_prompt(self, part: str = "tokenizer") -> Tensor:
+        """Token ids of the empty prompt [1, m], int64, by a CLIP tokenizer.
 
         Raises:
             FileNotFoundError: if the tokenizer is incomplete.
@@ -161,7 +166,7 @@ class WeightsSource:
         """
         from transformers import CLIPTokenizer
 
-        folder = self._tokenizer_files()[0].parent
+        folder = self._tokenizer_files(part)[0].parent
         try:
             tokenizer = CLIPTokenizer.from_pretrained(folder)
             ids: Tensor = tokenizer(
@@ -186,7 +191,8 @@ class WeightsSource:
 
     def fingerprint(self, parts: Iterable[str]) -> str:
         """Hash of everything that is loaded from these parts: configs, weights and context, but not their place."""
-        parts = [part for part in parts if part != "tokenizer"]  # of the empty prompt, it tells only the length
+        # Of the empty prompt, a tokenizer tells only the length.
+        parts = [part for part in parts if not _is_tokenizer(part)]
         paths = [(part, path) for part in parts for path in self._weight_files(part)]
         configs = [(part, self.place.find(f"{part}/config.json")) for part in parts]
         configs.append(("scheduler", self.place.find("scheduler/scheduler_config.json")))
@@ -199,9 +205,9 @@ class WeightsSource:
 
     def files(self) -> list[str]:
         """Paths of everything that is read, as far as this machine knows them; ``?`` stands for any character."""
-        names = ["model_index.json", _CONTEXT] if "unet" in self.reads else []
+        names = ["model_index.json", _CONTEXT] if {"unet", "transformer"} & set(self.reads) else []
         for part in self.reads:
-            if part == "tokenizer":
+            if _is_tokenizer(part):
                 names += [path_of(part, name) for name in _TOKENIZER_FILES]
                 continue
             names.append(path_of(part, _CONFIG_OF_PART.get(part, "config.json")))
@@ -211,7 +217,7 @@ class WeightsSource:
 
     def files_without_variant(self) -> list[str]:
         """Paths of the weights of parts that may turn out to have no file of the variant."""
-        networks = [part for part in self.reads if part != "tokenizer" and part not in _CONFIG_OF_PART]
+        networks = [part for part in self.reads if not _is_tokenizer(part) and part not in _CONFIG_OF_PART]
         unsure = [part for part in networks if None not in self._likely_variants(part)]
         return [] if isinstance(self.variant, Mapping) else [name for part in unsure for name in all_names(part, None)]
 
@@ -281,13 +287,13 @@ class WeightsSource:
             tensor_shapes(path)
         return paths
 
-    def _tokenizer_files(self) -> list[Path]:
+    def _tokenizer_files(self, part: str) -> list[Path]:
         """Files of the tokenizer on this machine.
 
         Without its vocabulary, transformers makes up another one; without the map of special tokens, it pads the
         empty prompt by other tokens than Stable Diffusion 2 was trained with: both in silence.
         """
-        first, *rest = (path_of("tokenizer", name) for name in _TOKENIZER_FILES)
+        first, *rest = (path_of(part, name) for name in _TOKENIZER_FILES)
         config, whole = self._required(first), self._find_known(rest[-1])
         if whole is None:
             return [config, *(self._required(name) for name in rest[:-1])]
@@ -306,3 +312,7 @@ class WeightsSource:
         if path is None:
             raise self.place.absent(name)
         return path
+
+
+def _is_tokenizer(part: str) -> bool:
+    return part.startswith("tokenizer")

@@ -87,7 +87,7 @@ class PublishedSchedule:
         with watch.measure("context"):
             coarse_Tn = self._cluster(features_Tnc)
         with watch.measure("refinement"):
-            self.refinement(correspondence_Tnc, coarse_Tn.to(features_Tnc.device), features.grid(recording))
+            self.refinement(correspondence_Tnc, coarse_Tn.to(features_Tnc.device), features.grid(backbone, recording))
         with watch.measure("modulation"):
             size = (frames_THW3.shape[1], frames_THW3.shape[2])
             election = LargestDifference(labels_Thw, label_set_L, size, None)

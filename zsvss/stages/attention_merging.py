@@ -28,7 +28,7 @@ class AttentionMerging(Initialization):
         threshold: symmetric divergence below which maps are merged; less gives more segments.
         num_anchors: anchors along either side of the token grid.
         num_iterations: rounds of merging, the first from the anchors included.
-        blocks: output blocks whose maps are averaged, weighted by their resolution.
+        blocks: output blocks whose maps are averaged, weighted by their resolution, by the paper's numbers.
         step: sampling step; negative ones count from the end.
         head_channels: channels of an attention head, 64 in Stable Diffusion 2 and Stable Video Diffusion.
 
@@ -72,7 +72,7 @@ class AttentionMerging(Initialization):
         """Maps of the first frame [n, n]: row i is where token i looks, summing to 1."""
         keys = self.keys(seen.backbone)
         weighted = []
-        for query_key, key_key in zip(keys[: len(self.blocks)], keys[len(self.blocks) :], strict=True):
+        for query_key, key_key in zip(keys[: len(keys) // 2], keys[len(keys) // 2 :], strict=True):
             block_grid = seen.recording.grids[query_key.block]
             tensors = (seen.recording.half(key)[:1].float() for key in (query_key, key_key))
             (query_1nc, inner_grid), (key_1nc, _) = (seen.inside(tensor, block_grid) for tensor in tensors)

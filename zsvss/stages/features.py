@@ -14,8 +14,8 @@ from torch import Tensor
 from torch.nn import functional
 from typing_extensions import override
 
-from zsvss.backbones.base import Backbone, FeatureKey, Layer, Projection, Recording
-from zsvss.backbones.layout import token_grid
+from zsvss.backbones.base import Backbone, FeatureKey, Recording
+from zsvss.backbones.feature_places import FeaturePlace, Layer, Projection
 from zsvss.stages.padding import crop, margins_on
 from zsvss.stages.precision import full_precision
 
@@ -26,12 +26,13 @@ class Features(ABC):
     """Reads one feature vector a token from a clip; pure.
 
     Attributes:
-        grid_block: output block whose token grid the features lie on: half the latents' resolution by default.
+        grid_block: block whose token grid the features lie on, by name or by the paper's number; ``None`` is that of
+            what the backbone clusters by default, at half the latents' resolution in Stable Diffusion.
         reads_latents: whether the latents of the frames are read, as opposed to :meth:`keys` and the images alone.
             Where nothing is recorded and no latents are read, neither the network nor the autoencoder is run.
     """
 
-    grid_block: int = 6
+    grid_block: int | str | None = None
     reads_latents: bool = True
 
     def keys(self, backbone: Backbone) -> list[FeatureKey]:
@@ -42,10 +43,21 @@ class Features(ABC):
     def __call__(self, backbone: Backbone, recording: Recording, images_T3HW: Tensor) -> Tensor:
         """Return features [T, n, c], float32, of images in [-1, 1] and what the feature pass recorded of them."""
 
-    def grid(self, recording: Recording) -> tuple[int, int]:
+    def grid(self, backbone: Backbone, recording: Recording) -> tuple[int, int]:
         """Height and width of the token grid."""
         height, width = recording.noised_Tchw.shape[-2:]
-        return token_grid(self.grid_block, (height, width))
+        return self.grid_of(backbone, (height, width))
+
+    def grid_of(self, backbone: Backbone, latent_size: tuple[int, int]) -> tuple[int, int]:
+        """The same of latents of a height and width.
+
+        Raises:
+            ValueError: if the backbone has no such block, naming those that it has.
+        """
+        places = backbone.places
+        if self.grid_block is None:
+            return places.grid(places.find(places.clustered[0]).block, latent_size)
+        return places.grid(places.block(self.grid_block), latent_size)
 
 
 class FeaturePass(NamedTuple):
@@ -67,7 +79,7 @@ class FeaturePass(NamedTuple):
         """Features [T, n, c] of the tokens inside the padding, and the height and width of their grid."""
         with full_precision(self.images_T3HW.device):
             features_Tnc = features(self.backbone, self.recording, self.images_T3HW)
-        return self.inside(features_Tnc, features.grid(self.recording))
+        return self.inside(features_Tnc, features.grid(self.backbone, self.recording))
 
     def inside(self, tokens_Tnc: Tensor, grid: tuple[int, int]) -> tuple[Tensor, tuple[int, int]]:
         """Take the tokens of the padding off; ``grid`` includes them."""
@@ -79,16 +91,18 @@ class FeaturePass(NamedTuple):
 
 
 class AttentionFeatures(Features):
-    """Per-token features of the conditional half, averaged over blocks and steps.
+    """Per-token features of the conditional half, averaged over places and steps.
 
-    The defaults are the paper's clustering features: self-attention queries of output blocks 6, 7 and 8 at the last
-    step, each token divided by its largest magnitude.
+    The defaults are the backbone's own; with Stable Diffusion and Stable Video Diffusion these are the paper's:
+    self-attention queries of output blocks 6, 7 and 8 at the last step, each token divided by its largest magnitude.
 
     Args:
-        blocks: output blocks, 0..11; their token grids must agree.
-        layer: attention layer, or ``block`` for the block's output.
-        projection: query, key, value or output; ``block`` has only the output.
+        blocks: output blocks by the paper's numbers 0..11, where the backbone's are those; ``None`` takes ``places``.
+        layer: attention layer of ``blocks``, or ``block`` for the block's output.
+        projection: query, key, value or output of ``blocks``; ``block`` has only the output.
         steps: sampling steps; negative ones count from the end of the backbone's steps.
+        places: names of places, such as ``block.9:image.query``; their token grids and widths must agree. ``None``,
+            without ``blocks``, takes those that suit the backbone.
         normalization: divide each token by its largest magnitude over the channels (``maximum``), by its Euclidean
             norm (``euclidean``), or not at all (``none``).
 
@@ -97,18 +111,21 @@ class AttentionFeatures(Features):
 
     def __init__(
         self,
-        blocks: Sequence[int] = (6, 7, 8),
+        blocks: Sequence[int] | None = None,
         layer: Layer = "self",
         projection: Projection = "query",
         steps: Sequence[int] = (-1,),
         normalization: Normalization = "maximum",
+        places: Sequence[str] | None = None,
     ) -> None:
-        if not blocks or not all(0 <= block <= 11 for block in blocks):
+        if blocks is not None and (not blocks or not all(0 <= block <= 11 for block in blocks)):
             raise ValueError(f"features.blocks = {list(blocks)} must name output blocks between 0 and 11.")
+        if places is not None and (blocks is not None or not places):
+            raise ValueError(f"features.places = {list(places)} must name at least one place, and blocks must be null.")
         if layer == "block" and projection != "output":
             raise ValueError(f"features.projection = {projection!r}: a block has only an 'output'.")
-        self.blocks = tuple(blocks)
-        self.grid_block = self.blocks[0]
+        self.blocks = None if blocks is None else tuple(blocks)
+        self.places = None if places is None else tuple(places)
         self.layer: Layer = layer
         self.projection: Projection = projection
         self.steps = tuple(steps)
@@ -123,15 +140,55 @@ class AttentionFeatures(Features):
                 f"features.steps = {list(self.steps)}: steps {sorted(unknown)} are not run; "
                 f"choose from {list(backbone.steps)}."
             )
-        return [FeatureKey(step, block, self.layer, self.projection) for step in numbers for block in self.blocks]
+        return [FeatureKey(step, *place) for step in numbers for place in self._places(backbone)]
+
+    @override
+    def grid_of(self, backbone: Backbone, latent_size: tuple[int, int]) -> tuple[int, int]:
+        return backbone.places.grid(self._places(backbone)[0].block, latent_size)
+
+    def _places(self, backbone: Backbone) -> list[FeaturePlace]:
+        """What is read of a backbone.
+
+        Raises:
+            ValueError: if it has no such place, naming those that it has.
+        """
+        known = backbone.places
+        try:
+            if self.blocks is None:
+                return [known.find(name) for name in self.places or self._default(backbone)]
+            return [FeaturePlace(known.block(block), self.layer, self.projection) for block in self.blocks]
+        except ValueError as error:
+            slot = "places" if self.blocks is None else "blocks"
+            raise ValueError(f"features.{slot}, of {type(backbone).__name__}: {error}") from error
+
+    def _default(self, backbone: Backbone) -> Sequence[str]:
+        """Names of what is read unless something else is said."""
+        return backbone.places.clustered
 
     @override
     def __call__(self, backbone: Backbone, recording: Recording, images_T3HW: Tensor) -> Tensor:
-        tensors = [recording.half(key).float() for key in self.keys(backbone)]
+        num_frames = len(recording.noised_Tchw)
+        tensors = [backbone.over_time(recording.half(key).float(), num_frames) for key in self.keys(backbone)]
         if len({tensor.shape for tensor in tensors}) > 1:
-            shapes = {key.block: tuple(t.shape) for key, t in zip(self.keys(backbone), tensors, strict=True)}
-            raise ValueError(f"features.blocks must share one token grid and width; found {shapes}.")
+            keys = self.keys(backbone)
+            names = [backbone.places.name(key.place) if self.blocks is None else key.block for key in keys]
+            shapes = {name: tuple(tensor.shape) for name, tensor in zip(names, tensors, strict=True)}
+            raise ValueError(
+                f"features.{'places' if self.blocks is None else 'blocks'} must share one token grid and width; "
+                f"found {shapes}."
+            )
         return normalize(torch.stack(tensors).mean(0), self.normalization)
+
+
+class CorrespondenceFeatures(AttentionFeatures):
+    """What is compared over time: the backbone's own choice, at unit length; the paper's is output block 7 alone."""
+
+    def __init__(self) -> None:
+        super().__init__(normalization="euclidean")
+
+    @override
+    def _default(self, backbone: Backbone) -> Sequence[str]:
+        return backbone.places.compared
 
 
 class ColorPositionFeatures(Features):
@@ -139,18 +196,18 @@ class ColorPositionFeatures(Features):
 
     Args:
         position_weight: how much the way across the frame counts, against the way from black to white in a channel.
-        block: output block on whose token grid they lie, so that comparisons are at the same grid.
+        block: block on whose token grid they lie, so that comparisons are at the same grid; ``None`` as of `Features`.
     """
 
     reads_latents = False
 
-    def __init__(self, position_weight: float = 1.0, block: int = 6) -> None:
+    def __init__(self, position_weight: float = 1.0, block: int | str | None = None) -> None:
         self.position_weight = position_weight
         self.grid_block = checked_block(block)
 
     @override
     def __call__(self, backbone: Backbone, recording: Recording, images_T3HW: Tensor) -> Tensor:
-        grid = self.grid(recording)
+        grid = self.grid(backbone, recording)
         color_T3hw = functional.adaptive_avg_pool2d((images_T3HW + 1) / 2, grid)
         dtype, device = images_T3HW.dtype, images_T3HW.device
         axes = [torch.linspace(0, self.position_weight, side, dtype=dtype, device=device) for side in grid]
@@ -159,9 +216,9 @@ class ColorPositionFeatures(Features):
         return channels.flatten(2).transpose(1, 2)
 
 
-def checked_block(block: int) -> int:
-    """Refuse what is no output block."""
-    if not 0 <= block <= 11:
+def checked_block(block: int | str | None) -> int | str | None:
+    """Refuse a number that is none of the paper's."""
+    if isinstance(block, int) and not 0 <= block <= 11:
         raise ValueError(f"features.block = {block} must name an output block between 0 and 11.")
     return block
 

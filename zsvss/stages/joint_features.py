@@ -34,7 +34,6 @@ class JointFeatures(Features):
         if weights is not None and len(weights) != len(parts):
             raise ValueError(f"features.weights = {list(weights)} must be one a part; there are {len(parts)} parts.")
         self.parts = list(parts)
-        self.grid_block = self.parts[0].grid_block
         self.reads_latents = any(part.reads_latents for part in self.parts)
         self.weights = [1.0] * len(parts) if weights is None else list(weights)
 
@@ -43,12 +42,16 @@ class JointFeatures(Features):
         return [key for part in self.parts for key in part.keys(backbone)]
 
     @override
+    def grid_of(self, backbone: Backbone, latent_size: tuple[int, int]) -> tuple[int, int]:
+        return self.parts[0].grid_of(backbone, latent_size)
+
+    @override
     def __call__(self, backbone: Backbone, recording: Recording, images_T3HW: Tensor) -> Tensor:
-        grid = self.grid(recording)
+        grid = self.grid(backbone, recording)
         scaled = []
         for part, weight in zip(self.parts, self.weights, strict=True):
             part_Tnc = part(backbone, recording, images_T3HW).float()
-            scaled.append(weight * unit_variance(resized_tokens(part_Tnc, part.grid(recording), grid)))
+            scaled.append(weight * unit_variance(resized_tokens(part_Tnc, part.grid(backbone, recording), grid)))
         return torch.cat(scaled, 2)
 
 
@@ -56,11 +59,14 @@ class BlockFeatures(AttentionFeatures):
     """Output of one output block at the last step: what :class:`JointFeatures` puts side by side.
 
     Args:
-        block: output block, 0..11.
+        block: output block by the paper's number 0..11, or any block by its name, ``up.1.attn.0`` or ``block.9``.
     """
 
-    def __init__(self, block: int = 8) -> None:
-        super().__init__((block,), "block", "output", normalization="none")
+    def __init__(self, block: int | str = 8) -> None:
+        if isinstance(block, str):
+            super().__init__(normalization="none", places=(f"{block}:output",))
+        else:
+            super().__init__((block,), "block", "output", normalization="none")
 
 
 class LatentFeatures(Features):
@@ -69,10 +75,10 @@ class LatentFeatures(Features):
     Args:
         position_weight: weight of the position of each token's cell beside the latents, both at unit variance as in
             :class:`JointFeatures`; 0 leaves position out.
-        block: output block on whose token grid they lie; 9..11 is the latents' own.
+        block: block on whose token grid they lie; the paper's 9..11 is the latents' own. ``None`` as of `Features`.
     """
 
-    def __init__(self, position_weight: float = 0.0, block: int = 6) -> None:
+    def __init__(self, position_weight: float = 0.0, block: int | str | None = None) -> None:
         if position_weight < 0:
             raise ValueError(f"features.position_weight = {position_weight} must be 0 or more.")
         self.position_weight = position_weight
@@ -82,7 +88,7 @@ class LatentFeatures(Features):
     def __call__(self, backbone: Backbone, recording: Recording, images_T3HW: Tensor) -> Tensor:
         if recording.encoded_Tchw is None:
             raise ValueError("LatentFeatures need the frames' latents: set the recording's encoded_Tchw.")
-        latents_Tchw = functional.adaptive_avg_pool2d(recording.encoded_Tchw.float(), self.grid(recording))
+        latents_Tchw = functional.adaptive_avg_pool2d(recording.encoded_Tchw.float(), self.grid(backbone, recording))
         latents_Tnc = latents_Tchw.flatten(2).transpose(1, 2)
         if not self.position_weight:
             return latents_Tnc
@@ -94,17 +100,17 @@ class LabFeatures(Features):
     """Mean colour of each token's cell in CIELAB (D65), in which distances are about as large as they look.
 
     Args:
-        block: output block on whose token grid they lie.
+        block: block on whose token grid they lie; ``None`` as of `Features`.
     """
 
     reads_latents = False
 
-    def __init__(self, block: int = 6) -> None:
+    def __init__(self, block: int | str | None = None) -> None:
         self.grid_block = checked_block(block)
 
     @override
     def __call__(self, backbone: Backbone, recording: Recording, images_T3HW: Tensor) -> Tensor:
-        lab_T3hw = functional.adaptive_avg_pool2d(rgb_to_lab((images_T3HW + 1) / 2), self.grid(recording))
+        lab_T3hw = functional.adaptive_avg_pool2d(rgb_to_lab((images_T3HW + 1) / 2), self.grid(backbone, recording))
         return lab_T3hw.flatten(2).transpose(1, 2)
 
 
@@ -112,17 +118,17 @@ class PositionFeatures(Features):
     """Centre of each token's cell, y and x, in units of the longer side, so that near means the same in both.
 
     Args:
-        block: output block on whose token grid they lie.
+        block: block on whose token grid they lie; ``None`` as of `Features`.
     """
 
     reads_latents = False
 
-    def __init__(self, block: int = 6) -> None:
+    def __init__(self, block: int | str | None = None) -> None:
         self.grid_block = checked_block(block)
 
     @override
     def __call__(self, backbone: Backbone, recording: Recording, images_T3HW: Tensor) -> Tensor:
-        grid = self.grid(recording)
+        grid = self.grid(backbone, recording)
         dtype, device = images_T3HW.dtype, images_T3HW.device
         axes = [(torch.arange(side, dtype=dtype, device=device) + 0.5) / max(grid) for side in grid]
         position_n2 = torch.stack(torch.meshgrid(*axes, indexing="ij"), -1).flatten(0, 1)

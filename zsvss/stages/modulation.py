@@ -257,7 +257,7 @@ class LargestDifference:
 
 def _decoded_signs(backbone: Backbone, clip: LabelledClip, latents_SBcuv: Tensor) -> Tensor:
     """Decode both signs without the padding, at the frames' own size: [S, B, 3, H, W], nominally in [-1, 1]."""
-    decoded = backbone.decode(latents_SBcuv.flatten(0, 1))
+    decoded = backbone.decode(latents_SBcuv.flatten(0, 1), len(clip.labels_Thw))
     cell = decoded.shape[-2] // (clip.labels_Thw.shape[1] + 2 * clip.margins[0])
     size = (clip.frames_THW3.shape[1], clip.frames_THW3.shape[2])
     images = resize_images(crop(decoded, (clip.margins[0] * cell, clip.margins[1] * cell)), size)

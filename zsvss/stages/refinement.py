@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from zsvss.stages.features import AttentionFeatures, Features
+from zsvss.stages.features import CorrespondenceFeatures, Features
 
 
 class Refinement(ABC):
@@ -33,6 +33,16 @@ class Refinement(ABC):
         """
 
 
+def check_grids(correspondence: tuple[int, int], features: tuple[int, int]) -> None:
+    """Refuse a refinement that compares frames on another grid than the one that bears labels."""
+    if correspondence != features:
+        raise ValueError(
+            f"refinement.features lie on a grid of {correspondence[0]}x{correspondence[1]} tokens, features on one of "
+            f"{features[0]}x{features[1]}: give both places of one resolution (of Stable Diffusion's blocks, 3..5, "
+            "6..8 or 9..11)."
+        )
+
+
 class CorrespondenceRefinement(Refinement):
     """Majority label along feature trajectories.
 
@@ -42,7 +52,8 @@ class CorrespondenceRefinement(Refinement):
 
     Args:
         max_displacement: cells that a hop may move in y and in x.
-        features: features that are compared; block 7 alone, by cosine similarity, in the paper.
+        features: features that are compared; ``None`` takes those that suit the backbone, by cosine similarity: block 7
+            alone in the paper.
         skip_first_hop: [quirk] the released code weights the second frame by 0 at the first hop, so that every
             trajectory stays in place there.
         one_sided_displacement: [quirk] the released code forgets the absolute value and drops only trajectories that
@@ -67,7 +78,7 @@ class CorrespondenceRefinement(Refinement):
         if max_displacement < 0:
             raise ValueError(f"refinement.max_displacement = {max_displacement} must be 0 or more cells.")
         self.max_displacement = max_displacement
-        self.features: Features = features or AttentionFeatures(blocks=(7,), normalization="euclidean")
+        self.features: Features = features or CorrespondenceFeatures()
         self.skip_first_hop = skip_first_hop
         self.one_sided_displacement = one_sided_displacement
         self.truncate_start_points = truncate_start_points

@@ -1,0 +1,349 @@
+"""Recording, injecting and modulating the attention of a diffusion transformer.
+
+Shape legend: T frames of a clip, B rows, b samples of one pass of the network (a row in one guidance half), h w latent
+cells, n image tokens, m text tokens, c channels.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager, ExitStack, nullcontext
+from functools import cached_property
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from typing_extensions import override
+
+from zsvss.backbones.attention import ending_behind
+from zsvss.backbones.base import Conditioning, FeatureKey, Recording
+from zsvss.backbones.denoising import DenoisingNetwork
+from zsvss.backbones.feature_places import FeaturePlaces, Layer, PlacedBlock, Projection
+from zsvss.backbones.host_memory import picked
+from zsvss.backbones.recording import RecordedPass
+from zsvss.backbones.resume import ResumeState, select
+from zsvss.backbones.samples import Samples
+from zsvss.backbones.seams import Change, Part, Seam, Seams, adding, begun_at, changed, inputs_kept, keeping, replacing
+from zsvss.backbones.weights import Variant
+
+
+class TransformerBackbone(DenoisingNetwork):
+    """A latent diffusion model with a transformer of alike blocks.
+
+    The modulation differs from the paper's, which adds its offset to a U-Net's cross-attention. Behind the attention
+    of a pre-norm transformer, a number that is constant over the channels is removed by the next norm. Here it is added
+    to the image tokens' attention output ahead of the gate of the adaptive norm, which weights it by channel. This is
+    ours, not the paper's.
+
+    Attributes:
+        lists: names of the network's lists of blocks, in their order.
+        image_index: which of a block's two results are the image tokens, where it has a stream for the text as well.
+        modulated_attention: attention module, inside a block, to whose output the offset is added.
+        preferred_block: number of the block that is read and modulated by default, if there are so many; else the
+            middle one is.
+        compared_block: number of the block that is compared over time by default; ``None`` is the preferred one.
+        preferred_place: what is read there, such as ``image.query``.
+        injected: projections that are injected, by layer; the keys of cross-attention are the text's, and never change.
+
+    Args:
+        weights: local diffusers folder or hub id.
+        variant: file variant, such as ``fp16``, of each part that has it; or part -> variant.
+        revision: branch, tag or commit of a hub repository.
+        num_steps: steps of the whole schedule.
+        first_step: first step that is run; masked modulation acts in it.
+        guidance: scale of classifier-free guidance between zeros and the empty prompt; 1 is none, and then only the
+            conditional half is run.
+        modulation_block: block whose attention is modulated, by name (``block.9``); ``None`` takes the default one.
+        max_batch: samples a pass of the transformer; bounds memory, as in `StableDiffusion`.
+        reuse_recorded: begin the modulated step at the modulated block. The arithmetic is the same; ``False`` runs all.
+        compile_decoder: decode through ``torch.compile``, as `StableDiffusion` does.
+    """
+
+    network_part = "transformer"
+    lists: ClassVar[tuple[str, ...]] = ("transformer_blocks",)
+    image_index: ClassVar[int | None] = None
+    modulated_attention: ClassVar[str]
+    preferred_block: ClassVar[int]
+    compared_block: ClassVar[int | None] = None
+    preferred_place: ClassVar[str]
+    injected: ClassVar[Mapping[Layer, tuple[Projection, ...]]] = {
+        "self": ("query", "key"),
+        "image": ("query", "key"),
+        "text": ("query", "key"),
+        "cross": ("query",),
+    }
+    transformer: Any
+
+    def __init__(
+        self,
+        weights: str,
+        *,
+        variant: Variant = None,
+        revision: str | None = None,
+        num_steps: int = 28,
+        first_step: int = 25,
+        guidance: float = 1.0,
+        modulation_block: str | None = None,
+        max_batch: int = 8,
+        reuse_recorded: bool = True,
+        compile_decoder: bool = False,
+    ) -> None:
+        super().__init__(
+            weights, variant, revision, num_steps, first_step, modulation_block, max_batch, compile_decoder
+        )
+        self.blended_steps = range(first_step, num_steps - 1)
+        self.guidance = guidance
+        self.reuse_recorded = reuse_recorded
+
+    # What a subclass says about its network
+
+    @abstractmethod
+    def seams(self, block: int) -> Seams:
+        """The layers of a block that can be read, by the config."""
+
+    @abstractmethod
+    def network_inputs(
+        self, x_bchw: Tensor, step: int, conditioning: Conditioning, samples: Samples, num_frames: int
+    ) -> dict[str, Any]:
+        """Keyword arguments of the transformer for scaled latents; ``num_frames`` is the clip's."""
+
+    def predicted(self, output: Tensor, x_bchw: Tensor) -> Tensor:
+        """What the network predicts [b, c, h, w], out of its output for latents of the same shape."""
+        return output
+
+    def returned(self, hidden: Tensor, text: Tensor | None) -> Any:
+        """A block's result of image and text tokens."""
+        if self.image_index is None:
+            return hidden
+        return (hidden, text) if self.image_index == 0 else (text, hidden)
+
+    def scaled(self, x_bchw: Tensor, step: int) -> Tensor:
+        """Latents as the network takes them; flow matching takes them as they are."""
+        return x_bchw
+
+    @cached_property
+    def num_blocks(self) -> int:
+        """Blocks of the network, by the config."""
+        return int(self.source.config("transformer")["num_layers"])
+
+    @cached_property
+    def patch(self) -> int:
+        """Latent cells a side of a token."""
+        return int(self.source.config("transformer").get("patch_size", 2))
+
+    @property
+    @override
+    def is_guided(self) -> bool:
+        return self.guidance != 1
+
+    @override
+    def guidance_scale(self, frames_B: Tensor, num_frames: int) -> Tensor:
+        return torch.tensor(self.guidance, dtype=torch.float32)
+
+    @override
+    def decode_images(self, latents_bchw: Tensor) -> Tensor:
+        images: Tensor = self.vae.decode(latents_bchw).sample
+        return images
+
+    # Places
+
+    @cached_property
+    @override
+    def places(self) -> FeaturePlaces:
+        blocks = [
+            PlacedBlock(f"block.{n}", self.patch, {layer: tuple(seams) for layer, seams in self.seams(n).items()}, None)
+            for n in range(self.num_blocks)
+        ]
+        compared = self.preferred_block if self.compared_block is None else self.compared_block
+        read = [self._there(block) for block in (self.preferred_block, compared)]
+        names = [f"block.{block}:{self.preferred_place}" for block in read]
+        return FeaturePlaces(blocks, names[:1], names[1:])
+
+    def _there(self, block: int) -> int:
+        """A block, or the middle one if the network has less."""
+        return block if block < self.num_blocks else self.num_blocks // 2
+
+    @property
+    @override
+    def modulation_block(self) -> int:
+        return (
+            self._there(self.preferred_block)
+            if self._modulation_block is None
+            else self.places.block(self._modulation_block)
+        )
+
+    @property
+    @override
+    def size_multiple(self) -> int:
+        return self.latent_stride * self.patch
+
+    @override
+    def check_network(self, config: Mapping[str, Any], vae: Mapping[str, Any]) -> None:
+        place, found = f"{self.source.name}/transformer", config.get("_class_name")
+        if found != self.network_class:
+            raise ValueError(f"{place} is a {found}; this backbone needs a {self.network_class}.")
+        wanted = self.input_channels(vae)
+        if config.get("in_channels", wanted) != wanted:
+            raise ValueError(
+                f"{place}: in_channels = {config['in_channels']} must be {wanted}, as the autoencoder has "
+                f"{vae.get('latent_channels')} latent channels; a network with more also takes an image or a mask."
+            )
+        _ = self.modulation_block
+
+    def input_channels(self, vae: Mapping[str, Any]) -> int:
+        """Channels that the network takes, by the autoencoder's config."""
+        return int(vae.get("latent_channels", 4))
+
+    @override
+    def load_networks(self) -> None:
+        super().load_networks()
+        self._check_reach()
+
+    def _check_reach(self) -> None:
+        """Refuse a network in which injection would reach less than all attention layers.
+
+        Raises:
+            ValueError: saying how many it would reach.
+        """
+        there = {name.removesuffix(".processor") for name in self.transformer.attn_processors}
+        seams = [self._path(key) for key in self._all_keys(self.steps[-1])]
+        reached = {path.rpartition(".")[0] for path, _ in seams}
+        if there != reached:
+            raise ValueError(
+                f"{self.source.name}/transformer: injection would reach {len(there & reached)} of {len(there)} "
+                f"attention layers, by the config; the weights differ at {sorted(there ^ reached)[0]}."
+            )
+
+    @cached_property
+    def _block_paths(self) -> list[str]:
+        return [f"{name}.{i}" for name in self.lists for i in range(len(getattr(self.transformer, name)))]
+
+    @property
+    def _blocks(self) -> list[nn.Module]:
+        return [self.transformer.get_submodule(path) for path in self._block_paths]
+
+    def _path(self, key: FeatureKey) -> tuple[str, Seam]:
+        """Path of a layer in the network, and its seam."""
+        seam = self.seams(key.block)[key.layer][key.projection]
+        return f"{self._block_paths[key.block]}.{seam.path}", seam
+
+    # Passes of the network
+
+    def _pass(self, x_Bchw: Tensor, step: int, conditioning: Conditioning, samples: Samples, num_frames: int) -> Tensor:
+        """Run the network; returns its float32 output [b, c, h, w]."""
+        x_bchw = self.scaled(x_Bchw, step)[samples.row_b].to(self.transformer.dtype)
+        inputs = self.network_inputs(x_bchw, step, conditioning, samples, num_frames)
+        return self.predicted(self.transformer(**inputs, return_dict=False)[0], x_bchw).float()
+
+    def _keeping(
+        self, keys: Iterable[FeatureKey], conditioning: Conditioning, kept: dict[FeatureKey, Tensor]
+    ) -> list[tuple[nn.Module, Change]]:
+        num_text = conditioning.context_Gmc.shape[1]
+        changes: list[tuple[nn.Module, Change]] = []
+        for key in keys:
+            if key.layer == "block":
+                changes.append((self._blocks[key.block], self._keeping_output(key, kept)))
+            else:
+                path, seam = self._path(key)
+                changes.append((self.transformer.get_submodule(path), keeping(key, seam, num_text, kept)))
+        return changes
+
+    def _keeping_output(self, key: FeatureKey, kept: dict[FeatureKey, Tensor]) -> Change:
+        def keep(result: Any) -> None:
+            kept[key] = result if self.image_index is None else result[self.image_index]
+
+        return keep
+
+    @override
+    def _recorded_pass(
+        self, x_Tchw: Tensor, step: int, conditioning: Conditioning, keys: set[FeatureKey], samples: Samples
+    ) -> RecordedPass:
+        kept: dict[FeatureKey, Tensor] = {}
+        block = self._blocks[self.modulation_block]
+        watch: AbstractContextManager[list[ResumeState]] = nullcontext([])
+        if self._resumes_at(step):
+            watch = inputs_kept(block, has_text=self.image_index is not None)
+        with changed(self._keeping(keys, conditioning, kept)), watch as states:
+            output_bchw = self._pass(x_Tchw, step, conditioning, samples, len(x_Tchw))
+        return RecordedPass(output_bchw, kept, states[0] if states else None)
+
+    @override
+    def _shortened_pass(
+        self, x_Tchw: Tensor, step: int, conditioning: Conditioning, keys: set[FeatureKey], samples: Samples
+    ) -> RecordedPass:
+        kept: dict[FeatureKey, Tensor] = {}
+        last = self._blocks[max((key.block for key in keys), default=0)]
+        with changed(self._keeping(keys, conditioning, kept)), ending_behind(last):
+            self._pass(x_Tchw, step, conditioning, samples, len(x_Tchw))
+        return RecordedPass(x_Tchw[samples.row_b][:, :0], kept, None)
+
+    @override
+    def _modulated_pass(
+        self,
+        x_Bchw: Tensor,
+        step: int,
+        recording: Recording,
+        samples: Samples,
+        offset_Bn: Tensor | None,
+        *,
+        inject: bool,
+    ) -> Tensor:
+        changes = self._injection(step, recording, samples) if inject else []
+        num_frames = len(recording.noised_Tchw)
+        with ExitStack() as stack:
+            if offset_Bn is not None:
+                path = f"{self._block_paths[self.modulation_block]}.{self.modulated_attention}"
+                changes.append(
+                    (self.transformer.get_submodule(path), adding(self._offset_of(offset_Bn, samples, num_frames)))
+                )
+                if self._resumes_at(step):
+                    if not isinstance(recording.resume, ResumeState):
+                        raise TypeError("the recording holds no state to resume from; record with reuse_recorded=True.")
+                    state = self._state_of(recording.resume, samples, num_frames)
+                    stack.enter_context(begun_at(self._blocks, self.modulation_block, state, self.returned))
+            stack.enter_context(changed(changes))
+            return self._pass(x_Bchw, step, recording.conditioning, samples, num_frames)
+
+    def _resumes_at(self, step: int) -> bool:
+        return self.reuse_recorded and step == self.steps[0]
+
+    # What of a recording, and of an offset, belongs to each sample
+
+    def _picked(self, tensor_GTnc: Tensor, samples: Samples, num_frames: int) -> Tensor:
+        return picked(tensor_GTnc, samples)
+
+    def _state_of(self, state: ResumeState, samples: Samples, num_frames: int) -> ResumeState:
+        return select(state, samples)
+
+    def _offset_of(self, offset_Bn: Tensor, samples: Samples, num_frames: int) -> Tensor:
+        return offset_Bn[samples.row_b]
+
+    # Injection
+
+    def _injection(self, step: int, recording: Recording, samples: Samples) -> list[tuple[nn.Module, Change]]:
+        parts: defaultdict[str, dict[Part, Tensor]] = defaultdict(dict)
+        for key in sorted(self._injected_keys()):
+            if key.step == step:
+                path, seam = self._path(key)
+                parts[path][seam.part] = self._picked(recording.tensors[key], samples, len(recording.noised_Tchw))
+        return [(self.transformer.get_submodule(path), replacing(tensors)) for path, tensors in parts.items()]
+
+    def _all_keys(self, step: int) -> set[FeatureKey]:
+        """What injection replaces at a step in which all blocks are run."""
+        return {
+            FeatureKey(step, block, layer, projection)
+            for block in range(self.num_blocks)
+            for layer in self.seams(block)
+            for projection in self.injected[layer]
+        }
+
+    @override
+    def _injected_keys(self) -> set[FeatureKey]:
+        return {
+            key
+            for step in self.steps
+            for key in self._all_keys(step)
+            if not (self._resumes_at(step) and key.block < self.modulation_block)
+        }
