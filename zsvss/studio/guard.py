@@ -30,7 +30,10 @@ _PLAIN_PATH = frozenset(b"abcdefghijklmnopqrstuvwxyz0123456789-._/")
 
 
 class BodyTooLargeError(Exception):
-    """A request whose body is larger than any that the page sends."""
+    """A request whose body is larger than any that the page sends; raised where it is read."""
+
+    def __init__(self) -> None:
+        super().__init__(f"the request is larger than {LARGEST_BODY} bytes")
 
 
 class Guard:
@@ -66,10 +69,7 @@ class Guard:
         if refusal is not None:
             await refusal(scope, receive, send_with_headers)
             return
-        try:
-            await self.app(scope, _bounded(receive), send_with_headers)
-        except BodyTooLargeError:
-            await _too_large()(scope, receive, send_with_headers)
+        await self.app(scope, _bounded(receive), send_with_headers)
 
     def _refusal(self, scope: Scope, headers: Headers) -> Response | None:
         hosts = headers.getlist("host")
@@ -86,7 +86,7 @@ class Guard:
                 return PlainTextResponse("another site may not talk to the studio", 403)
         length = headers.get("content-length", "0")
         if not length.isdecimal() or int(length) > LARGEST_BODY:
-            return _too_large()
+            return PlainTextResponse(str(BodyTooLargeError()), 413)
         query = parse_qs(scope["query_string"].decode("ascii", "replace"))
         if scope["path"] == "/" and scope["method"] == "GET" and self._is_token(query.get("token", [""])[0]):
             response = RedirectResponse("/", 303)
@@ -126,7 +126,3 @@ def _bounded(receive: Receive) -> Receive:
         return message
 
     return bounded
-
-
-def _too_large() -> Response:
-    return PlainTextResponse(f"the request is larger than {LARGEST_BODY} bytes", 413)

@@ -39,7 +39,7 @@ from zsvss.studio.actions import ACTIONS
 from zsvss.studio.desk import Desk, part_colors
 from zsvss.studio.fields import FieldError, Fields
 from zsvss.studio.frames import FramesError
-from zsvss.studio.guard import Guard
+from zsvss.studio.guard import BodyTooLargeError, Guard
 from zsvss.studio.model import Model
 from zsvss.studio.session import ConflictError, LockedError
 from zsvss.studio.work import MOST_PARTS, propagation, split, split_preview
@@ -111,6 +111,8 @@ async def _told(make: Callable[[], Awaitable[Response]]) -> Response:
         return PlainTextResponse(str(error).strip("'"), 404)
     except ConflictError as error:
         return PlainTextResponse(str(error), 409)
+    except BodyTooLargeError as error:
+        return PlainTextResponse(str(error), 413)
     except LockedError as error:
         return PlainTextResponse(str(error), 423)
     except (ValueError, OSError, FramesError) as error:
