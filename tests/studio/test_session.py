@@ -243,9 +243,7 @@ def test_a_save_that_is_cut_off_leaves_the_old_predictions_or_is_finished(
     was_decided = any(entry["op"] == "saved" for entry in again.journal.entries)
     assert was_decided == (renames > 1)
     for number in range(NUM_FRAMES):
-        np.testing.assert_array_equal(
-            found.mask(number), wanted[number] if was_decided else LABELS_THW[number] + 1
-        )
+        np.testing.assert_array_equal(found.mask(number), wanted[number] if was_decided else LABELS_THW[number] + 1)
     assert not (folder / "studio" / "saving").exists()
     again.close()
 

@@ -112,10 +112,12 @@ def _serve(
         except OSError as error:
             raise ValueError(f"--port {options.port} cannot be used ({error.strerror}); give another one") from error
         port, token = listening.getsockname()[1], secrets.token_urlsafe(24)
-        application_ = application(studio, token, port)
+        served = application(studio, token, port)
         settings = uvicorn.Config(
-            application_, log_level="warning", access_log=False, timeout_graceful_shutdown=1, lifespan="off"
+            served, log_level="warning", access_log=False, timeout_graceful_shutdown=2, lifespan="off"
         )
+        server = uvicorn.Server(settings)
+        studio.closing = lambda: server.should_exit
         address = f"http://127.0.0.1:{port}/?token={token}"
         print(f"the studio is open: {address}\nCtrl-C closes it; every step is kept as it is made", flush=True)
         if options.browser and (
@@ -126,7 +128,7 @@ def _serve(
             model.submit(model.ready)  # so that the first propagation does not wait for it
         try:
             with leaving(lambda: "the studio is closed; the same command goes on with what was annotated"):
-                uvicorn.Server(settings).run(sockets=[listening])
+                server.run(sockets=[listening])
         finally:
             model.close()
             for desk in desks:

@@ -20,7 +20,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from io import BytesIO
 from pathlib import Path
@@ -59,13 +59,13 @@ class Studio:
         desks: the videos.
         model: the network.
         taxonomies: names to complete, by what they are from.
-        closing: set when the server is to end.
+        closing: whether the server is to end.
     """
 
     desks: Sequence[Desk]
     model: Model
     taxonomies: Mapping[str, Sequence[str]]
-    closing: asyncio.Event = field(default_factory=asyncio.Event)
+    closing: Callable[[], bool] = lambda: False
 
 
 def application(studio: Studio, token: str, port: int) -> Guard:
@@ -230,14 +230,13 @@ async def _events(studio: Studio, request: Request) -> Response:
     async def lines() -> AsyncIterator[str]:
         told: list[Any] = [None] * len(studio.desks)
         yield ": here\n\n"
-        while not studio.closing.is_set() and not await request.is_disconnected():
+        while not studio.closing():
             for number, desk in enumerate(studio.desks):
                 with suppress(OSError, ValueError):
                     pulse = await run_in_threadpool(desk.pulse) if desk.is_live else desk.pulse()
                     if pulse != told[number]:
                         told[number] = pulse
                         yield f"data: {json.dumps({'video': number, 'pulse': pulse})}\n\n"
-            with suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(studio.closing.wait(), _SECONDS_BETWEEN_LOOKS)
+            await asyncio.sleep(_SECONDS_BETWEEN_LOOKS)
 
     return StreamingResponse(lines(), media_type="text/event-stream")

@@ -168,6 +168,8 @@ const start = async () => {
   $("#slider").addEventListener("input", (event) => { following = false; goTo(Number(event.target.value)); });
   $("#play").addEventListener("click", () => play(!store.playing));
   $("#help").addEventListener("click", () => $("#help-dialog").showModal());
+  // Whoever moves a slider by the pointer goes on with the video's keys.
+  for (const input of $$(".bar-of-tools input")) input.addEventListener("pointerup", () => setTimeout(() => $("#view").focus({ preventScroll: true })));
   for (const id of ["opacity", "outlines"]) $(`#${id}`).addEventListener("input", draw);
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawTimeline);
   await open(0);

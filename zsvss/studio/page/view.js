@@ -55,6 +55,7 @@ export const draw = () => {
   direction = frame < lastShown ? -1 : 1;
   const began = performance.now();
   const mine = ++turn;
+  document.body.dataset.drawing = mine;
   answers.set(mine, began);
   worker.postMessage({ kind: "show", turn: mine, frame, version: versionOf(frame), look: look(), near: near() });
 };
