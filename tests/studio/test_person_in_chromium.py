@@ -144,8 +144,10 @@ class Person:
         return self.page.locator("#segments .what").all_inner_texts()
 
     def colors(self) -> dict[str, tuple[int, ...]]:
-        script = """[...document.querySelectorAll('#segments button')].map(b =>
-            [b.querySelector('.what').textContent, b.querySelector('.swatch').style.background.match(/\\d+/g).map(Number)])"""
+        script = """[...document.querySelectorAll('#segments button')].map(button => [
+            button.querySelector('.what').textContent,
+            button.querySelector('.swatch').style.background.match(/\\d+/g).map(Number),
+        ])"""
         return {name: tuple(color) for name, color in self.page.evaluate(script)}
 
     def picture(self) -> np.ndarray:

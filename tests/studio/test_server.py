@@ -93,7 +93,7 @@ def test_page_and_its_files(client: Any) -> None:
 
 def test_frames_masks_and_areas(client: Any) -> None:
     facts = client.get(VIDEO).json()
-    assert (facts["height"], facts["width"], facts["num_frames"]) == LABELS_THW.shape[1:] + (NUM_FRAMES,)
+    assert (facts["height"], facts["width"], facts["num_frames"]) == (*LABELS_THW.shape[1:], NUM_FRAMES)
     assert dict(facts["areas"][2]) == {n + 1: int((LABELS_THW[2] == n).sum()) for n in range(3)}
     frame_HW3 = np.array(Image.open(io.BytesIO(client.get(f"{VIDEO}/frames/3").content)))
     assert np.abs(frame_HW3.astype(int) - FRAMES_THW3[3]).mean() < 8

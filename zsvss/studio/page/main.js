@@ -1,7 +1,7 @@
 // Starts the page: the player, the keys, and what the server tells.
 
 import { $, $$, choose, element, get, goTo, onChange, open, refresh, say, step, store } from "./store.js";
-import { accept, add, drawSegments, drawSteps, endSplit, listNames, merge, propagate, remove, save, solo, startPanel, startSplit, stepSegment } from "./panel.js";
+import { accept, add, drawSegments, drawSteps, endSplit, focusName, listNames, merge, propagate, remove, save, solo, startPanel, startSplit, stepSegment } from "./panel.js";
 import { drawTimeline, startTimeline } from "./timeline.js";
 import { draw, openView, startView, useTool, zoomBy } from "./view.js";
 
@@ -47,7 +47,7 @@ const KEYS = [
   [" ", "Space", "play, pause", () => play(!store.playing)],
   ["ArrowDown", "↓", "the next segment", () => stepSegment(1)],
   ["ArrowUp", "↑", "the segment before", () => stepSegment(-1)],
-  ["n", "N", "name what is chosen", () => $("#name").focus()],
+  ["n", "N", "name what is chosen", focusName],
   ["m", "M", "merge what is chosen into the first of them (choose more with Shift)", merge],
   ["s", "S", "split the chosen segment", startSplit],
   ["+", "+", "a new segment, to paint", add],

@@ -18,13 +18,19 @@ export const drawSegments = () => {
     const what = element("span", { class: named.has(id) ? "what" : "what unnamed", title: `${name} (${id})` }, name);
     const button = element("button", { type: "button", "aria-pressed": store.selected.includes(id), "data-segment": id }, mark, what, element("small", {}, here ? percent(here / pixels) : "–"));
     button.addEventListener("click", (event) => toggle(id, event.shiftKey || event.ctrlKey || event.metaKey));
-    button.addEventListener("dblclick", () => $("#name").focus());
+    button.addEventListener("dblclick", focusName);
     return element("li", {}, button);
   });
   list.replaceChildren(...items);
   const pressed = list.querySelector("[aria-pressed=true]");
   if (pressed && store.selected.length === 1) pressed.scrollIntoView({ block: "nearest" });
   drawNaming();
+};
+// The field may not have been drawn yet as one that can be written in.
+export const focusName = () => {
+  if (!store.selected.length || isBusy()) return;
+  $("#name").disabled = $("#naming button").disabled = false;
+  $("#name").focus();
 };
 const drawNaming = () => {
   const [first] = store.selected;
@@ -70,7 +76,7 @@ export const add = async () => {
   if (!(await step("add"))) return;
   const made = store.state.segments.find(({ id }) => !before.has(id));
   choose([made.id]);
-  $("#name").focus();
+  focusName();
 };
 export const solo = () => {
   store.solo = !store.solo;

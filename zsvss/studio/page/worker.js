@@ -119,13 +119,11 @@ const paint = (bitmap, ids, { colors, groups, outlines, outline, parts }, split)
   const out = new Uint32Array(image.data.buffer);
   for (let index = 0; index < ids.length; index++) out[index] = colors[ids[index]];
   if (split) for (let index = 0; index < ids.length; index++) if (split[index]) out[index] = parts[split[index]];
-  if (outlines) {
-    const last = ids.length - width;
-    for (let index = 0; index < last; index++) {
+  for (let y = 0; outlines && y < height - 1; y++)
+    for (let index = y * width, end = index + width - 1; index < end; index++) {
       const here = groups[ids[index]];
       if (here !== groups[ids[index + 1]] || here !== groups[ids[index + width]]) out[index] = outline;
     }
-  }
   layerPen.putImageData(image, 0, 0);
   pen.drawImage(layer, 0, 0);
 };
