@@ -109,6 +109,7 @@ def _serve(
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listening.bind(("127.0.0.1", options.port))
+            listening.listen()  # a browser that is faster than the server waits
         except OSError as error:
             raise ValueError(f"--port {options.port} cannot be used ({error.strerror}); give another one") from error
         port, token = listening.getsockname()[1], secrets.token_urlsafe(24)
@@ -124,8 +125,6 @@ def _serve(
             os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY") or sys.platform == "darwin"
         ):
             webbrowser.open(address)
-        if segmenting is None:
-            model.submit(model.ready)  # so that the first propagation does not wait for it
         try:
             with leaving(lambda: "the studio is closed; the same command goes on with what was annotated"):
                 server.run(sockets=[listening])
@@ -154,7 +153,10 @@ def segmenter_of(folder: Path, config: str | None = None) -> Callable[[], VideoS
         import_components()
         chosen = find_config(config) if config else _config_of(folder)
         words = ["predict", "--config", str(chosen), "--data.input", str(folder)]
-        built = Rehearsal(words).build()
+        try:
+            built = Rehearsal(words).build()
+        except SystemExit as error:  # its words are in the terminal
+            raise ValueError(f"{chosen} describes no network that this machine can build") from error
         module: Any = built.model
         module.backbone.check()
         module.backbone.load()

@@ -133,6 +133,8 @@ def _file(studio: Studio, request: Request) -> Response:
 
 
 def _studio(studio: Studio, request: Request) -> Response:
+    if not any(desk.is_live for desk in studio.desks):
+        studio.model.submit(studio.model.ready)  # so that the first propagation need not wait for it
     formats = {name: says for name, (_, _, says) in FORMATS.items()}
     names = [desk.name for desk in studio.desks]
     return JSONResponse({"videos": names, "taxonomies": studio.taxonomies, "formats": formats})

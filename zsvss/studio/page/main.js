@@ -103,7 +103,7 @@ const startKeys = () => {
 
 const drawTools = () => {
   for (const button of $$("[data-tool]")) button.setAttribute("aria-checked", button.dataset.tool === store.tool);
-  for (const label of $$("[data-for]")) label.hidden = !label.dataset.for.includes(store.tool);
+  for (const label of $$("[data-for]")) label.classList.toggle("idle", !label.dataset.for.includes(store.tool));
   $("#strokes").style.cursor = store.tool === "brush" || store.tool === "eraser" ? "none" : store.tool === "fill" ? "cell" : "crosshair";
 };
 const drawPlayer = () => {
