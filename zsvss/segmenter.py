@@ -37,14 +37,17 @@ class SegmentedClip(NamedTuple):
     Attributes:
         labels_THW: at the frames' own size.
         coarse_Thw: of the scene context model, on the token grid.
-        refined_Thw: behind the correspondence-based refinement, on the token grid.
+        refined_Thw: after the correspondence-based refinement, on the token grid.
         seconds: by stage; their sum is the time spent in all.
+        clusters_2hw: cluster and class of each token of the video's first frame, with the clip that clusters take
+            classes in; otherwise ``None``.
     """
 
     labels_THW: Tensor
     coarse_Thw: Tensor
     refined_Thw: Tensor
     seconds: dict[str, float]
+    clusters_2hw: Tensor | None = None
 
 
 class VideoSegmenter(nn.Module):
@@ -164,7 +167,10 @@ class VideoSegmenter(nn.Module):
                 kept.labels_THW = torch.where(given_THW >= 0, given_THW, kept.labels_THW)
         kept.label_set_L = memory.label_set_L
         coarse_Thw = kept.coarse_Tn.unflatten(1, kept.grid)
-        return SegmentedClip(kept.labels_THW, coarse_Thw[:num_wanted], refined_Thw[:num_wanted], watch.seconds)
+        clusters_2hw = None if memory.clusters_2n is None else memory.clusters_2n.unflatten(1, kept.grid)
+        return SegmentedClip(
+            kept.labels_THW, coarse_Thw[:num_wanted], refined_Thw[:num_wanted], watch.seconds, clusters_2hw
+        )
 
     # The stages, each timed by its name
 
