@@ -145,8 +145,8 @@ def table(records: Sequence[dict[str, Any]], args: argparse.Namespace) -> str:
     names = list(dict.fromkeys(record["video"] for record in records))
     which = f"the first {args.frames} frames of " if args.frames else ""
     lines = [
-        f"{len(names)} videos, {which}each; J and F in per cent, over the frames that no row was given; the embedded "
-        "backbone by `configs/studio.yaml`.",
+        f"{len(names)} videos, {which}each; J and F in per cent, over the frames that no row was given;",
+        "the embedded backbone by `configs/studio.yaml`.",
         "",
         f"| given | J | F | {' | '.join(names)} |",
         f"|---|{'--:|' * (2 + len(names))}",
