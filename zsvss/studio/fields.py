@@ -34,6 +34,10 @@ class Fields:
             raise FieldError(f"the request is {type(content).__name__}; an object is wanted")
         self._content = content
 
+    def has(self, name: str) -> bool:
+        """Whether there is such a field."""
+        return name in self._content
+
     def integer(self, name: str, low: int, high: int) -> int:
         """A whole number low..high."""
         value = self._value(name)

@@ -8,12 +8,14 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Hashable
 from concurrent.futures import ThreadPoolExecutor
+from io import BytesIO
 from pathlib import Path
 from threading import Lock
 from typing import Generic, TypeVar
 
 import cv2
 import numpy as np
+from PIL import ExifTags, Image
 
 from zsvss.data.facts import VideoFacts
 from zsvss.data.reader import FrameReader, open_frames
@@ -116,11 +118,24 @@ class Frames:
     def _jpeg(self, number: int) -> bytes:
         content = self._jpegs.get(number)
         if content is None:
-            image_HW3 = cv2.cvtColor(self._read(number), cv2.COLOR_RGB2BGR)
-            _, encoded = cv2.imencode(".jpg", image_HW3, [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])
-            content = np.asarray(encoded).tobytes()
+            content = self._own_jpeg(number)
+            if content is None:
+                image_HW3 = cv2.cvtColor(self._read(number), cv2.COLOR_RGB2BGR)
+                _, encoded = cv2.imencode(".jpg", image_HW3, [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])
+                content = np.asarray(encoded).tobytes()
             self._jpegs.put(number, content, len(content))
         return content
+
+    def _own_jpeg(self, number: int) -> bytes | None:
+        """The frame's own file, if a browser shows it as it is read here."""
+        self._opened()  # what is wrong with the source is told there
+        if self._source.files is None or not self._source.files[number].lower().endswith((".jpg", ".jpeg")):
+            return None
+        content = (Path(self._source.path) / self._source.files[number]).read_bytes()
+        with Image.open(BytesIO(content)) as image:
+            plain = image.format == "JPEG" and image.mode in ("RGB", "L")
+            upright = image.getexif().get(ExifTags.Base.Orientation, 1) == 1
+        return content if plain and upright else None
 
     def _opened(self) -> FrameReader:
         self._reader = self._reader or self._open()

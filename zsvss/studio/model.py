@@ -154,6 +154,18 @@ class Model:
             self._kept.put(key, seen, seen.features_Tnc.numel() * seen.features_Tnc.element_size())
         return seen.of(number - start)
 
+    def look_ahead(self, frames: Frames, number: int, num_frames: int) -> None:
+        """Look at a frame and those behind it when there is time, as they may be wanted soon; returns at once.
+
+        Args:
+            frames: of the video.
+            number: of the frame.
+            num_frames: of the video.
+        """
+        for wanted in (number, number + CLIP):
+            if self._parts is not None and wanted < num_frames:
+                self.submit(self.see, frames, wanted, num_frames)
+
     @torch.inference_mode()
     def propagate(
         self, frames: Frames, num_frames: int, given: Mapping[int, Ids], numbers: Sequence[int]

@@ -206,6 +206,8 @@ def _take(studio: Studio, desk: Desk, step: str, fields: Fields) -> Any:
     if step in ACTIONS:
         label, action = ACTIONS[step]
         session.perform(revision, label, lambda session: action(session, fields))
+        if fields.has("frame"):
+            studio.model.look_ahead(session.frames, fields.integer("frame", 0, last), last + 1)
     elif step == "undo":
         session.undo(revision)
     elif step == "redo":

@@ -85,10 +85,12 @@ export const openView = () => {
   const { width, height, live } = store.facts;
   worker.postMessage({ kind: "open", video: { number: store.number, width, height } });
   Object.assign($("#strokes"), { width, height });
+  painted = { width, height };
   fit();
   document.body.dataset.live = live ? "yes" : "no";
 };
 let zoom = 1;
+let painted = {};
 export const zoomBy = (factor) => {
   zoom = Math.max(1, Math.min(8, zoom * factor));
   fit();
@@ -99,7 +101,15 @@ const fit = () => {
   const view = $("#view");
   const most = parseFloat(getComputedStyle(view).maxHeight) || innerHeight;
   const fitting = Math.min(view.clientWidth, (Math.max(160, most) * width) / height);
-  $("#sheet").style.width = `${Math.floor(fitting) * zoom}px`;
+  const wide = Math.floor(fitting) * zoom;
+  $("#sheet").style.width = `${wide}px`;
+  // No more pixels are painted than the screen has.
+  const scale = Math.min(1, (wide * (devicePixelRatio || 1)) / width);
+  const size = { width: Math.max(1, Math.round(scale * width)), height: Math.max(1, Math.round(scale * height)) };
+  if (size.width === painted.width && size.height === painted.height) return;
+  painted = size;
+  worker.postMessage({ kind: "size", ...size });
+  draw();
 };
 addEventListener("resize", fit);
 

@@ -110,6 +110,24 @@ const unfiltered = (raw, height, row, size) => {
   return out;
 };
 
+// Ids at the size of the picture, which is no larger than the screen shows it.
+const sampled = (ids) => {
+  const { width, height } = canvas;
+  if (width === video.width && height === video.height) return ids;
+  const cells = new ids.constructor(width * height);
+  const columns = Uint32Array.from({ length: width }, (_, x) => Math.floor(((x + 0.5) * video.width) / width));
+  for (let y = 0, at = 0; y < height; y++) {
+    const row = Math.floor(((y + 0.5) * video.height) / height) * video.width;
+    for (let x = 0; x < width; x++) cells[at++] = ids[row + columns[x]];
+  }
+  return cells;
+};
+const resize = (width, height) => {
+  Object.assign(canvas, { width, height });
+  layer = new OffscreenCanvas(width, height);
+  layerPen = layer.getContext("2d", { willReadFrequently: true });
+};
+
 // Colours of ids as ABGR; `groups` says which ids have no outline between them.
 const paint = (bitmap, ids, { colors, groups, outlines, outline, parts }, split) => {
   const { width, height } = canvas;
@@ -135,7 +153,7 @@ const show = async ({ turn, frame, version, look, near }) => {
   try {
     const [bitmap, ids] = await Promise.all([frameOf(frame), maskOf(frame, version)]);
     if (turn !== latest) return;
-    paint(bitmap, ids, look, preview?.frame === frame ? preview.ids : null);
+    paint(bitmap, sampled(ids), look, preview?.frame === frame ? sampled(preview.ids) : null);
     postMessage({ kind: "shown", turn, frame });
     prefetch(near, fetching.signal);
   } catch (error) {
@@ -158,10 +176,9 @@ onmessage = async ({ data }) => {
   } else if (data.kind === "open") {
     video = data.video;
     forget();
-    canvas.width = video.width;
-    canvas.height = video.height;
-    layer = new OffscreenCanvas(video.width, video.height);
-    layerPen = layer.getContext("2d", { willReadFrequently: true });
+    resize(video.width, video.height);
+  } else if (data.kind === "size") {
+    resize(data.width, data.height);
   } else if (data.kind === "show") {
     show(data);
   } else if (data.kind === "at") {
