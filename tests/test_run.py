@@ -412,7 +412,7 @@ def test_unknown_config_lists_near_names(mistake: Mistake) -> None:
 
 
 def test_unknown_subcommand(mistake: Mistake) -> None:
-    assert "unknown command evaluate. Known: bench, export, predict, report, sweep, test." in mistake("evaluate")
+    assert "unknown command evaluate. Known: bench, export, predict, report, studio, sweep, test." in mistake("evaluate")
 
 
 def test_no_config(mistake: Mistake) -> None:
