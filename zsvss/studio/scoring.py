@@ -8,10 +8,10 @@ Shapes: H W pixels.
 
 from __future__ import annotations
 
+import json
 import math
 import shlex
 import shutil
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,7 @@ from zsvss.metrics.confusion import confusion_matrix, iou_from_confusion
 from zsvss.metrics.objects import FrameCounts, frame_counts, object_scores
 from zsvss.results.palette import read_ids, write_ids
 from zsvss.studio.fields import FieldError
-from zsvss.studio.session import ORIGINAL, Session
+from zsvss.studio.session import Session
 
 BENCHMARK = "benchmark"
 
@@ -36,7 +36,8 @@ def score(session: Session) -> dict[str, Any]:
     Returns:
         ``mIoU`` over all frames together, ``J`` and ``F`` as means over frames, then classes; ``classes`` with the IoU
         of each; ``frames`` with the mean J over the classes of each frame; ``masks``, the folder that ``zsvss test``
-        reads, and its ``command``. Numbers are 0..1, None where nothing qualifies.
+        reads, and its ``command``, None where there are more classes than 8 bits hold. Numbers are 0..1, None where
+        nothing qualifies.
 
     Raises:
         FieldError: no frame was corrected or accepted.
@@ -81,7 +82,7 @@ def _classes(
     assert original.mask_files is not None
     predicted_HW = read_ids(original.folder / original.mask_files[number])
     state, name_of = session.state, {segment.id: segment.name for segment in session.segments()}
-    own = {segment.id: segment.name for segment in original.segments}
+    own = [segment.id for segment in original.segments]
     table = np.full(max([*own, *name_of, 0]) + 1, len(names), np.int64)
     for segment in own:
         root = state.root(segment)
@@ -98,8 +99,8 @@ def _benchmark(session: Session, names: list[str]) -> dict[str, Any]:
     folder = session.place / BENCHMARK
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
-    if nothing_fits := len(names) > UNLABELLED:
-        return {"masks": None, "command": None, "note": f"{nothing_fits and len(names)} classes do not fit into 8 bits"}
+    if len(names) > UNLABELLED:
+        return {"masks": None, "command": None}
     colors = np.zeros((len(names), 3), np.uint8)
     for segment in session.segments():
         colors[names.index(segment.name)] = segment.color
@@ -110,16 +111,11 @@ def _benchmark(session: Session, names: list[str]) -> dict[str, Any]:
     source = session.original.source.path
     naming = [] if session.state.given[0] == 0 else ["--model.naming", "HungarianNaming"]
     words = [
-        *("zsvss", "test", "--config", str(_config(session.folder)), "--data", "VideoFolder", "--data.input", source),
-        *("--data.masks", str(folder), "--data.class_names", f"[{', '.join(map(repr, names))}]"),
+        *("zsvss", "test", "--config", "predict_embedded.yaml", "--data.input", source),
+        *("--data.masks", str(folder), "--data.class_names", json.dumps(names, ensure_ascii=False)),
         *("--data.ignore_value", str(UNLABELLED), *naming),
     ]
-    return {"masks": str(folder), "command": shlex.join(words), "note": None}
-
-
-def _config(folder: Path) -> str:
-    """The config to test with: that of the shipped model, which every machine can follow."""
-    return "predict_embedded.yaml" if folder.name != ORIGINAL else ""
+    return {"masks": str(folder), "command": shlex.join(words)}
 
 
 def _plain(value: float) -> float | None:
