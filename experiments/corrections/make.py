@@ -114,7 +114,7 @@ def rows(model: Model, video: Video) -> dict[str, Callable[[], Iterator[tuple[in
 
 def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
     """All rows on all videos; what was measured before is kept."""
-    model = Model(segmenter_of(Path.cwd(), "studio.yaml"))
+    model = Model(segmenter_of(Path.cwd(), "predict_masks_embedded.yaml"))
     weights = model.ready().segmenter.backbone.fingerprint()
     basis = {"weights": weights, "frames": args.frames}
     lines = args.results.read_text().splitlines() if args.results.exists() else []
@@ -146,7 +146,7 @@ def table(records: Sequence[dict[str, Any]], args: argparse.Namespace) -> str:
     which = f"the first {args.frames} frames of " if args.frames else ""
     lines = [
         f"{len(names)} videos, {which}each; J and F in per cent, over the frames that no row was given;",
-        "the embedded backbone by `configs/studio.yaml`.",
+        "the embedded backbone by `configs/predict_masks_embedded.yaml`.",
         "",
         f"| given | J | F | {' | '.join(names)} |",
         f"|---|{'--:|' * (2 + len(names))}",

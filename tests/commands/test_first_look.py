@@ -135,7 +135,7 @@ def test_mistakes_in_configs(mistake: Mistake, tmp_path: Path, content: str, mes
 
 @pytest.mark.parametrize("config", CONFIGS, ids=str)
 def test_shipped_configs(config: Path) -> None:
-    more = ["--data.input", __file__] if config.stem.startswith(("predict", "studio")) else []
+    more = ["--data.input", __file__] if config.stem.startswith("predict") else []
     base = ["--config", "demo"] if config.stem in ("fast", "paper") else []
     look("test", take_apart([*base, "--config", str(config), *more]))
 

@@ -66,7 +66,7 @@ def test_the_shipped_model_looks_as_the_studio_s_config_says(tmp_path: Path, par
     assert isinstance(segmenter.backbone, Embedded)
     assert isinstance(segmenter.features, JointFeatures)
     assert isinstance(segmenter.modulation, GuidedUpsampling)
-    assert segmenter.input_size == (256, 448)
+    assert tuple(segmenter.backbone.native_size) == (256, 448)
     assert any(True for _ in segmenter.backbone.parameters())
 
 

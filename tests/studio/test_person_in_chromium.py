@@ -35,7 +35,7 @@ TOKEN = "a-token"
 
 
 def embedded() -> VideoSegmenter:
-    """What `configs/studio.yaml` describes, on small frames."""
+    """What `configs/predict_masks_embedded.yaml` describes, on small frames."""
     backbone = Embedded(num_steps=100, first_step=99, guidance=1)
     backbone.load()
     parts = [BlockFeatures(8), LabFeatures(), PositionFeatures()]

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from zsvss.studio.desk import Desk
     from zsvss.studio.live import Segmenting
 
-EMBEDDED = "studio.yaml"
+EMBEDDED = "predict_masks_embedded.yaml"
 """What the studio looks at videos with where they were segmented by the model that ships with the package."""
 _LIBRARIES = ("filelock", "starlette", "uvicorn")
 
