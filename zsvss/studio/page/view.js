@@ -32,7 +32,8 @@ const look = () => {
     // What is chosen has an outline against others of its class.
     if (lit && selected.length) groups[id] += 0x10000;
   }
-  if (solo && selected.length) colors.forEach((color, id) => { if (!selected.includes(root(id))) colors[id] = 0xd0101010; });
+  if (solo && selected.length)
+    for (let id = 0; id <= highest; id++) if (!selected.includes(root(id))) [colors[id], groups[id]] = [0xd0101010, 0];
   const parts = new Uint32Array(13);
   PART_COLORS.forEach((color, index) => (parts[index + 1] = abgr(color, 215)));
   return { colors, groups, outlines: $("#outlines").checked, outline: 0xffffffff, parts };
