@@ -22,10 +22,10 @@ demo: $(STAMP)
 	HF_HUB_OFFLINE=1 $(BIN)/python -m zsvss.run test --config demo.yaml
 	HF_HUB_OFFLINE=1 $(BIN)/python -m zsvss.run predict docs/swan --config predict_embedded.yaml
 
-# The tests' environment is set in tests/clean_environment.py; those of the report's page need Chromium.
+# The tests' environment is set in tests/clean_environment.py; those of the pages need Chromium.
 test: $(STAMP)
 	@{ command -v chromium || command -v chromium-browser || command -v google-chrome; } > /dev/null || \
-		echo "Chromium is missing: the tests of the report's page will be skipped; apt-get install chromium"
+		echo "Chromium is missing: the tests of the report's and the studio's page will be skipped; apt-get install chromium"
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
 # Everything that a session on a GPU is to answer, in under 8 minutes: its tests, then one JSON file and a page for

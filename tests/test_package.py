@@ -32,7 +32,8 @@ def test_wheel_holds_configs_and_weights(wheel_names: set[str]) -> None:
     assert {name.split("/")[-2] for name in weights} >= {"unet", "vae"}
     assert weights <= wheel_names
     assert "zsvss/py.typed" in wheel_names
-    templates = [path for path in (ROOT / "zsvss" / "viz" / "templates").rglob("*") if path.is_file()]
+    pages = (ROOT / "zsvss" / "viz" / "templates", ROOT / "zsvss" / "studio" / "page")
+    templates = [path for page in pages for path in page.rglob("*") if path.is_file()]
     assert {path.suffix for path in templates} == {".html", ".css", ".js"}
     assert {str(path.relative_to(ROOT)) for path in templates} <= wheel_names
 

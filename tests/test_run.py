@@ -436,7 +436,8 @@ def test_unknown_config_lists_near_names(mistake: Mistake) -> None:
 
 
 def test_unknown_subcommand(mistake: Mistake) -> None:
-    assert "unknown command evaluate. Known: bench, export, predict, report, sweep, test." in mistake("evaluate")
+    known = "bench, export, predict, report, studio, sweep, test"
+    assert f"unknown command evaluate. Known: {known}." in mistake("evaluate")
 
 
 def test_no_config(mistake: Mistake) -> None:

@@ -35,6 +35,7 @@ COMMANDS = {
     "sweep": Command("zsvss.commands.sweep", "main", "run a grid of settings: ablations, several seeds"),
     "report": Command("zsvss.commands.report", "main", "make tables and a page of finished runs"),
     "export": Command("zsvss.commands.export", "main", "write predictions as COCO, YOLO, CVAT, Label Studio, ..."),
+    "studio": Command("zsvss.commands.studio", "main", "name, mend and propagate segments on a local page"),
     "bench": Command("zsvss.bench.command", "main", "measure speed and memory of the method on this machine"),
 }
 

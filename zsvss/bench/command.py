@@ -1,4 +1,4 @@
-"""``zsvss bench``: the modes of the method, ``--page`` all about a GPU, or ``--data-only`` the reading of frames.
+"""``zsvss bench``: the modes of the method, or all about a GPU, the reading of frames, the studio's page.
 
 Only the arguments are read here, so that help and mistakes are told before PyTorch is imported.
 """
@@ -27,6 +27,11 @@ def main(arguments: Sequence[str]) -> int:
         from zsvss.bench import page
 
         return page.run(options)
+    if "--studio" in arguments:
+        options = _studio().parse_args(arguments)
+        from zsvss.bench import studio
+
+        return studio.run(options)
     options = _modes().parse_args(arguments)
     from zsvss.bench import modes
 
@@ -37,8 +42,8 @@ def _modes() -> argparse.ArgumentParser:
     parser = OneLineParser(
         prog="zsvss bench",
         description="Measure the exact and the fast mode beside the published schedule, on generated frames.",
-        epilog="Two other benchmarks tell theirs: `zsvss bench --data-only --help` of reading frames from disk, "
-        "`zsvss bench --page --help` of all that a GPU is to tell.",
+        epilog="Other benchmarks tell theirs: `zsvss bench --data-only --help` of reading frames from disk, "
+        "`zsvss bench --page --help` of all that a GPU is to tell, `zsvss bench --studio --help` of the studio's page.",
     )
     parser.add_argument("--network", choices=("embedded", "sd21"), help="both on a GPU, embedded on a CPU, by default")
     parser.add_argument("--size", type=int, nargs=2, metavar=("HEIGHT", "WIDTH"), help="of the frames")
@@ -91,6 +96,18 @@ def _reading() -> argparse.ArgumentParser:
         "--input-size", type=int, nargs=2, default=[448, 832], metavar=("HEIGHT", "WIDTH"), help="of the network"
     )
     parser.add_argument("--repeats", type=int, default=2)
+    parser.add_argument("--json", type=Path, help="write the measurements to this file")
+    return parser
+
+
+def _studio() -> argparse.ArgumentParser:
+    parser = OneLineParser(
+        prog="zsvss bench",
+        description="Measure how long the studio lets a person wait, in headless Chromium on this machine.",
+    )
+    parser.add_argument("--studio", action="store_true", required=True, help="measure the studio's page")
+    parser.add_argument("--size", type=int, nargs=2, default=[480, 854], metavar=("HEIGHT", "WIDTH"), help="generated")
+    parser.add_argument("--frames", type=_positive, default=60, help="of the video")
     parser.add_argument("--json", type=Path, help="write the measurements to this file")
     return parser
 

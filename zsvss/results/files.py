@@ -15,17 +15,18 @@ TEMPORARY = ".tmp-"
 """How the name of a file begins that is not whole yet."""
 
 
-def write_atomically(path: Path, text: str | Iterable[str]) -> None:
+def write_atomically(path: Path, content: str | bytes | Iterable[str]) -> None:
     """Write a file so that it has the old content or the new one whenever the machine stops.
 
     Args:
         path: of the file.
-        text: its content, or pieces of it, which are written one by one.
+        content: its text or bytes, or pieces of its text, which are written one by one.
     """
     temporary = path.with_name(f"{TEMPORARY}{uuid.uuid4().hex}")
+    pieces = [content] if isinstance(content, str | bytes) else content
     try:
-        with temporary.open("x", encoding="utf-8") as file:
-            file.writelines([text] if isinstance(text, str) else text)
+        with temporary.open("xb") as file:
+            file.writelines(piece.encode() if isinstance(piece, str) else piece for piece in pieces)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from functools import cache
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import numpy.typing as npt
@@ -216,11 +217,11 @@ def write_segment_png(
     write_ids(path, ids_HW, np.concatenate([np.zeros((1, 3), np.uint8), known]))
 
 
-def write_ids(path: Path | str, ids_HW: npt.NDArray[np.integer], colors: npt.ArrayLike) -> None:
+def write_ids(path: Path | str | IO[bytes], ids_HW: npt.NDArray[np.integer], colors: npt.ArrayLike) -> None:
     """Write ids 0..65535 as they are: in palette mode, or in 16-bit grey where one is above 255.
 
     Args:
-        path: file to write.
+        path: file to write, or an open one.
         ids_HW: what the pixels are.
         colors: uint8 RGB of the ids 0, 1, ...; the others are black.
     """

@@ -164,16 +164,17 @@ class Predictions:
     segments: tuple[Segment, ...]
 
     @classmethod
-    def read(cls, folder: Path) -> Predictions:
+    def read(cls, folder: Path, file: str = FILE) -> Predictions:
         """Read the predictions of a video.
 
         Args:
             folder: of the video.
+            file: name of its list of segments.
 
         Raises:
             PredictionsError: ``segments.json`` is missing, damaged, or of another version.
         """
-        path = folder / FILE
+        path = folder / file
         content = read_json(path)
         again = f"delete {folder} and start the run again"
         version = content.get("version", 1)

@@ -1,0 +1,93 @@
+"""``zsvss studio`` from the command line."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import pytest
+from studio_video import write_video
+
+from zsvss.backbones.embedded import Embedded
+from zsvss.commands import studio
+from zsvss.commands.studio import main, segmenter_of
+from zsvss.stages.joint_features import JointFeatures
+from zsvss.stages.upsampling import GuidedUpsampling
+
+
+def refused(arguments: list[object], capsys: pytest.CaptureFixture[str]) -> str:
+    with pytest.raises(SystemExit) as leaving:
+        main([str(argument) for argument in arguments])
+    assert leaving.value.code in (1, 2)
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    return said
+
+
+def test_what_is_missing_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(studio, "find_spec", lambda name: None if name == "uvicorn" else object())
+    assert 'pip install "zsvss[studio]"' in refused([tmp_path], capsys)
+
+
+def test_what_is_no_run_and_no_video_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "nowhere not found" in refused([tmp_path / "nowhere"], capsys)
+    assert "holds no frames" in refused([tmp_path], capsys)
+    folder = write_video(tmp_path)
+    run = folder.parents[1]
+    assert "is a run, which is segmented already" in refused([run, "--model.input_size", "[32,64]"], capsys)
+    (tmp_path / "names.txt").write_text("swan\n\u202elake\n")
+    assert "U+202E" in refused([run, "--classes", tmp_path / "names.txt"], capsys)
+    (folder / "segments.json").write_text("{}")
+    assert "version 1" in refused([run], capsys)
+
+
+def test_own_classes_come_first(tmp_path: Path) -> None:
+    for name, content in [
+        ("a.txt", "swan\nlake shore\n"),
+        ("b.yaml", "[swan, lake shore]"),
+        ("c.json", '{"1": "swan", "2": "lake shore"}'),
+    ]:
+        (tmp_path / name).write_text(content)
+        known = studio._taxonomies(tmp_path / name)
+        assert list(known) == [name, "COCO", "VSPW", "Cityscapes", "CamVid"]
+        assert known[name] == ["swan", "lake shore"]
+    assert [len(names) for names in known.values()][1:] == [80, 124, 34, 32]
+
+
+def test_the_shipped_model_looks_as_the_studio_s_config_says(tmp_path: Path, parsing_quietly: None) -> None:
+    segmenter = segmenter_of(write_video(tmp_path))()
+    assert isinstance(segmenter.backbone, Embedded)
+    assert isinstance(segmenter.features, JointFeatures)
+    assert isinstance(segmenter.modulation, GuidedUpsampling)
+    assert tuple(segmenter.backbone.native_size) == (256, 448)
+    assert any(True for _ in segmenter.backbone.parameters())
+
+
+def test_a_studio_opens_answers_and_closes(tmp_path: Path) -> None:
+    run = write_video(tmp_path).parents[1]
+    command = [sys.executable, "-m", "zsvss.run", "studio", str(run), "--no-browser"]
+    with (
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process,
+        contextlib.ExitStack() as at_last,
+    ):
+        at_last.callback(process.kill)
+        assert process.stdout is not None
+        address = process.stdout.readline().split()[-1]
+        assert address.startswith("http://127.0.0.1:")
+        with pytest.raises(urllib.error.HTTPError, match="403"):
+            urllib.request.urlopen(address.partition("?")[0], timeout=30)
+        browser = urllib.request.build_opener(urllib.request.HTTPCookieProcessor())
+        assert b"Studio" in browser.open(address, timeout=30).read()
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 130
+        assert process.stderr is not None
+        said = process.stderr.read()
+    assert "the same command goes on with what was annotated" in said
+    assert "Traceback" not in said

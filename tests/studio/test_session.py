@@ -1,0 +1,295 @@
+"""An annotation on disk: steps, undo, masks, saving into the run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from studio_video import BANDS_THW, FRAMES_THW3, HEIGHT, LABELS_THW, NUM_FRAMES, WIDTH, open_desk, write_video
+
+from zsvss.results.exports.writing import export
+from zsvss.results.predictions import FILE, Predictions
+from zsvss.studio.actions import ACTIONS
+from zsvss.studio.editing import Stroke
+from zsvss.studio.fields import FieldError, Fields
+from zsvss.studio.journal import JournalError
+from zsvss.studio.saving import put_in_place, save
+from zsvss.studio.scoring import score
+from zsvss.studio.session import ConflictError, LockedError, Session
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return write_video(tmp_path)
+
+
+@pytest.fixture
+def session(folder: Path):
+    session = Session(folder)
+    yield session
+    session.close()
+
+
+def do(session: Session, step: str, **fields: object) -> None:
+    label, action = ACTIONS[step]
+    session.perform(session.revision, label, lambda session: action(session, Fields(fields)))
+
+
+def brush(session: Session, frame: int, segment: int, points: list, radius: float = 4, **others: object) -> None:
+    fields = {"points": points, "radius": radius, "snaps": False, "only": 0, **others}
+    do(session, "brush", frame=frame, segment=segment, **fields)
+
+
+def names(session: Session) -> dict[int, str]:
+    return {segment.id: segment.name for segment in session.segments()}
+
+
+def test_steps_are_a_fold_of_the_journal_and_can_be_taken_back(folder: Path, session: Session) -> None:
+    do(session, "name", segments=[1, 2], name="water")
+    do(session, "merge", segments=[2, 1], into=1)
+    assert names(session) == {1: "water", 3: "segment 3"}
+    np.testing.assert_array_equal(session.mask(3), np.array([0, 1, 1, 3])[LABELS_THW[3] + 1])
+    do(session, "delete", segments=[3])
+    assert session.areas(0) == {1: int((LABELS_THW[0] < 2).sum())}
+    for _ in range(3):
+        session.undo(session.revision)
+    assert names(session) == {1: "segment 1", 2: "segment 2", 3: "segment 3"}
+    np.testing.assert_array_equal(session.mask(3), LABELS_THW[3] + 1)
+    with pytest.raises(ConflictError, match="nothing to undo"):
+        session.undo(session.revision)
+    session.redo(session.revision)
+    session.redo(session.revision)
+    revision = session.revision
+    session.close()
+    again = Session(folder)
+    assert again.revision == revision
+    assert names(again) == {1: "water", 3: "segment 3"}
+    again.redo(again.revision)
+    assert list(names(again)) == [1]
+    again.undo(again.revision)
+    do(again, "name", segments=[3], name="bank")
+    with pytest.raises(ConflictError, match="nothing to redo"):
+        again.redo(again.revision)
+    again.close()
+
+
+def test_segments_of_one_name_are_one_class_in_one_colour(session: Session) -> None:
+    do(session, "name", segments=[1, 3], name="tree")
+    first, second, third = session.segments()
+    assert first.color == third.color != second.color
+
+
+def test_a_stroke_is_the_points_within_its_radius(session: Session) -> None:
+    brush(session, 2, 2, [[10, 50], [40, 50]], radius=5)
+    y, x = np.mgrid[:HEIGHT, :WIDTH] + 0.5
+    distance = np.hypot(np.maximum(np.maximum(10 - x, x - 40), 0), y - 50)
+    painted = session.mask(2) == 2
+    was = LABELS_THW[2] == 1
+    assert painted[distance < 4].all()
+    np.testing.assert_array_equal(painted[distance > 6], was[distance > 6])
+    np.testing.assert_array_equal(session.mask(1), LABELS_THW[1] + 1)
+    assert session.state.given == [2]
+    assert session.areas(2) == {n: int((session.mask(2) == n).sum()) for n in (1, 2, 3)}
+
+
+def test_borders_of_a_stroke_snap_to_those_of_colours() -> None:
+    frame_HW3 = np.full((60, 80, 3), 60, np.uint8)
+    frame_HW3[:, 40:] = (220, 60, 40)
+    frame_HW3 += np.random.default_rng(0).integers(0, 6, frame_HW3.shape, np.uint8)
+    points = np.array([[34.0, 15.0], [34.0, 45.0]])
+    plain = Stroke(points, 8, snaps=False).pixels(frame_HW3)
+    snapped = Stroke(points, 8).pixels(frame_HW3)
+    assert plain[30, 40:42].all()
+    np.testing.assert_array_equal(np.flatnonzero(snapped[30])[-1], 39)
+    assert snapped[30, 30:40].all()
+    assert snapped[20:41, 34].all()
+
+
+def test_eraser_fill_and_new_segments(session: Session) -> None:
+    brush(session, 0, 0, [[48, 16]], radius=6, only=1)  # on the border of 1 and 2
+    assert set(np.unique(session.mask(0)[13:20, 45:52])) == {0, 2}
+    do(session, "fill", frame=0, segment=2, x=48, y=12)
+    assert (session.mask(0) == 0).sum() == 0
+    do(session, "add")
+    assert names(session)[4] == "segment 4"
+    brush(session, 1, 4, [[20, 20]])
+    session.undo(session.revision)
+    session.undo(session.revision)
+    do(session, "add")
+    assert 5 in names(session), "an id that was taken back is not given again"
+
+
+def test_accepted_frames_are_locked(session: Session) -> None:
+    do(session, "accept", frame=2, accepted=True)
+    assert session.state.given == [2]
+    for act in (
+        lambda: brush(session, 2, 1, [[10, 10]]),
+        lambda: do(session, "fill", frame=2, segment=1, x=1, y=60),
+        lambda: do(session, "delete", segments=[1]),
+        lambda: do(session, "accept", frame=2, accepted=True),
+    ):
+        with pytest.raises(FieldError, match="accepted"):
+            act()
+    do(session, "accept", frame=2, accepted=False)
+    brush(session, 2, 1, [[10, 60]])
+
+
+@pytest.mark.parametrize(
+    ("step", "fields", "says"),
+    [
+        ("name", {"segments": [1], "name": " "}, "name has 0 characters"),
+        ("name", {"segments": [1], "name": "x" * 101}, "name has 101 characters"),
+        ("name", {"segments": [1], "name": "a\u202eb"}, r"U\+202E"),
+        ("name", {"segments": [1], "name": "a\x00"}, r"U\+0000"),
+        ("name", {"segments": [1], "name": "\ud800"}, r"U\+D800"),
+        ("name", {"segments": [9], "name": "x"}, "no segment 9"),
+        ("name", {"segments": [], "name": "x"}, "segments is"),
+        ("name", {"segments": [True], "name": "x"}, "segments is"),
+        ("name", {"name": "x"}, "segments is missing"),
+        ("merge", {"segments": [1, 2], "into": 3}, "one of which stays"),
+        ("merge", {"segments": [1], "into": 1}, "two or more"),
+        ("brush", {"frame": 99, "segment": 1}, "frame is 99; allowed is a whole number 0..5"),
+        ("brush", {"frame": 0, "segment": 1, "points": [[1]], "radius": 3, "snaps": True}, "a point is two numbers"),
+        ("brush", {"frame": 0, "segment": 1, "points": [[1e9, 0]], "radius": 3, "snaps": True}, "far outside"),
+        ("brush", {"frame": 0, "segment": 1, "points": [[float("nan"), 0]], "radius": 3, "snaps": True}, "two numbers"),
+        ("brush", {"frame": 0, "segment": 1, "points": [[0, 0]] * 4001, "radius": 3, "snaps": True}, "4001 points"),
+        ("brush", {"frame": 0, "segment": 1, "points": [[0, 0]], "radius": 1e9, "snaps": True}, "radius is"),
+        ("brush", {"frame": 0, "segment": 1, "points": [[5, 5]], "radius": 1, "snaps": False}, "nothing would change"),
+        ("fill", {"frame": 0, "segment": 1, "x": WIDTH, "y": 0}, "x is 96"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_and_changes_nothing(session: Session, step, fields, says) -> None:
+    with pytest.raises(FieldError, match=says):
+        do(session, step, **fields)
+    assert session.revision == 0
+
+
+def test_names_are_composed(session: Session) -> None:
+    do(session, "name", segments=[1], name="  cafe\u0301   bar ")
+    assert names(session)[1] == "caf\u00e9 bar"
+
+
+def test_a_second_studio_is_refused(folder: Path, session: Session) -> None:
+    with pytest.raises(LockedError, match="open in another studio"):
+        Session(folder)
+    session.close()
+    Session(folder).close()
+
+
+def annotate(session: Session) -> None:
+    do(session, "name", segments=[1], name="water")
+    do(session, "merge", segments=[2, 3], into=2)
+    do(session, "add")
+    brush(session, 1, 4, [[20, 40], [60, 44]])
+
+
+def test_saved_predictions_are_what_the_annotation_shows(folder: Path, session: Session, tmp_path: Path) -> None:
+    annotate(session)
+    before = {path.name: path.read_bytes() for path in (folder / "masks").iterdir()}
+    save(session)
+    saved = Predictions.read(folder)
+    assert {segment.id: segment.name for segment in saved.segments} == names(session)
+    assert saved.frame_names == session.original.frame_names
+    for number in range(NUM_FRAMES):
+        np.testing.assert_array_equal(saved.mask(number), session.mask(number))
+    assert json.loads((folder / FILE).read_text())["annotated"] == {"given": [1], "accepted": []}
+    export("davis", [saved], tmp_path / "davis")
+    kept = Predictions.read(folder / "studio" / "original", "predictions.json")
+    for number in range(NUM_FRAMES):
+        np.testing.assert_array_equal(kept.mask(number), LABELS_THW[number] + 1)
+    assert {path.name: path.read_bytes() for path in (kept.folder / "masks").iterdir()} == before
+    session.close()
+    again = Session(folder)
+    put_in_place(again)
+    again.undo(again.revision)
+    np.testing.assert_array_equal(again.mask(1), np.array([0, 1, 2, 2])[LABELS_THW[1] + 1])
+    save(again)
+    assert [segment.id for segment in Predictions.read(folder).segments] == [1, 2]
+    again.close()
+
+
+@pytest.mark.parametrize("renames", range(5))
+def test_a_save_that_is_cut_off_leaves_the_old_predictions_or_is_finished(
+    folder: Path, session: Session, monkeypatch: pytest.MonkeyPatch, renames: int
+) -> None:
+    annotate(session)
+    wanted = [session.mask(number) for number in range(NUM_FRAMES)]
+    left = renames
+
+    def cut(of: str):
+        real = getattr(Path, of)
+
+        def move(path: Path, target: Path) -> Path:
+            nonlocal left
+            if "saving" in str(path) or path == folder / "masks" or path.name == "original.partial":
+                if left == 0:
+                    raise OSError("the power went")
+                left -= 1
+            return real(path, target)
+
+        monkeypatch.setattr(Path, of, move)
+
+    cut("rename")
+    cut("replace")
+    with pytest.raises(OSError, match="power"):
+        save(session)
+    monkeypatch.undo()
+    session.close()
+    again = Session(folder)
+    put_in_place(again)
+    found = Predictions.read(folder)
+    was_decided = any(entry["op"] == "saved" for entry in again.journal.entries)
+    assert was_decided == (renames > 1)
+    for number in range(NUM_FRAMES):
+        np.testing.assert_array_equal(found.mask(number), wanted[number] if was_decided else LABELS_THW[number] + 1)
+    assert not (folder / "studio" / "saving").exists()
+    again.close()
+
+
+def test_a_run_that_was_computed_again_is_not_annotated_as_before(folder: Path, session: Session) -> None:
+    annotate(session)
+    session.close()
+    content = (folder / FILE).read_text()
+    (folder / FILE).write_text(content + " ")
+    with pytest.raises(JournalError, match="computed again"):
+        Session(folder)
+    (folder / FILE).write_text(content)
+    again = Session(folder)
+    save(again)
+    again.close()
+    (folder / FILE).write_text(content)
+    with pytest.raises(JournalError, match="not what was saved there"):
+        open_desk(folder).session()
+
+
+def test_score_of_the_original_predictions(folder: Path, session: Session) -> None:
+    with pytest.raises(FieldError, match="nothing to score"):
+        score(session)
+    do(session, "name", segments=[1, 2], name="top")
+    do(session, "name", segments=[3], name="bottom")
+    do(session, "accept", frame=0, accepted=True)
+    brush(session, 3, 1, [[WIDTH / 2, 45]], radius=6)
+    save(session)
+    found = score(session)
+    now, was = session.mask(3), LABELS_THW[3] + 1
+    top = [((now <= 2) & (was <= 2)).sum() / ((now <= 2) | (was <= 2)).sum()]
+    bottom = [((now == 3) & (was == 3)).sum() / ((now == 3) | (was == 3)).sum()]
+    assert [frame["frame"] for frame in found["frames"]] == [0, 3]
+    assert found["frames"][0]["J"] == 1
+    np.testing.assert_allclose(found["frames"][1]["J"], (top[0] + bottom[0]) / 2)
+    np.testing.assert_allclose(found["J"], ((1 + top[0]) / 2 + (1 + bottom[0]) / 2) / 2)
+    assert 0.9 < found["mIoU"] < 1
+    masks = Path(found["masks"])
+    assert sorted(path.name for path in masks.iterdir()) == ["00000.png", "00003.png"]
+    assert """--data.class_names '["top", "bottom"]'""" in found["command"]
+
+
+def test_frames_that_are_gone_are_told(folder: Path, session: Session) -> None:
+    for path in (folder.parents[2] / "frames" / "bands").iterdir():
+        path.unlink()
+    with pytest.raises(ValueError, match="put the video back"):
+        brush(session, 0, 1, [[50, 50]])
+    assert session.revision == 0
+    assert FRAMES_THW3.shape[:3] == BANDS_THW.shape

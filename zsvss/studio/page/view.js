@@ -1,0 +1,230 @@
+// The frame: what the worker paints, what a click hits, and strokes before they are a step.
+
+import { $, changed, choose, isBusy, root, say, segment, step, store, versionOf } from "./store.js";
+
+const AHEAD = 10;
+const BEHIND = 4;
+const worker = new Worker("/files/worker.js");
+const answers = new Map();
+let turn = 0;
+let asked = 0;
+let direction = 1;
+let lastShown = 0;
+
+const abgr = ([red, green, blue], alpha) => ((alpha << 24) | (blue << 16) | (green << 8) | red) >>> 0;
+
+// Colours and outlines for every id that a mask may hold.
+const look = () => {
+  const { state, selected, solo } = store;
+  const highest = Math.max(255, ...state.segments.map(({ id }) => id), ...Object.keys(state.merged).map(Number));
+  const [colors, groups] = [new Uint32Array(highest + 1), new Uint32Array(highest + 1)];
+  const strength = Number($("#opacity").value) / 100;
+  const classes = new Map();
+  const now = new Map(state.segments.map((one) => [one.id, one]));
+  for (let id = 1; id <= highest; id++) {
+    const shown = now.get(root(id));
+    if (!shown) continue;
+    if (!classes.has(shown.name)) classes.set(shown.name, classes.size + 1);
+    groups[id] = classes.get(shown.name);
+    const lit = selected.includes(shown.id);
+    const alpha = !selected.length ? strength : lit ? Math.min(1, strength + 0.2) : solo ? 0 : 0.5 * strength;
+    colors[id] = abgr(shown.color, Math.round(255 * alpha));
+    // What is chosen has an outline against others of its class.
+    if (lit && selected.length) groups[id] += 0x10000;
+  }
+  if (solo && selected.length)
+    for (let id = 0; id <= highest; id++) if (!selected.includes(root(id))) [colors[id], groups[id]] = [0xd0101010, 0];
+  const parts = new Uint32Array(13);
+  PART_COLORS.forEach((color, index) => (parts[index + 1] = abgr(color, 215)));
+  return { colors, groups, outlines: $("#outlines").checked, outline: 0xffffffff, parts };
+};
+const PART_COLORS = [
+  [0, 114, 178], [230, 159, 0], [0, 158, 115], [204, 121, 167], [86, 180, 233], [213, 94, 0],
+  [240, 228, 66], [140, 107, 177], [127, 127, 127], [255, 255, 255], [20, 20, 20], [150, 75, 0],
+];
+
+const near = () => {
+  const numbers = [];
+  for (let by = 1; by <= AHEAD; by++) numbers.push(store.frame + direction * by);
+  for (let by = 1; by <= BEHIND; by++) numbers.push(store.frame - direction * by);
+  return numbers.filter((number) => number >= 0 && number < store.facts.num_frames).map((number) => [number, versionOf(number)]);
+};
+
+export const draw = () => {
+  if (!store.state) return;
+  const frame = store.frame;
+  direction = frame < lastShown ? -1 : 1;
+  const began = performance.now();
+  const mine = ++turn;
+  document.body.dataset.drawing = mine;
+  answers.set(mine, began);
+  worker.postMessage({ kind: "show", turn: mine, frame, version: versionOf(frame), look: look(), near: near() });
+};
+const waitFor = (kind, message) =>
+  new Promise((resolve) => {
+    const mine = `${kind} ${++asked}`;
+    answers.set(mine, resolve);
+    worker.postMessage({ kind, turn: mine, ...message });
+  });
+worker.onmessage = ({ data }) => {
+  if (data.kind === "shown") {
+    const milliseconds = performance.now() - answers.get(data.turn);
+    for (const key of answers.keys()) if (typeof key === "number" && key <= data.turn) answers.delete(key);
+    lastShown = data.frame;
+    document.body.dataset.frame = data.frame;
+    document.body.dataset.shown = data.turn;
+    document.dispatchEvent(new CustomEvent("studio:shown", { detail: { frame: data.frame, milliseconds } }));
+  } else if (data.kind === "failed") {
+    say(`frame ${data.frame}: ${data.text}`);
+  } else {
+    answers.get(data.turn)?.(data);
+    answers.delete(data.turn);
+  }
+};
+
+export const openView = () => {
+  const { width, height, live } = store.facts;
+  worker.postMessage({ kind: "open", video: { number: store.number, width, height } });
+  Object.assign($("#strokes"), { width, height });
+  painted = { width, height };
+  fit();
+  document.body.dataset.live = live ? "yes" : "no";
+};
+let zoom = 1;
+let painted = {};
+export const zoomBy = (factor) => {
+  zoom = Math.max(1, Math.min(8, zoom * factor));
+  fit();
+};
+const fit = () => {
+  if (!store.facts) return;
+  const { width, height } = store.facts;
+  const view = $("#view");
+  const most = parseFloat(getComputedStyle(view).maxHeight) || innerHeight;
+  const fitting = Math.min(view.clientWidth, (Math.max(160, most) * width) / height);
+  const wide = Math.floor(fitting) * zoom;
+  $("#sheet").style.width = `${wide}px`;
+  // No more pixels are painted than the screen has.
+  const scale = Math.min(1, (wide * (devicePixelRatio || 1)) / width);
+  const size = { width: Math.max(1, Math.round(scale * width)), height: Math.max(1, Math.round(scale * height)) };
+  if (size.width === painted.width && size.height === painted.height) return;
+  painted = size;
+  worker.postMessage({ kind: "size", ...size });
+  draw();
+};
+addEventListener("resize", fit);
+
+export const previewSplit = async (segmentId, num) => {
+  const { text } = await waitFor("preview", { frame: store.frame, segment: segmentId, num });
+  if (text) say(text);
+  draw();
+  return !text;
+};
+export const dropPreview = () => {
+  worker.postMessage({ kind: "no preview" });
+  draw();
+};
+
+const place = ({ clientX, clientY }) => {
+  const box = $("#strokes").getBoundingClientRect();
+  const { width, height } = store.facts;
+  return [((clientX - box.left) / box.width) * width, ((clientY - box.top) / box.height) * height];
+};
+const pixel = (event) => {
+  const [x, y] = place(event);
+  const { width, height } = store.facts;
+  return [Math.max(0, Math.min(width - 1, Math.floor(x))), Math.max(0, Math.min(height - 1, Math.floor(y)))];
+};
+const idAt = async ([x, y]) => {
+  const { id } = await waitFor("at", { frame: store.frame, version: versionOf(store.frame), x, y });
+  return root(id);
+};
+
+let stroke = null;
+const radius = () => Number($("#size").value);
+const strokePen = () => $("#strokes").getContext("2d");
+const clearStrokes = () => strokePen().clearRect(0, 0, store.facts.width, store.facts.height);
+const ring = (event) => {
+  clearStrokes();
+  const pen = strokePen();
+  pen.lineWidth = Math.max(1, store.facts.width / 600);
+  for (const [color, by] of [["#000a", 0.5], ["#fff", 0]]) {
+    pen.strokeStyle = color;
+    pen.beginPath();
+    pen.arc(...place(event), radius() + by, 0, 7);
+    pen.stroke();
+  }
+};
+const drawStroke = () => {
+  clearStrokes();
+  const pen = strokePen();
+  const color = store.tool === "eraser" ? [255, 255, 255] : segment(store.selected[0]).color;
+  Object.assign(pen, { lineCap: "round", lineJoin: "round", lineWidth: 2 * radius(), strokeStyle: `rgb(${color} / 0.7)` });
+  pen.beginPath();
+  stroke.points.forEach(([x, y], index) => (index ? pen.lineTo(x, y) : pen.moveTo(x, y + 0.01)));
+  if (stroke.points.length === 1) pen.lineTo(stroke.points[0][0], stroke.points[0][1]);
+  pen.stroke();
+};
+const mayPaint = () => {
+  if (isBusy()) say("wait until what is being computed is done, or stop it");
+  else if (store.state.accepted.includes(store.frame)) say("this frame is accepted; press A to open it again");
+  else if (store.tool !== "eraser" && store.selected.length !== 1) say("choose the segment to paint: click it with the Select tool, or in the list");
+  else return true;
+  return false;
+};
+
+export const startView = () => {
+  const canvas = $("#picture").transferControlToOffscreen();
+  worker.postMessage({ kind: "canvas", canvas }, [canvas]);
+  const sheet = $("#strokes");
+  sheet.addEventListener("pointerdown", async (event) => {
+    if (event.button || !store.state) return;
+    event.preventDefault();
+    $("#view").focus({ preventScroll: true });
+    if (store.tool === "select") {
+      const id = await idAt(pixel(event));
+      const others = event.shiftKey ? store.selected : [];
+      if (!id) choose(others);
+      else if (event.shiftKey && others.includes(id)) choose(others.filter((one) => one !== id));
+      else choose([...others.filter((one) => one !== id), id]);
+    } else if (store.tool === "fill") {
+      if (!mayPaint()) return;
+      const [x, y] = pixel(event);
+      step("fill", { frame: store.frame, segment: store.selected[0], x, y });
+    } else if (mayPaint()) {
+      sheet.setPointerCapture(event.pointerId);
+      stroke = { frame: store.frame, points: [place(event)] };
+      drawStroke();
+    }
+  });
+  sheet.addEventListener("pointermove", (event) => {
+    if (stroke) {
+      for (const one of event.getCoalescedEvents?.() ?? [event]) if (stroke.points.length < 4000) stroke.points.push(place(one));
+      drawStroke();
+    } else if (store.facts && (store.tool === "brush" || store.tool === "eraser")) ring(event);
+  });
+  const end = async (event) => {
+    if (!stroke) return;
+    const { frame, points } = stroke;
+    const erasing = store.tool === "eraser";
+    stroke = null;
+    const rounded = points.map(([x, y]) => [Math.round(16 * x) / 16, Math.round(16 * y) / 16]);
+    const fields = { frame, points: rounded, radius: radius(), snaps: $("#snaps").checked };
+    await step("brush", { ...fields, segment: erasing ? 0 : store.selected[0], only: erasing && store.selected.length === 1 ? store.selected[0] : 0 });
+    clearStrokes();
+    if (event.type === "pointerup") ring(event);
+  };
+  sheet.addEventListener("pointerup", end);
+  sheet.addEventListener("pointercancel", end);
+  sheet.addEventListener("pointerleave", () => !stroke && store.facts && clearStrokes());
+  $("#view").addEventListener("wheel", (event) => {
+    if (!event.ctrlKey) return;
+    event.preventDefault();
+    zoomBy(event.deltaY < 0 ? 1.25 : 0.8);
+  }, { passive: false });
+};
+export const useTool = (tool) => {
+  store.tool = tool;
+  if (store.facts) clearStrokes();
+  changed("tool");
+};
