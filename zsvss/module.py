@@ -234,6 +234,7 @@ class VideoSegmentation(LightningModule):
                 first_labels_HW=first_labels_HW,
                 given_THW=self._given_labels(clip),
                 num_wanted=clip.num_final,
+                shot=clip.shot,
             )
         except NotFiniteError as error:
             reason = f"{error} (clip {clip.index}, trainer.precision {self.trainer.precision})"

@@ -8,6 +8,7 @@ Shape legend: T frames of a clip, H W pixels, u v latent cells, h w token grid o
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from functools import partial
 from typing import Literal, NamedTuple
 
@@ -25,7 +26,8 @@ from zsvss.stages.modulation import LabelledClip, Modulation, NearestUpsampling
 from zsvss.stages.nearest import nearest
 from zsvss.stages.padding import margins_on, mirror
 from zsvss.stages.precision import full_precision
-from zsvss.stages.refinement import Refinement
+from zsvss.stages.refinement import Refinement, check_grids
+from zsvss.stages.shots import ShotBank, ShotMatching
 from zsvss.stages.specks import merge_specks
 from zsvss.stages.trace import Trace
 from zsvss.stopwatch import Stopwatch, measured
@@ -63,6 +65,7 @@ class VideoSegmenter(nn.Module):
             (16 or 32); the zero padding of convolutions otherwise leaves clusters of its own along the border.
         min_region: connected regions below this share of the frame's pixels, 0..1, take the labels of what surrounds
             them; where given labels are propagated, the largest region of a label stays. 0 merges nothing.
+        shots: finds in a new shot what was there in earlier ones, where clips come with the number of their shot.
 
     Example:
         >>> segmenter = VideoSegmenter(backbone, KNNSceneContext())  # doctest: +SKIP
@@ -82,6 +85,7 @@ class VideoSegmenter(nn.Module):
         input_size: tuple[int, int] | Literal["frames"] | None = None,
         padding: int = 0,
         min_region: float = 0.0,
+        shots: ShotMatching | None = None,
     ) -> None:
         super().__init__()
         if padding < 0:
@@ -96,11 +100,13 @@ class VideoSegmenter(nn.Module):
         self.input_size = input_size
         self.padding = padding
         self.min_region = min_region
+        self.shots = shots or ShotMatching()
         self.memory: Memory | None = None
+        self.bank = ShotBank()
 
     def reset(self) -> None:
         """Forget the video; the next clip opens a new one."""
-        self.memory = None
+        self.memory, self.bank = None, ShotBank()
 
     @torch.inference_mode()
     def forward(
@@ -114,6 +120,7 @@ class VideoSegmenter(nn.Module):
         noise: ClipNoise | None = None,
         conditioning: Conditioning | None = None,
         num_wanted: int | None = None,
+        shot: int | None = None,
         trace: Trace | None = None,
     ) -> SegmentedClip:
         """Segment the next clip of the video.
@@ -130,6 +137,9 @@ class VideoSegmenter(nn.Module):
             conditioning: in place of the backbone's own.
             num_wanted: return labels of the first so many frames only, for a clip whose other frames come again in
                 the next one; they still shape the scene context, but the last stage leaves them out.
+            shot: number of the shot that the clip is of; where it differs from the last clip's, there was a cut. The
+                scene context model then opens anew, and what was there in an earlier shot takes its labels again.
+                ``None`` follows no shots.
             trace: a new one is filled with every intermediate.
 
         Returns:
@@ -142,6 +152,7 @@ class VideoSegmenter(nn.Module):
         """
         generator = generator or torch.Generator().manual_seed(0)
         kept = Trace() if trace is None else trace
+        self._cut(frames_THW3, shot)
         with Stopwatch(self._clock).running() as watch:
             images_T3HW, kept.noise = self._prepare(frames_THW3, resized_THW3, noise, generator)
             kept.recording = self._see(images_T3HW, kept.noise, conditioning, trace)
@@ -153,7 +164,7 @@ class VideoSegmenter(nn.Module):
                 kept.features_Tnc, kept.grid, seen, generator, first_labels_HW, given_THW
             )
             kept.refined_Tn = self._refine(kept.coarse_Tn, kept.grid, seen, kept)
-            self.memory = self._remember(kept.features_Tnc, kept.refined_Tn, memory)
+            self.memory = self._remember(kept.features_Tnc, kept.refined_Tn, memory, shot)
             refined_Thw = kept.refined_Tn.unflatten(1, kept.grid)
             labelled = LabelledClip(refined_Thw, memory.label_set_L, frames_THW3, kept.recording, kept.features_Tnc)
             if memory.propagated is not None and self.refinement is None:
@@ -165,6 +176,14 @@ class VideoSegmenter(nn.Module):
         kept.label_set_L = memory.label_set_L
         coarse_Thw = kept.coarse_Tn.unflatten(1, kept.grid)
         return SegmentedClip(kept.labels_THW, coarse_Thw[:num_wanted], refined_Thw[:num_wanted], watch.seconds)
+
+    def _cut(self, frames_THW3: Tensor, shot: int | None) -> None:
+        """Let the scene context model open anew where a clip is of another shot, unless it is too small for that."""
+        if shot is None or not self.bank.shots or self.bank.shots[-1].number == shot:
+            return
+        with suppress(ValueError):
+            self.check((frames_THW3.shape[1], frames_THW3.shape[2]), len(frames_THW3))
+            self.memory = None
 
     # The stages, each timed by its name
 
@@ -239,9 +258,9 @@ class VideoSegmenter(nn.Module):
             if given_THW is not None:
                 return self.context.propagate(features_Tnc, grid, given_THW, self.memory)
             if self.memory is not None:
-                return self.context.resume(features_Tnc, self.memory, generator)
+                return self.shots.resume(self.context, self.bank, features_Tnc, self.memory, generator)
             names_n = None if first_labels_HW is None else to_grid(first_labels_HW, grid).flatten()
-            return self.context.start(features_Tnc, generator, names_n, grid, seen)
+            return self.shots.start(self.context, self.bank, features_Tnc, generator, names_n, grid, seen)
 
     @measured("refinement")
     def _refine(self, coarse_Tn: Tensor, grid: tuple[int, int], seen: FeaturePass, trace: Trace) -> Tensor:
@@ -258,10 +277,13 @@ class VideoSegmenter(nn.Module):
         return refined_Tn
 
     @measured("context")
-    def _remember(self, features_Tnc: Tensor, refined_Tn: Tensor, memory: Memory) -> Memory:
-        """Features and refined labels -> what the next clip's labels come from."""
+    def _remember(self, features_Tnc: Tensor, refined_Tn: Tensor, memory: Memory, shot: int | None) -> Memory:
+        """Features and refined labels -> what the next clip's labels come from, and what a later shot's may."""
         with full_precision(features_Tnc.device):
-            return self.context.update(features_Tnc, refined_Tn, memory)
+            memory = self.context.update(features_Tnc, refined_Tn, memory)
+            if shot is not None:
+                self.bank = self.shots.remember(self.bank, shot, features_Tnc, refined_Tn, memory)
+            return memory
 
     @measured("modulation")
     def _modulate(self, clip: LabelledClip, images_T3HW: Tensor, num_wanted: int | None, trace: Trace | None) -> Tensor:
@@ -323,15 +345,6 @@ class VideoSegmenter(nn.Module):
         if self.backbone.device.type == "cuda":
             torch.cuda.synchronize(self.backbone.device)
         return time.perf_counter()
-
-
-def check_grids(correspondence: tuple[int, int], features: tuple[int, int]) -> None:
-    """Refuse a refinement that compares frames on another grid than the one that bears labels."""
-    if correspondence != features:
-        raise ValueError(
-            f"refinement.features lie on a grid of {correspondence[0]}x{correspondence[1]} tokens, features on one of "
-            f"{features[0]}x{features[1]}: give both blocks of one resolution (3..5, 6..8 or 9..11)."
-        )
 
 
 def to_grid(labels_HW: Tensor, grid: tuple[int, int]) -> Tensor:

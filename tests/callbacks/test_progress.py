@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from types import SimpleNamespace
 from typing import Any
 
@@ -36,7 +37,8 @@ def test_speed_and_time_left_count_frames_since_the_start() -> None:
 
 def test_frames_that_are_predicted_twice_count_once() -> None:
     plan = [SimpleNamespace(num_final=3), SimpleNamespace(num_final=1), SimpleNamespace(num_final=3)]
-    assert _num_frames(SimpleNamespace(plan=plan)) == 7
+    assert _num_frames(SimpleNamespace(num_frames=7)) == 7
+    assert _num_frames(SimpleNamespace(num_frames=None)) == math.inf
     bar = FrameProgressBar()
     bar.disable()
     for clip in plan:

@@ -91,7 +91,8 @@ class PredictionWriter(ClipCallback):
         frames_THW3 = clip.frames_THW3[: clip.num_final]
         arrays = frames_THW3.cpu().numpy(), labels_THW.cpu().numpy()
         self._wait(leave=_CLIPS_AHEAD)
-        self._pending.append(self._thread.submit(self._open.write, *arrays, clip.frame_names[: clip.num_final]))
+        names = clip.frame_names[: clip.num_final]
+        self._pending.append(self._thread.submit(self._open.write, *arrays, names, clip.shot))
         if clip.is_last:
             self._close(_names(trainer, clip))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from contextlib import ExitStack
 from datetime import timedelta
@@ -71,12 +72,12 @@ class FrameProgressBar(ClipCallback, RichProgressBar):
         ]
 
     @property
-    def total_test_batches_current_dataloader(self) -> int:
+    def total_test_batches_current_dataloader(self) -> int | float:
         """Frames of this process's share of the test videos."""
         return _num_frames(self.trainer.test_dataloaders)
 
     @property
-    def total_predict_batches_current_dataloader(self) -> int:
+    def total_predict_batches_current_dataloader(self) -> int | float:
         """Frames of this process's share of the videos to predict."""
         return _num_frames(self.trainer.predict_dataloaders)
 
@@ -138,7 +139,8 @@ class _FramesColumn(ProgressColumn):
     """Whole frames that are done; the bar beside them shows the parts."""
 
     def render(self, task: Task) -> Text:
-        return Text(f"{int(task.completed + 1e-9)}/{task.total or 0:.0f} frames")
+        known = f"/{task.total:.0f}" if task.total and math.isfinite(task.total) else ""
+        return Text(f"{int(task.completed + 1e-9)}{known} frames")
 
 
 class _SpeedColumn(ProgressColumn):
@@ -156,5 +158,6 @@ class _TimeLeftColumn(ProgressColumn):
         return Text(f"{timedelta(seconds=round(seconds))} left")
 
 
-def _num_frames(loader: Any) -> int:
-    return sum(planned.num_final for planned in loader.plan)
+def _num_frames(loader: Any) -> int | float:
+    """Frames in all; infinitely many where that is not known, which Lightning's bar understands."""
+    return math.inf if loader.num_frames is None else int(loader.num_frames)

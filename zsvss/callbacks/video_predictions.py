@@ -24,6 +24,9 @@ from zsvss.viz.overlay import overlay
 
 Labels = npt.NDArray[np.integer[Any]]
 
+_MARKED_FRAMES = 12
+"""How many frames of the overlay say that a shot begins."""
+
 
 @dataclass(frozen=True)
 class Origin:
@@ -108,17 +111,23 @@ class VideoPredictions:
         self._with_captions = captions
         self._captions: Captions | None = None
         self._frame_names: list[str] = []
+        self._shot_starts: list[int] = []
+        self._shot: int | None = None
         self._table = SegmentTable()
         self._size: tuple[int, int] | None = None
 
-    def write(self, frames_THW3: UInt8, labels_THW: Labels, names: Sequence[str]) -> None:
+    def write(self, frames_THW3: UInt8, labels_THW: Labels, names: Sequence[str], shot: int | None = None) -> None:
         """Write the video's next frames.
 
         Args:
             frames_THW3: uint8 RGB.
             labels_THW: labels, negative where there is none, at the frames' size.
             names: the frames' names.
+            shot: number of the shot that they are of; ``None`` where shots are not followed.
         """
+        if not self._frame_names or shot != self._shot:
+            self._shot_starts.append(len(self._frame_names))
+            self._shot = shot
         for frame_HW3, labels_HW, name in zip(frames_THW3, labels_THW, names, strict=True):
             self._size = (labels_HW.shape[0], labels_HW.shape[1])
             if self.masks:
@@ -128,7 +137,7 @@ class VideoPredictions:
             if self._movie is not None:
                 image_HW3 = overlay(frame_HW3, labels_HW, self.colors, self.alpha)
                 if self._with_captions:
-                    image_HW3 = self._own_captions().draw(image_HW3, ids_HW, measured)
+                    image_HW3 = self._own_captions().draw(image_HW3, ids_HW, measured, self._new_shot())
                 self._movie.write(image_HW3)
             self._table.add(len(self._frame_names), measured)
             self._frame_names.append(name)
@@ -145,6 +154,11 @@ class VideoPredictions:
         write_atomically(self.folder / FILE, json_pieces(self._header(), segments, self._table))
         self._table.close()
 
+    def _new_shot(self) -> int | None:
+        """Number, from 1, of the shot whose first frames these are; ``None`` within a shot and in the first one."""
+        is_begin = len(self._frame_names) - self._shot_starts[-1] < _MARKED_FRAMES
+        return len(self._shot_starts) if is_begin and len(self._shot_starts) > 1 else None
+
     def _own_captions(self) -> Captions:
         if self._captions is None:
             assert self._size is not None
@@ -160,6 +174,7 @@ class VideoPredictions:
         num_frames, origin, facts = len(self._frame_names), self.origin, self.origin.facts
         height, width = self._size or (0, 0)
         times = facts.times[:num_frames] if facts is not None else ()
+        ends = [*self._shot_starts[1:], num_frames]
         return {
             "format": FORMAT,
             "version": VERSION,
@@ -177,6 +192,12 @@ class VideoPredictions:
                 "time_base": str(facts.time_base) if facts and facts.stamps else None,
                 "sample_aspect_ratio": str(facts.sample_aspect_ratio if facts else 1),
             },
+            "shots": [
+                {"first_frame": start, "num_frames": end - start}
+                for start, end in zip(self._shot_starts, ends, strict=True)
+            ]
+            if self._shot is not None
+            else None,
             "labels": "classes" if self.meaning.are_classes else "clusters",
             "taxonomy": self.meaning.taxonomy,
             "classes": [asdict(entry) for entry in self.meaning.classes],

@@ -123,6 +123,19 @@ class Segment:
         return index < len(self.frames) and int(self.frames[index]) == frame
 
 
+@dataclass(frozen=True)
+class Shot:
+    """A shot of a video: frames without a cut between them.
+
+    Attributes:
+        first_frame: Counted from 0.
+        num_frames: How many frames it has.
+    """
+
+    first_frame: int
+    num_frames: int
+
+
 @dataclass(frozen=True, eq=False)
 class Predictions:
     """The predictions of one video.
@@ -144,6 +157,7 @@ class Predictions:
         classes: The benchmark's classes; empty without one.
         settings: Of the run.
         segments: In the order of their ids.
+        shots: In order; None where shots were not looked for.
     """
 
     folder: Path
@@ -162,6 +176,7 @@ class Predictions:
     classes: tuple[PredictedClass, ...]
     settings: Mapping[str, Any] = field(repr=False)
     segments: tuple[Segment, ...]
+    shots: tuple[Shot, ...] | None = None
 
     @classmethod
     def read(cls, folder: Path) -> Predictions:
@@ -280,6 +295,7 @@ def _fields(content: Mapping[str, Any]) -> dict[str, Any]:
         **{key: _tuple(content[key]) for key in ("frame_names", "frame_times", "mask_files")},
         "classes": tuple(PredictedClass(**{**entry, "color": _color(entry["color"])}) for entry in content["classes"]),
         "segments": tuple(map(_segment, content["segments"])),
+        "shots": None if content.get("shots") is None else tuple(Shot(**entry) for entry in content["shots"]),
     }
 
 

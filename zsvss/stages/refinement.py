@@ -152,3 +152,12 @@ def vote_along(labels_Tn: Tensor, trajectories_TP: Tensor, survives_P: Tensor | 
     number_TP = number_P.expand_as(trajectories_TP)
     owner_Tn = torch.full_like(labels_Tn, -1).scatter_reduce(1, trajectories_TP, number_TP, "amax")
     return torch.where(owner_Tn >= 0, label_P[owner_Tn.clamp(min=0)], labels_Tn)
+
+
+def check_grids(correspondence: tuple[int, int], features: tuple[int, int]) -> None:
+    """Refuse a refinement that compares frames on another grid than the one that bears labels."""
+    if correspondence != features:
+        raise ValueError(
+            f"refinement.features lie on a grid of {correspondence[0]}x{correspondence[1]} tokens, features on one of "
+            f"{features[0]}x{features[1]}: give both blocks of one resolution (3..5, 6..8 or 9..11)."
+        )

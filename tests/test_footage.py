@@ -1,0 +1,61 @@
+"""Footage as it comes: whole runs over cut videos."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numbered_videos import encode
+from warm_python import WarmPython, command_line
+
+from zsvss.results.predictions import Predictions, Shot
+
+CONFIG = """\
+model:
+  backbone: Embedded
+  context: {num_clusters: 6, initialization: {class_path: WardInitialization, init_args: {stop: 0.05}}}
+  refinement: null
+  features: {class_path: JointFeatures, init_args: {parts: [{class_path: LabFeatures}, {class_path: PositionFeatures}]}}
+  modulation: null
+data: {class_path: VideoFolder, init_args: {clip_length: 6, shots: ShotDetector}}
+trainer: {accelerator: cpu, devices: 1, enable_progress_bar: false}
+"""
+"""No network is run for colours, so that a frame takes milliseconds."""
+
+
+def scene(seed: int, num_frames: int) -> list[np.ndarray]:
+    """A coloured disc that moves over coloured ground."""
+    rng = np.random.default_rng(seed)
+    ground, disc = rng.integers(0, 256, 3), rng.integers(0, 256, 3)
+    ground[seed % 3], disc[seed % 3] = 220, 20
+    grid = np.stack(np.mgrid[:64, :96], -1)
+    frames = []
+    for number in range(num_frames):
+        is_disc = np.square(grid - (32, 20 + 2 * number)).sum(-1) < 18**2
+        frames.append(np.where(is_disc[..., None], disc, ground).astype(np.uint8))
+    return frames
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    (tmp_path / "tiny.yaml").write_text(CONFIG)
+    return tmp_path / "tiny.yaml"
+
+
+def predict(python: WarmPython, folder: Path, *arguments: object) -> None:
+    (done,) = python.run(command_line(["predict", "--config", "tiny.yaml", *arguments], folder))
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_cut_video_has_shots_and_each_scene_labels_of_its_own(
+    tmp_path: Path, config: Path, warm_python: WarmPython
+) -> None:
+    encode(tmp_path / "cut.mp4", scene(0, 20) + scene(1, 15) + scene(0, 20)[10:], crf="12")
+    predict(warm_python, tmp_path, "--data.input", "cut.mp4", "--output", "run")
+    video = Predictions.read(tmp_path / "run" / "predictions" / "cut")
+    assert video.shots == (Shot(0, 20), Shot(20, 15), Shot(35, 10))
+    ids = [set(np.unique(video.mask(frame)).tolist()) for frame in range(45)]
+    first, second = set().union(*ids[:20]), set().union(*ids[20:35])
+    assert not first & second
+    assert set().union(*ids[35:]) <= first
