@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import functools
+import threading
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 from numbered_videos import encode
 from warm_python import WarmPython, command_line
 
-from zsvss.results.predictions import Predictions, Shot
+from zsvss.results.predictions import Predictions, Shot, find_predictions
 
 CONFIG = """\
 model:
@@ -59,3 +63,21 @@ def test_a_cut_video_has_shots_and_each_scene_labels_of_its_own(
     first, second = set().union(*ids[:20]), set().union(*ids[20:35])
     assert not first & second
     assert set().union(*ids[35:]) <= first
+
+
+def test_a_stream_is_segmented_until_it_ends(tmp_path: Path, config: Path, warm_python: WarmPython) -> None:
+    (tmp_path / "served").mkdir()
+    encode(tmp_path / "served" / "cut.ts", scene(0, 20) + scene(1, 15), crf="12")
+    handler = functools.partial(SimpleHTTPRequestHandler, directory=str(tmp_path / "served"))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as http:
+        threading.Thread(target=http.serve_forever, daemon=True).start()
+        predict(warm_python, tmp_path, f"http://127.0.0.1:{http.server_address[1]}/cut.ts", "--output", "run")
+        http.shutdown()
+    (folder,) = find_predictions(tmp_path / "run")
+    video = Predictions.read(folder)
+    assert video.complete
+    assert (video.num_frames, video.shots) == (35, (Shot(0, 20), Shot(20, 15)))
+    np.testing.assert_allclose(video.frame_times, np.arange(35) / 25, atol=1e-4)
+    with av.open(str(folder / "overlay.mp4")) as container:
+        times = [frame.time for frame in container.decode(video=0)]
+    np.testing.assert_allclose(times, np.arange(35) / 25, atol=1e-3)

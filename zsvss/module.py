@@ -38,7 +38,7 @@ from zsvss.metrics import (
 from zsvss.metrics.consistency import ground_truth, tell_scored_zero
 from zsvss.metrics.objects import check_protocol
 from zsvss.results.summary import percent
-from zsvss.segmenter import SegmentedClip, VideoSegmenter
+from zsvss.segmenter import VideoSegmenter
 from zsvss.stages.context import SceneContext
 from zsvss.stages.features import Features
 from zsvss.stages.finiteness import NotFiniteError
@@ -46,6 +46,7 @@ from zsvss.stages.given_labels import GivenLabels
 from zsvss.stages.modulation import Modulation
 from zsvss.stages.nearest import nearest
 from zsvss.stages.refinement import Refinement
+from zsvss.stages.trace import SegmentedClip
 
 _log = logging.getLogger(__name__)
 

@@ -8,45 +8,33 @@ Shape legend: T frames of a clip, H W pixels, u v latent cells, h w token grid o
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from functools import partial
-from typing import Literal, NamedTuple
+from typing import Literal
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
 from zsvss.backbones.base import Backbone, ClipNoise, Conditioning, FeatureKey, Recording
 from zsvss.backbones.batching import once
-from zsvss.backbones.input_size import NetworkSize, resize_frames
+from zsvss.backbones.input_size import NetworkSize, as_images
 from zsvss.backbones.layout import token_grid
+from zsvss.stages.clips import FindsCuts, in_clips
 from zsvss.stages.context import Memory, PerFrameClustering, SceneContext
 from zsvss.stages.features import AttentionFeatures, FeaturePass, Features
 from zsvss.stages.finiteness import FiniteCheck, check_feature_pass
 from zsvss.stages.modulation import LabelledClip, Modulation, NearestUpsampling
-from zsvss.stages.nearest import nearest
+from zsvss.stages.nearest import to_grid
 from zsvss.stages.padding import margins_on, mirror
 from zsvss.stages.precision import full_precision
 from zsvss.stages.refinement import Refinement, check_grids
 from zsvss.stages.shots import ShotBank, ShotMatching
 from zsvss.stages.specks import merge_specks
-from zsvss.stages.trace import Trace
+from zsvss.stages.trace import SegmentedClip, Trace
 from zsvss.stopwatch import Stopwatch, measured
-
-
-class SegmentedClip(NamedTuple):
-    """A clip's segmentation; all labels are int64, on the backbone's device.
-
-    Attributes:
-        labels_THW: at the frames' own size.
-        coarse_Thw: of the scene context model, on the token grid.
-        refined_Thw: behind the correspondence-based refinement, on the token grid.
-        seconds: by stage; their sum is the time spent in all.
-    """
-
-    labels_THW: Tensor
-    coarse_Thw: Tensor
-    refined_Thw: Tensor
-    seconds: dict[str, float]
 
 
 class VideoSegmenter(nn.Module):
@@ -107,6 +95,28 @@ class VideoSegmenter(nn.Module):
     def reset(self) -> None:
         """Forget the video; the next clip opens a new one."""
         self.memory, self.bank = None, ShotBank()
+
+    def stream(
+        self, frames: Iterable[Tensor | npt.NDArray[np.uint8]], *, clip_length: int = 14, shots: FindsCuts | None = None
+    ) -> Iterator[Tensor]:
+        """Segment frames as they come, such as a camera's; opens a new video.
+
+        Args:
+            frames: uint8 RGB [H, W, 3], all of one size.
+            clip_length: frames that are gathered before they are segmented; fewer come sooner.
+            shots: finds cuts, such as ``zsvss.data.shots.ShotDetector().start()``; ``None`` takes all for one shot.
+
+        Yields:
+            int64 labels [H, W] of each frame, on the backbone's device.
+
+        Example:
+            >>> for labels_HW in segmenter.stream(camera):  # doctest: +SKIP
+            ...     show(labels_HW)
+        """
+        self.reset()
+        for number, (frames_THW3, shot) in enumerate(in_clips(frames, clip_length, shots)):
+            generator = torch.Generator().manual_seed(number)
+            yield from self(frames_THW3, generator=generator, shot=shot).labels_THW
 
     @torch.inference_mode()
     def forward(
@@ -313,17 +323,7 @@ class VideoSegmenter(nn.Module):
             float32 [T, 3, H', W'], contiguous, on the backbone's device; without the padding, which makes the size up
             to a multiple of the backbone's.
         """
-        if frames_THW3.ndim != 4 or frames_THW3.shape[-1] != 3 or frames_THW3.dtype != torch.uint8:
-            raise ValueError(f"frames must be uint8 [T, H, W, 3]; found {frames_THW3.dtype} {list(frames_THW3.shape)}.")
-        own = (frames_THW3.shape[1], frames_THW3.shape[2])
-        size = self.network_size.of(*own)
-        if resized_THW3 is not None and resized_THW3.shape[1:3] != size:
-            raise ValueError(f"resized frames are {list(resized_THW3.shape[1:3])}; this backbone wants {list(size)}.")
-        if size != own:
-            frames_THW3 = resize_frames(frames_THW3.cpu(), size) if resized_THW3 is None else resized_THW3
-        # Contiguous: torch's CPU group norm loses four digits on channels-last input.
-        images_T3HW = frames_THW3.to(self.backbone.device).permute(0, 3, 1, 2).contiguous()
-        return images_T3HW.to(torch.float32) / 255 * 2 - 1
+        return as_images(frames_THW3, resized_THW3, self.network_size, self.backbone.device)
 
     def check(self, own: tuple[int, int], num_frames: int) -> None:
         """Refuse settings that cannot work on a first clip of such frames; needs no weights.
@@ -345,8 +345,3 @@ class VideoSegmenter(nn.Module):
         if self.backbone.device.type == "cuda":
             torch.cuda.synchronize(self.backbone.device)
         return time.perf_counter()
-
-
-def to_grid(labels_HW: Tensor, grid: tuple[int, int]) -> Tensor:
-    """Sample a label map at the centre of each cell of the token grid, as the released code does; int64."""
-    return nearest(labels_HW, grid).long()

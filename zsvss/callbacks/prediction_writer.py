@@ -91,8 +91,8 @@ class PredictionWriter(ClipCallback):
         frames_THW3 = clip.frames_THW3[: clip.num_final]
         arrays = frames_THW3.cpu().numpy(), labels_THW.cpu().numpy()
         self._wait(leave=_CLIPS_AHEAD)
-        names = clip.frame_names[: clip.num_final]
-        self._pending.append(self._thread.submit(self._open.write, *arrays, names, clip.shot))
+        names, times = clip.frame_names[: clip.num_final], clip.times and clip.times[: clip.num_final]
+        self._pending.append(self._thread.submit(self._open.write, *arrays, names, clip.shot, times))
         if clip.is_last:
             self._close(_names(trainer, clip))
 
@@ -142,6 +142,8 @@ def source_facts(trainer: Trainer, video: str) -> VideoFacts | None:
 def _origin(trainer: Trainer, clip: Clip) -> Origin:
     """Where the frames of a clip's video come from."""
     video = next((entry for entry in datamodule(trainer).videos() if entry.name == clip.video), None)
+    if video is not None and video.is_live:
+        return Origin(None, video.path)
     if not isinstance(video, FileVideo):
         return Origin(clip.video_length)
     files = None if isinstance(video.frames, Path) else tuple(path.name for path in video.frames)

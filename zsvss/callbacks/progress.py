@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Mapping
 from contextlib import ExitStack
 from datetime import timedelta
@@ -100,6 +101,8 @@ class FrameProgressBar(ClipCallback, RichProgressBar):
         self._listening.close()
         self._share.learn(outputs["seconds"])
         self._num_done += clip.num_final
+        if clip.received is not None and self.progress is not None and self.predict_progress_bar_id is not None:
+            self.progress.update(self.predict_progress_bar_id, description=lateness(clip))
         self._show(self.test_progress_bar_id if trainer.testing else self.predict_progress_bar_id, self._num_done)
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -121,7 +124,7 @@ class FrameProgressBar(ClipCallback, RichProgressBar):
         self._listening.close()
         if self.is_disabled or self.progress is None or task_id is None:
             return
-        self.progress.update(task_id, description=clip.video)
+        self.progress.update(task_id, description=lateness(clip))
         self._share.begin()
 
         def advance(stage: str, share: float) -> None:
@@ -133,6 +136,14 @@ class FrameProgressBar(ClipCallback, RichProgressBar):
         if not self.is_disabled and self.progress is not None and task_id is not None:
             self.progress.update(task_id, completed=num_done)
             self.refresh()
+
+
+def lateness(clip: Clip) -> str:
+    """A video's name; of a stream also how long ago the clip's last frame came, and how many frames were left out."""
+    if clip.received is None:
+        return clip.video
+    dropped = f", {clip.num_dropped} dropped" if clip.num_dropped else ""
+    return f"{clip.video} {max(0.0, time.time() - clip.received):.1f} s late{dropped}"
 
 
 class _FramesColumn(ProgressColumn):

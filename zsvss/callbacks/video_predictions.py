@@ -111,12 +111,20 @@ class VideoPredictions:
         self._with_captions = captions
         self._captions: Captions | None = None
         self._frame_names: list[str] = []
+        self._times: list[float] = []
         self._shot_starts: list[int] = []
         self._shot: int | None = None
         self._table = SegmentTable()
         self._size: tuple[int, int] | None = None
 
-    def write(self, frames_THW3: UInt8, labels_THW: Labels, names: Sequence[str], shot: int | None = None) -> None:
+    def write(
+        self,
+        frames_THW3: UInt8,
+        labels_THW: Labels,
+        names: Sequence[str],
+        shot: int | None = None,
+        times: Sequence[float] | None = None,
+    ) -> None:
         """Write the video's next frames.
 
         Args:
@@ -124,10 +132,12 @@ class VideoPredictions:
             labels_THW: labels, negative where there is none, at the frames' size.
             names: the frames' names.
             shot: number of the shot that they are of; ``None`` where shots are not followed.
+            times: of a stream's frames, seconds from the first one.
         """
         if not self._frame_names or shot != self._shot:
             self._shot_starts.append(len(self._frame_names))
             self._shot = shot
+        self._times += times or ()
         for frame_HW3, labels_HW, name in zip(frames_THW3, labels_THW, names, strict=True):
             self._size = (labels_HW.shape[0], labels_HW.shape[1])
             if self.masks:
@@ -138,7 +148,7 @@ class VideoPredictions:
                 image_HW3 = overlay(frame_HW3, labels_HW, self.colors, self.alpha)
                 if self._with_captions:
                     image_HW3 = self._own_captions().draw(image_HW3, ids_HW, measured, self._new_shot())
-                self._movie.write(image_HW3)
+                self._movie.write(image_HW3, self._times[len(self._frame_names)] if self._times else None)
             self._table.add(len(self._frame_names), measured)
             self._frame_names.append(name)
 
@@ -173,7 +183,7 @@ class VideoPredictions:
         """All of ``segments.json`` but the segments; frames are counted from 0, times are seconds."""
         num_frames, origin, facts = len(self._frame_names), self.origin, self.origin.facts
         height, width = self._size or (0, 0)
-        times = facts.times[:num_frames] if facts is not None else ()
+        times = self._times or (facts.times[:num_frames] if facts is not None else ())
         ends = [*self._shot_starts[1:], num_frames]
         return {
             "format": FORMAT,

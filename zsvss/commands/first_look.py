@@ -15,6 +15,7 @@ import yaml
 from zsvss.commands import options
 from zsvss.commands.config import find_config
 from zsvss.commands.refusals import did_you_mean, fail
+from zsvss.data.locations import is_stream
 
 _INPUT = ("data", "input")
 _FLAGS = ("--print_config", "-h", "--help")
@@ -232,5 +233,9 @@ def _check_input(
             f"data.input is missing: name a video file or a folder, such as `zsvss {command} --data.input video.mp4`", 2
         )
     path = str(inputs[-1].value)
-    if "${" not in path and not Path(path).expanduser().exists():
-        fail(f"{path} not found; data.input must be a video file, a folder of numbered images or a folder of these", 1)
+    if "${" not in path and not is_stream(path) and not Path(path).expanduser().exists():
+        fail(
+            f"{path} not found; data.input must be a video file, a folder of numbered images or a folder of these, "
+            "or a stream (a URL, a camera device, or - for the standard input)",
+            1,
+        )

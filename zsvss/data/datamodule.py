@@ -16,7 +16,7 @@ from zsvss.data.clip import Tail, clip_starts
 from zsvss.data.loader import ClipLoader, PlannedClip
 from zsvss.data.reader import Decoder, check_decoder
 from zsvss.data.shots import ShotDetector
-from zsvss.data.streaming import Cutting, Opened, StreamingLoader
+from zsvss.data.streaming import Cutting, LoaderForLightning, Opened
 from zsvss.data.taxonomy import Taxonomy
 from zsvss.data.video import UNKNOWN_LENGTH, UnsegmentedVideoError, Video
 from zsvss.gathering import gather, is_distributed
@@ -215,7 +215,7 @@ class VideoDataModule(lightning.LightningDataModule, ABC):
         is_planned = self.shots is None and not self.places and all(map(_is_known, share))
         if is_planned:
             return self.test_dataloader()
-        self._loader = StreamingLoader(
+        self._loader = LoaderForLightning(
             share,
             Cutting(self.clip_length, self.tail, self.shots),
             self.places,

@@ -76,8 +76,7 @@ class StreamingLoader(ClipLoader):
         self.when_opened = when_opened
 
     def __len__(self) -> int:
-        # Lightning would read a clip ahead of a loader without a length; this one ends where it ends.
-        return sys.maxsize
+        raise TypeError("how many clips there are shows only when they are read")
 
     @property
     def num_frames(self) -> int | None:
@@ -154,6 +153,13 @@ class StreamingLoader(ClipLoader):
                 slot.close()
 
 
+class LoaderForLightning(StreamingLoader):
+    """The same as Lightning wants it, which would read a clip ahead of a loader without a length."""
+
+    def __len__(self) -> int:
+        return sys.maxsize
+
+
 class _Videos(IterableDataset[Any]):
     """Reads videos one after the other. A failure is handed out, not raised, so that it stays readable."""
 
@@ -185,9 +191,11 @@ class _Videos(IterableDataset[Any]):
         with closing(video.open()) as opened:
             length = opened.num_frames
             num_frames = video.num_frames if length is None else min(length, video.num_frames)
-            yield Opened(video.name, None if num_frames == UNKNOWN_LENGTH else num_frames, opened.facts)
+            yield Opened(video.name, None if length is None else num_frames, opened.facts)
             place = self._places.get(video.name)
-            planner = self._planner(None if length is None else num_frames) if place is None else ClipPlanner.at(place)
+            planner = self._planner(video, None if length is None else num_frames)
+            if place is not None:
+                planner = ClipPlanner.at(place)
             is_empty = True
             for cutout in planner.clips(opened.frames(planner.start, num_frames)):
                 is_empty = False
@@ -196,8 +204,10 @@ class _Videos(IterableDataset[Any]):
             if is_empty:
                 raise ValueError("it holds no frame")
 
-    def _planner(self, num_frames: int | None) -> ClipPlanner:
-        return ClipPlanner(self._cutting.clip_length, self._cutting.tail, self._cutting.shots, num_frames)
+    def _planner(self, video: Video, num_frames: int | None) -> ClipPlanner:
+        clip_length, tail, shots = self._cutting
+        # To move the last clip back means to wait for another one.
+        return ClipPlanner(clip_length, "short" if video.is_live else tail, shots, num_frames)
 
 
 def as_clip(video: str, cutout: Cutout, num_frames: int | None, network_size: NetworkSize | None = None) -> Clip:

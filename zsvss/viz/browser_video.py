@@ -51,8 +51,17 @@ class BrowserVideo:
         self._container: Any = None
         self._stream: Any = None
 
-    def write(self, frame_HW3: UInt8) -> None:
-        """Append a frame; all must have one size."""
+    def write(self, frame_HW3: UInt8, time: float | None = None) -> None:
+        """Append a frame; all must have one size.
+
+        Args:
+            frame_HW3: uint8 RGB.
+            time: seconds from the first frame to this one, where only the frame tells; ``source`` then knows no times.
+        """
+        if time is not None:
+            if not self._written:
+                self._time_base = _FINEST_TIME_BASE
+            self._stamps.append(max(round(time / self._time_base), self._stamps[-1] + 1 if self._stamps else 0))
         height, width = frame_HW3.shape[:2]
         frame_HW3 = np.pad(frame_HW3, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
         if self._container is None:
