@@ -81,3 +81,41 @@ def test_a_stream_is_segmented_until_it_ends(tmp_path: Path, config: Path, warm_
     with av.open(str(folder / "overlay.mp4")) as container:
         times = [frame.time for frame in container.decode(video=0)]
     np.testing.assert_allclose(times, np.arange(35) / 25, atol=1e-3)
+
+
+KILL = str(Path(__file__).with_name("kill.py"))
+
+
+def test_a_killed_run_goes_on_in_mid_video_with_the_same_bits(
+    tmp_path: Path, config: Path, warm_python: WarmPython
+) -> None:
+    encode(tmp_path / "cut.mp4", scene(0, 20) + scene(1, 15) + scene(0, 20)[10:], crf="12")
+    options = ["predict", "--config", "tiny.yaml", "--data.input", "cut.mp4", "--output"]
+    drawn = ["--model.context.initialization", "null"]  # K-means draws numbers
+    whole, killed = warm_python.run(
+        command_line([*options, "whole", *drawn], tmp_path),
+        command_line([*options, "run", *drawn], tmp_path, (KILL, "at_clip", [6])),
+    )
+    assert (whole.returncode, killed.returncode) == (0, -9), whole.stderr + killed.stderr
+    folder = tmp_path / "run" / "predictions" / "cut"
+    assert not (folder / "segments.json").exists()
+    num_masks = len(list((folder / "masks").glob("*.png")))
+    assert num_masks >= 24, "at most the clip before is lost"
+    with av.open(str(folder / "overlay.mp4")) as container:
+        assert sum(1 for _ in container.decode(video=0)) >= num_masks - 2
+
+    (again,) = warm_python.run(command_line([*options, "run", *drawn], tmp_path))
+    assert again.returncode == 0, again.stderr
+    assert "cut goes on at frame" in (tmp_path / "run" / "log.txt").read_text() + again.stderr
+    other = tmp_path / "whole" / "predictions" / "cut"
+    for mask in sorted((other / "masks").iterdir()):
+        assert mask.read_bytes() == (folder / "masks" / mask.name).read_bytes(), mask.name
+    assert (folder / "segments.json").read_text() == (other / "segments.json").read_text()
+    movies = []
+    for place in (folder, other):
+        with av.open(str(place / "overlay.mp4")) as container:
+            movies.append([frame.to_ndarray(format="rgb24").astype(int) for frame in container.decode(video=0)])
+    assert len(movies[0]) == len(movies[1]) == 45
+    assert max(np.abs(a - b).mean() for a, b in zip(*movies, strict=True)) < 3
+    assert not list((tmp_path / "run" / "records" / "predict" / "midway").iterdir())
+    assert not (folder / "segments.jsonl").exists()

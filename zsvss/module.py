@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from lightning.fabric.utilities import move_data_to_device
 from lightning.pytorch import LightningModule
 from torch import Tensor, distributed
 
@@ -114,6 +115,8 @@ class VideoSegmentation(LightningModule):
         self.results: list[VideoResult] = []
         self.failures: dict[str, str] = {}
         self.numbers: dict[str, float] = {}
+        self.left: dict[str, Any] = {}
+        """State of the segmenter for videos that an earlier start left in their midst, by name."""
         self._evaluator: VideoEvaluator | None = None
         self._video_start = 0.0
         self._patient_group: distributed.ProcessGroup | None = None
@@ -226,6 +229,8 @@ class VideoSegmentation(LightningModule):
             return None
         if clip.is_first:
             self.segmenter.reset()
+        elif clip.video in self.left:
+            self.segmenter.restore(move_data_to_device(self.left.pop(clip.video), self.device))
         generator = clip_generator(self.seed, self.data.name, clip.video, clip.index)
         try:
             segmented: SegmentedClip = self.segmenter(

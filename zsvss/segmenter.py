@@ -89,12 +89,19 @@ class VideoSegmenter(nn.Module):
         self.padding = padding
         self.min_region = min_region
         self.shots = shots or ShotMatching()
-        self.memory: Memory | None = None
-        self.bank = ShotBank()
+        self.restore((None, ShotBank()))
 
     def reset(self) -> None:
         """Forget the video; the next clip opens a new one."""
-        self.memory, self.bank = None, ShotBank()
+        self.restore((None, ShotBank()))
+
+    def state(self) -> tuple[Memory | None, ShotBank]:
+        """What the segmenter knows of the video so far."""
+        return self.memory, self.bank
+
+    def restore(self, state: tuple[Memory | None, ShotBank]) -> None:
+        """Go on behind the clip at which `state` was taken."""
+        self.memory, self.bank = state
 
     def stream(
         self, frames: Iterable[Tensor | npt.NDArray[np.uint8]], *, clip_length: int = 14, shots: FindsCuts | None = None
@@ -107,11 +114,7 @@ class VideoSegmenter(nn.Module):
             shots: finds cuts, such as ``zsvss.data.shots.ShotDetector().start()``; ``None`` takes all for one shot.
 
         Yields:
-            int64 labels [H, W] of each frame, on the backbone's device.
-
-        Example:
-            >>> for labels_HW in segmenter.stream(camera):  # doctest: +SKIP
-            ...     show(labels_HW)
+            int64 labels [H, W] of each frame.
         """
         self.reset()
         for number, (frames_THW3, shot) in enumerate(in_clips(frames, clip_length, shots)):

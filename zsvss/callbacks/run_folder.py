@@ -54,9 +54,10 @@ class RunFolder(Callback):
         if self.is_live:
             return f"stopped: {self.path} holds what was segmented of the stream"
         if not finished:
+            goes_on = "goes on there" if any((records / "midway").glob("*.pt")) else "computes it anew"
             return (
                 f"stopped before the first video was finished: {self.path} holds a part of it; the same command "
-                "computes it anew"
+                f"{goes_on}"
             )
         of = ""
         with contextlib.suppress(OSError, ValueError, KeyError):

@@ -212,8 +212,9 @@ class VideoDataModule(lightning.LightningDataModule, ABC):
     def predict_dataloader(self) -> ClipLoader:
         """The clips of this rank's videos, cut at the borders of shots where they are looked for."""
         share = self._share()
-        is_planned = self.shots is None and not self.places and all(map(_is_known, share))
-        if is_planned:
+        # Several workers read clips of one video at the same time, which only a plan allows.
+        has_plan = self.shots is None and not self.places and all(map(_is_known, share))
+        if has_plan and (self.num_workers > 1 or self.repeat_last_clip):
             return self.test_dataloader()
         self._loader = LoaderForLightning(
             share,

@@ -30,6 +30,8 @@ VIDEO_SUFFIXES = (
     *(".gif", ".apng", ".h264", ".264", ".avc", ".h265", ".265", ".hevc", ".obu", ".ivf", ".mjpg", ".mjpeg", ".y4m"),
 )
 _NAMED = 5
+# Of so many videos all are looked into before the run; of more each one when its turn comes.
+_LOOKED_INTO = 32
 
 
 class VideoFolder(VideoDataModule):
@@ -102,6 +104,8 @@ class VideoFolder(VideoDataModule):
                 StreamVideo(self.name, UNKNOWN_LENGTH, self.stream, self.fps, self.when_late, held, self.time_limit)
             ]
         sources = find_sources(self.input)
+        if len(sources) > _LOOKED_INTO and self.masks is None and self.decoder != "decord":
+            return [self._unread(source) for source in sources]
         videos: list[Video] = []
         for source in sources:
             name = video_name(source)
@@ -124,6 +128,11 @@ class VideoFolder(VideoDataModule):
         self._taxonomy = None
         _ = self.taxonomy
         return videos
+
+    def _unread(self, source: Path) -> Video:
+        """A video of which nothing is known but its place."""
+        frames = source if source.is_file() else tuple(list_images(source))
+        return FileVideo(video_name(source), UNKNOWN_LENGTH, frames, decoder=self.decoder)
 
     def _frames(self, source: Path) -> tuple[Path | tuple[Path, ...], VideoFacts]:
         """The video file or the images, and what is known of them."""

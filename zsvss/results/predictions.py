@@ -31,6 +31,8 @@ Ids = npt.NDArray[np.int32]
 Color = tuple[int, int, int]
 
 FILE = "segments.json"
+LINES = "segments.jsonl"
+"""What ``segments.json`` will be made of, one line a frame, while a video is not finished."""
 FORMAT = "zsvss-predictions"
 _DEPTH = 3  # names of videos may hold slashes
 VERSION = 2

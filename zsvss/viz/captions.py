@@ -71,6 +71,15 @@ class Captions:
         self._seen += [segment for segment in present if segment not in self._seen]
         return np.concatenate([image_HW3, self._legend_of(present)])
 
+    @property
+    def state(self) -> tuple[dict[int, tuple[int, int]], list[int], int | None]:
+        """Where captions stand, the segments so far, and the rows of the legend: what the next frame depends on."""
+        return dict(self._places), list(self._seen), self._num_rows
+
+    @state.setter
+    def state(self, state: tuple[dict[int, tuple[int, int]], list[int], int | None]) -> None:
+        self._places, self._seen, self._num_rows = dict(state[0]), list(state[1]), state[2]
+
     def _place(self, ids_HW: npt.NDArray[np.integer], segment: Measured) -> tuple[int, int] | None:
         """Centre (x, y) of a segment's caption; None where there is no room for it."""
         x, y, width, height = segment.box
