@@ -107,6 +107,7 @@ def write_run(
 
 
 def _write_media(folder: Path, video: str, final_THW: np.ndarray, truth_THW: np.ndarray) -> None:
+    """Media with two clusters a class in the first frame: 0 and 1 are water, left and right, and so on."""
     facts = {
         "video": video,
         "dataset": "pond",
@@ -121,4 +122,7 @@ def _write_media(folder: Path, video: str, final_THW: np.ndarray, truth_THW: np.
         cells_hw = final_HW[::CELL, ::CELL]
         labels = {"coarse": cells_hw, "refined": cells_hw, "final": final_HW}
         writer.write(f"{number:03d}", frame_HW3.astype(np.uint8), np.where(truth_HW == 255, -1, truth_HW), labels)
+    cells_hw = final_THW[0, ::CELL, ::CELL]
+    columns_hw = np.broadcast_to(np.arange(cells_hw.shape[1]), cells_hw.shape)
+    writer.write_clusters(2 * cells_hw + (columns_hw >= 4), cells_hw)
     writer.finish({})

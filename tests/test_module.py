@@ -184,7 +184,7 @@ def test_what_is_not_finite_is_a_failure_of_that_video(
     assert next(calls) == (3 if failed == 0 else 4)  # the rest of a failed video is not computed
     reason = module.failures[names[failed]]
     assert f"video '{names[failed]}'" in reason
-    assert "cannot be segmented: latents behind the encoder are not finite" in reason
+    assert "cannot be segmented: latents after the encoder are not finite" in reason
     assert "trainer.precision 32-true" in reason
     assert json.loads((tmp_path / "records" / "test" / "failures.json").read_text()) == module.failures
     assert len(list((tmp_path / "records" / "test" / "videos").glob("*.json"))) == 1
@@ -195,5 +195,5 @@ def test_without_a_store_what_is_not_finite_ends_the_run(tiny_weights: Path, tmp
     module.backbone.load()
     next(module.backbone.unet.parameters()).data[0] = torch.nan
     for task in ("test", "predict"):
-        with pytest.raises(UnsegmentedVideoError, match="latents behind step 22 of the feature pass are not finite"):
+        with pytest.raises(UnsegmentedVideoError, match="latents after step 22 of the feature pass are not finite"):
             getattr(quiet_trainer(tmp_path), task)(module, datamodule=_data(num_videos=1))

@@ -190,9 +190,10 @@ def test_predict_as_it_stands(movie: Path, warm_python: WarmPython, tmp_path: Pa
     """Without a config; once more with another overlay, which is not drawn anew; and with a folder of images."""
     small = ["--model.context.num_clusters", 2, "--model.context.num_restarts", 1, "--model.modulation", "null"]
     ramp = Image.fromarray(np.linspace(0, 255, 64 * 96).reshape(64, 96).astype(np.uint8))
-    (tmp_path / "frames").mkdir()
-    for number in range(3):
-        ramp.save(tmp_path / "frames" / f"{number}.png")
+    for name in ("0001", "#2: swans"):  # names that are a number, and a comment or a mapping, to YAML
+        (tmp_path / name).mkdir()
+        for number in range(3):
+            ramp.save(tmp_path / name / f"{number}.png")
     (first,) = warm_python.run(command_line(["predict", movie, *small], tmp_path))
     assert first.returncode == 0, first.stderr
     assert (
@@ -203,16 +204,29 @@ def test_predict_as_it_stands(movie: Path, warm_python: WarmPython, tmp_path: Pa
     (output,) = (tmp_path / "runs").iterdir()
     assert output.name.startswith("predict_embedded-")
     assert json.loads((output / "predictions" / "take:1" / "segments.json").read_text())["complete"] is True
-    again, images = warm_python.run(
+    again, number, comment = warm_python.run(
         command_line(["predict", movie, *small, "--predictions.alpha", 0.9], tmp_path),
-        command_line(["predict", "frames", *small, "--output", "images"], tmp_path),
+        command_line(["predict", "--data.input", "0001", *small, "--output", "007"], tmp_path),
+        command_line(["predict", "#2: swans", *small, "--output=- a: b"], tmp_path),
     )
     assert (
         "predictions.alpha is 0.9, but the overlay of take:1, finished by an earlier start, was drawn with 0.5 and"
         in (again.stderr)
     )
-    assert images.returncode == 0, images.stderr
-    assert len(list((tmp_path / "images" / "predictions" / "frames" / "masks").iterdir())) == 3
+    for done, place in ((number, "007/predictions/0001"), (comment, "- a: b/predictions/#2: swans")):
+        assert done.returncode == 0, done.stderr
+        assert len(list((tmp_path / place / "masks").iterdir())) == 3
+        assert Predictions.read(tmp_path / place).source.path == str(tmp_path / Path(place).name)
+
+
+@pytest.mark.parametrize("name", ["0001", "1e3", "a: b", "[x]", "{x}", "#1", "- x", "&x", "*x", "null", "2026-01-01"])
+def test_paths_are_text(parsing_quietly: None, config: Path, name: str) -> None:
+    data = ["--data", "VideoFolder", "--data.input", name, "--data.masks", name]
+    parsed = Rehearsal(["predict", "--config", str(config), *data, "--output", name]).config["predict"]
+    assert parsed.data.init_args.input == name
+    # Where a path may be left out, null leaves it out.
+    assert parsed.data.init_args.masks == (None if name == "null" else name)
+    assert Path(parsed.output).parts[0] == ("runs" if name == "null" else name)
 
 
 @pytest.mark.parametrize(

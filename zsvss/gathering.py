@@ -1,4 +1,4 @@
-"""Bringing together what the processes of a run have, although one may be hours ahead of another."""
+"""Gathers objects from all processes of a run, which may finish hours apart."""
 
 from __future__ import annotations
 

@@ -151,7 +151,7 @@ class VideoSegmentation(LightningModule):
             self.segmenter.check(wanted, self.data.clip_length)
         if self.segmenter.network_size.native is not None:
             _log.info(
-                "%s sees larger frames at about %d x %d pixels; model.input_size sets another size, or frames (own)",
+                "%s: larger frames are resized to about %d x %d pixels (model.input_size: frames keeps them)",
                 type(self.backbone).__name__,
                 *self.segmenter.network_size.native,
             )
@@ -214,7 +214,8 @@ class VideoSegmentation(LightningModule):
 
         Returns:
             int64 cluster ids of the final frames: ``labels`` [num_final, H, W], and ``coarse`` and ``refined``
-            [num_final, h, w] on the token grid; and ``seconds``, a mapping by stage. Empty if the video failed.
+            [num_final, h, w] on the token grid; and ``seconds``, a mapping by stage. With the clip in which clusters
+            take classes, ``clusters`` [2, h, w]: cluster and class of the first frame. Empty if the video failed.
         """
         segmented = self._segment(clip, None)
         return {} if segmented is None else _step_output(segmented)
@@ -320,12 +321,13 @@ class VideoSegmentation(LightningModule):
 
 
 def _step_output(segmented: SegmentedClip) -> dict[str, Any]:
-    return {
+    output = {
         "labels": segmented.labels_THW,
         "coarse": segmented.coarse_Thw,
         "refined": segmented.refined_Thw,
         "seconds": segmented.seconds,
     }
+    return output if segmented.clusters_2hw is None else {**output, "clusters": segmented.clusters_2hw}
 
 
 def clip_generator(seed: int, dataset: str, video: str, clip: int) -> torch.Generator:

@@ -1,4 +1,4 @@
-"""How far a stage is, told by what works to whoever listens, without either knowing of the other."""
+"""Progress reports: code that works reports to a listener, and neither imports the other."""
 
 from __future__ import annotations
 

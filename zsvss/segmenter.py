@@ -13,8 +13,6 @@ from contextlib import suppress
 from functools import partial
 from typing import Literal
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
@@ -22,7 +20,7 @@ from zsvss.backbones.base import Backbone, ClipNoise, Conditioning, FeatureKey, 
 from zsvss.backbones.batching import once
 from zsvss.backbones.input_size import NetworkSize, as_images
 from zsvss.backbones.layout import token_grid
-from zsvss.stages.clips import FindsCuts, in_clips
+from zsvss.stages.clips import AnyFrame, FindsCuts, in_clips
 from zsvss.stages.context import Memory, PerFrameClustering, SceneContext
 from zsvss.stages.features import AttentionFeatures, FeaturePass, Features
 from zsvss.stages.finiteness import FiniteCheck, check_feature_pass
@@ -104,12 +102,12 @@ class VideoSegmenter(nn.Module):
         self.memory, self.bank = state
 
     def stream(
-        self, frames: Iterable[Tensor | npt.NDArray[np.uint8]], *, clip_length: int = 14, shots: FindsCuts | None = None
+        self, frames: Iterable[AnyFrame], *, clip_length: int = 14, shots: FindsCuts | None = None
     ) -> Iterator[Tensor]:
         """Segment frames as they come, such as a camera's; opens a new video.
 
         Args:
-            frames: uint8 RGB [H, W, 3], all of one size.
+            frames: uint8 RGB [H, W, 3].
             clip_length: frames that are gathered before they are segmented; fewer come sooner.
             shots: finds cuts, such as ``zsvss.data.shots.ShotDetector().start()``; ``None`` takes all for one shot.
 
@@ -150,9 +148,8 @@ class VideoSegmenter(nn.Module):
             conditioning: in place of the backbone's own.
             num_wanted: return labels of the first so many frames only, for a clip whose other frames come again in
                 the next one; they still shape the scene context, but the last stage leaves them out.
-            shot: number of the shot that the clip is of; where it differs from the last clip's, there was a cut. The
-                scene context model then opens anew, and what was there in an earlier shot takes its labels again.
-                ``None`` follows no shots.
+            shot: number of the clip's shot; where it differs from the last clip's, the scene context model opens anew,
+                and what was there in an earlier shot takes its labels again. ``None`` follows no shots.
             trace: a new one is filled with every intermediate.
 
         Returns:
@@ -188,15 +185,17 @@ class VideoSegmenter(nn.Module):
                 kept.labels_THW = torch.where(given_THW >= 0, given_THW, kept.labels_THW)
         kept.label_set_L = memory.label_set_L
         coarse_Thw = kept.coarse_Tn.unflatten(1, kept.grid)
-        return SegmentedClip(kept.labels_THW, coarse_Thw[:num_wanted], refined_Thw[:num_wanted], watch.seconds)
+        clusters_2hw = None if memory.clusters_2n is None else memory.clusters_2n.unflatten(1, kept.grid)
+        return SegmentedClip(
+            kept.labels_THW, coarse_Thw[:num_wanted], refined_Thw[:num_wanted], watch.seconds, clusters_2hw
+        )
 
     def _cut(self, frames_THW3: Tensor, shot: int | None) -> None:
         """Let the scene context model open anew where a clip is of another shot, unless it is too small for that."""
-        if shot is None or not self.bank.shots or self.bank.shots[-1].number == shot:
-            return
-        with suppress(ValueError):
-            self.check((frames_THW3.shape[1], frames_THW3.shape[2]), len(frames_THW3))
-            self.memory = None
+        if shot is not None and self.bank.shots and self.bank.shots[-1].number != shot:
+            with suppress(ValueError):
+                self.check((frames_THW3.shape[1], frames_THW3.shape[2]), len(frames_THW3))
+                self.memory = None
 
     # The stages, each timed by its name
 

@@ -1,4 +1,4 @@
-"""Seconds of the stages and of their parts, without either knowing of the other."""
+"""Times the stages and their parts; the timed code does not know who reads the times."""
 
 from __future__ import annotations
 

@@ -88,6 +88,7 @@ def in_cache(offline):
             for place in (blob, link):
                 place.parent.mkdir(parents=True, exist_ok=True)
             blob.write_bytes(content)
+            link.unlink(missing_ok=True)
             link.symlink_to(blob)
         (root / "refs").mkdir(exist_ok=True)
         (root / "refs" / revision).write_text(commit)

@@ -94,7 +94,7 @@ def test_the_smallest_batch_raises_what_pytorch_raised_and_says_so(caplog):
     limit = BatchLimit(4, "images")
     with pytest.raises(torch.cuda.OutOfMemoryError, match=r"2\.00 GiB"):
         list(in_batches(Device(fits=0), 4, limit))
-    assert "out of memory with 4 images; going on with 2 at once" in caplog.text
+    assert "out of memory with a batch of 4 images; retrying with batches of 2" in caplog.text
     assert "out of memory with 1 images, which is the smallest batch" in caplog.text
 
 

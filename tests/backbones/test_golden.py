@@ -64,10 +64,15 @@ def compare_crops(golden, recording, keys, deviations):
 
 
 def compare_modulated(golden, clip, backbone, recording, deviations):
-    """Both signs of every label; an image model's frames are independent, so a third of them is checked."""
+    """Both signs of a third of the work: labels of a video model, frames of an image model (they are independent).
+
+    The end-to-end test compares the last latents of every label.
+    """
     stored, labels = golden.clip(clip, "modulated_latents"), golden.clip(clip, "labels")
     label_set_L = labels["unique_labels"]
     for number, label in enumerate(label_set_L.tolist() if stored else ()):
+        if backbone.couples_frames and number % 3:
+            continue
         masks_Thw = (labels["corrected"] == label).float()
         frames = torch.arange(len(masks_Thw))
         if not backbone.couples_frames:

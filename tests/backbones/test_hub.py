@@ -4,6 +4,7 @@ import contextlib
 import json
 import re
 import shlex
+import shutil
 import socket
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -113,10 +114,10 @@ def fetched_by(command, monkeypatch):
     return wanted
 
 
-def printed_command(backbone):
+def printed_command(backbone, label="fetch them with"):
     with pytest.raises(FileNotFoundError) as caught:
         backbone.check()
-    (line,) = re.findall(r"fetch them with: +(.*)", str(caught.value))
+    (line,) = re.findall(rf"{label}: +(.*)", str(caught.value))
     return line
 
 
@@ -251,16 +252,17 @@ def test_the_context_of_a_repository(tiny_weights, in_cache):
     assert backbone.fingerprint() == StableDiffusion(str(tiny_weights)).fingerprint()
 
 
-def split(folder):
+def split(folder, stem="diffusion_pytorch_model", pattern="{stem}-0000{number}-of-00002", variant="", keep=False):
     """Weights of the U-Net in two files, as large models have them."""
     path = folder / UNET
     tensors = list(load_file(path).items())
-    parts = {f"diffusion_pytorch_model-0000{i + 1}-of-00002.safetensors": tensors[i::2] for i in range(2)}
+    parts = {f"{pattern.format(stem=stem, number=i + 1)}.safetensors": tensors[i::2] for i in range(2)}
     for name, part in parts.items():
         save_file(dict(part), path.with_name(name))
     index = {"metadata": {}, "weight_map": {key: name for name, part in parts.items() for key, _ in part}}
-    path.with_name(f"{path.name}.index.json").write_text(json.dumps(index))
-    path.unlink()
+    path.with_name(f"{stem}.safetensors.index{variant}.json").write_text(json.dumps(index))
+    if not keep:
+        path.unlink()
     return dict(tensors)
 
 
@@ -268,6 +270,69 @@ def test_weights_in_several_files_from_the_cache(editable_weights, in_cache):
     tensors = split(editable_weights)
     backbone = StableDiffusion.from_pretrained(in_cache(editable_weights))
     assert torch.equal(backbone.unet.conv_in.bias, tensors["conv_in.bias"])
+
+
+def fetch(command, folder, in_cache, monkeypatch, into):
+    """Put into the cache what a command fetches of a repository; returns the names of its files."""
+    wanted = fetched_by(command, monkeypatch)
+    assert wanted["repo_id"] == "owner/tiny"
+    names = [str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()]
+    fetched = set(filter_repo_objects(names, allow_patterns=wanted["allow_patterns"]))
+    for name in fetched:
+        (into / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(folder / name, into / name)
+    in_cache(into)
+    return fetched
+
+
+def weights_read(backbone):
+    """Names of the weights that a backbone reads from the cache."""
+    source = backbone.source
+    parts = [part for part in source.reads if part not in ("scheduler", "tokenizer")]
+    return {f"{part}/{path.name}" for part in parts for path in source._weight_files(part)}
+
+
+def everything(folder):
+    """A repository with the U-Net in one file and in several, each with and without a variant, by both namings."""
+    plain = folder / UNET
+    for variant in ("fp16", "non_ema"):
+        shutil.copy(plain, plain.with_name(f"diffusion_pytorch_model.{variant}.safetensors"))
+    split(folder, pattern="{stem}.bf16-0000{number}-of-00002", variant=".bf16", keep=True)
+    split(folder, pattern="{stem}-0000{number}-of-00002.fp8", variant=".fp8", keep=True)
+
+
+@pytest.mark.parametrize("variant", [None, "non_ema", *({"unet": v} for v in ("fp16", "bf16", "fp8"))], ids=str)
+@pytest.mark.parametrize("is_split", [False, True], ids=["one file", "several files"])
+def test_what_is_fetched_in_one_go_is_what_is_read(
+    weights_with_prompt, in_cache, tmp_path, monkeypatch, variant, is_split
+):
+    folder, _ = weights_with_prompt
+    everything(folder)
+    if is_split:
+        split(folder)
+    backbone = StableDiffusion("owner/tiny", variant=variant)
+    fetched = fetch(printed_command(backbone), folder, in_cache, monkeypatch, tmp_path / "fetched")
+    again = StableDiffusion("owner/tiny", variant=variant)
+    again.check()
+    assert {name for name in fetched if name.endswith("safetensors")} == weights_read(again)
+    assert again.fingerprint() == StableDiffusion(str(folder), variant=variant).fingerprint()
+
+
+def test_a_variant_that_some_parts_have_not(weights_with_prompt, in_cache, tmp_path, monkeypatch):
+    """Only the repository knows which: one error names both commands, and so does the command of the next error."""
+    folder, _ = weights_with_prompt
+    everything(folder)
+    backbone = StableDiffusion("owner/tiny", variant="fp16")
+    first, others = printed_command(backbone), printed_command(backbone, "parts without it")
+    fetched = fetch(first, folder, in_cache, monkeypatch, tmp_path / "fetched")
+    assert {name for name in fetched if name.endswith("safetensors")} == {UNET.replace("model.", "model.fp16.")}
+    again = StableDiffusion("owner/tiny", variant="fp16")
+    (tmp_path / "second").mkdir()
+    second = fetch(printed_command(again), folder, in_cache, monkeypatch, tmp_path / "second")
+    assert second - fetched == {"vae/diffusion_pytorch_model.safetensors", "text_encoder/model.safetensors"}
+    assert second - fetched == fetch(others, folder, in_cache, monkeypatch, tmp_path / "others") - {UNET}
+    again.check()
+    assert weights_read(again) == {name for name in second if name.endswith("safetensors")}
 
 
 def test_one_of_several_files_is_missing(editable_weights, in_cache, monkeypatch):

@@ -235,6 +235,25 @@ def test_files_that_do_not_fit(original, changes, error, problem):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("keep", [0, 5, 0.5, 0.999])
+def test_a_file_that_is_cut_short(original, keep):
+    path = original()
+    content = path.read_bytes()
+    path.write_bytes(content[: keep if keep in (0, 5) else int(keep * len(content))])
+    with pytest.raises(
+        ValueError, match=r"v1\.safetensors is damaged or not a safetensors file .*Fetch the weights ag"
+    ):
+        StableDiffusion(str(path)).check()
+
+
+def test_a_file_without_its_first_layer(original):
+    path = original(without=[f"{UNET}input_blocks.0.0.weight"])
+    with pytest.raises(
+        ValueError, match=r"v1\.safetensors has no tensor model\.diffusion_model\.input_blocks\.0\.0\.w"
+    ):
+        StableDiffusion(str(path)).check()
+
+
 @pytest.mark.parametrize(
     ("changes", "problem"),
     [

@@ -24,7 +24,8 @@ from zsvss.metrics import FirstFrameNaming, HungarianNaming, confusion_matrix, t
 from zsvss.module import VideoSegmentation
 from zsvss.results.media import VideoMedia, read_media
 from zsvss.results.predictions import Predictions
-from zsvss.stages.context import KNNSceneContext
+from zsvss.stages.context import KNNSceneContext, PerFrameClustering, SceneContext
+from zsvss.stages.nearest import nearest
 from zsvss.stages.refinement import CorrespondenceRefinement
 
 SETTINGS: dict[str, Any] = {"model": {}, "data": {}}
@@ -39,9 +40,10 @@ def start(
     num_videos: int = 3,
     writers: Sequence[PredictionWriter] = (),
     dataset: type[ProceduralVideos] = ProceduralVideos,
+    context: SceneContext | None = None,
 ) -> VideoSegmentation:
     data = dataset(num_videos=num_videos, num_frames=5, height=64, width=128, clip_length=3, num_workers=0)
-    context = KNNSceneContext(num_clusters=4, num_restarts=1)
+    context = context or KNNSceneContext(num_clusters=4, num_restarts=1)
     module = VideoSegmentation(
         StableDiffusion(str(weights)), context, CorrespondenceRefinement(), None, naming=naming, windows=(2,)
     )
@@ -79,6 +81,30 @@ def test_media_are_what_was_scored(tiny_weights: Path, tmp_path: Path, naming: A
     cells_hw = media[0].labels("refined", 4)
     # Without modulation every pixel takes the label of its cell.
     np.testing.assert_array_equal(cells_hw.repeat(16, 0).repeat(16, 1), media[0].labels("final", 4))
+
+
+@pytest.mark.parametrize("context", [KNNSceneContext, PerFrameClustering])
+def test_clusters_of_the_first_frame_are_kept(tiny_weights: Path, tmp_path: Path, context: type[SceneContext]) -> None:
+    """Each bears the class that most of its tokens have in the first frame's ground truth."""
+    start(tiny_weights, tmp_path, MediaStore(), num_videos=1, context=context(num_clusters=4, num_restarts=1))
+    (media,) = read_media(tmp_path)
+    clusters_hw = media.clusters(0)
+    assert clusters_hw is not None
+    assert clusters_hw.shape == media.labels("coarse", 0).shape
+    truth_hw = nearest(torch.from_numpy(media.ground_truth(0)), clusters_hw.shape).numpy()
+    assert sorted(media.cluster_names) == np.unique(clusters_hw).tolist() != [0]
+    for cluster, class_id in media.cluster_names.items():
+        votes = np.bincount(truth_hw[(clusters_hw == cluster) & (truth_hw >= 0)])
+        assert class_id == votes.argmax()
+    assert media.clusters(1) is None, "classes are what is carried on"
+
+
+def test_clusters_that_were_named_after_the_run(tiny_weights: Path, tmp_path: Path) -> None:
+    start(tiny_weights, tmp_path, MediaStore(), HungarianNaming(), num_videos=1)
+    (media,) = read_media(tmp_path)
+    assert media.cluster_names == media.names != {}
+    np.testing.assert_array_equal(media.clusters(4), media.labels("final", 4, named=False))
+    assert not (media.folder / "clusters").exists()
 
 
 class WithoutLandscape(ProceduralVideos):

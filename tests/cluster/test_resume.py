@@ -235,8 +235,8 @@ def test_folder_of_another_run(
     subprocess.run(["cp", "-rp", undisturbed, output], check=True)
     config_before = (output / "config.yaml").read_bytes()
     refused = run(output, "--model.seed", 1, "--model.context.num_clusters", 3, code=1)
-    assert "model.seed: 0 there, 1 here" in refused.stderr
-    assert "model.context.init_args.num_clusters: 4 there, 3 here" in refused.stderr
+    assert "model.seed: recorded 0, now 1" in refused.stderr
+    assert "model.context.init_args.num_clusters: recorded 4, now 3" in refused.stderr
     assert refused.stderr.count("there,") == 2
     assert "fingerprint" in refused.stderr
     assert (output / "config.yaml").read_bytes() == config_before

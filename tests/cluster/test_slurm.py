@@ -78,7 +78,7 @@ def test_another_run_is_refused(slurm: dict[str, str], config: Path, tmp_path: P
     assert submit(slurm, config, output)[0] == 0
     code, screen = submit(slurm, config, output, "--model.seed", 1)
     assert code != 0
-    assert "model.seed: 0 there, 1 here" in screen
+    assert "model.seed: recorded 0, now 1" in screen
 
 
 def test_sweep_in_two_jobs(slurm: dict[str, str], config: Path, tmp_path: Path) -> None:

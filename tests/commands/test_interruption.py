@@ -108,7 +108,7 @@ def test_within_the_first_video(warm_python: WarmPython, folder: Path) -> None:
 
 def test_behind_a_video(warm_python: WarmPython, folder: Path) -> None:
     said = interrupted(warm_python, folder, "zsvss.results.records", "RecordFolder", "write")
-    assert said == "stopped: 1 of 2 videos finished and kept in out/run; the same command goes on with the others"
+    assert said == "stopped: 1 of 2 videos finished and kept in out/run; the same command resumes with the others"
     (again,) = warm_python.run(command_line(["test", "--config", "tiny.yaml", "--output", "out/run"], folder))
     assert again.returncode == 0, again.stderr
     assert "1 of 2 videos were finished by an earlier start" in again.stderr

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
+import numpy as np
 import pytest
+from predicted import predict
 from synthetic_run import write_run
 from warm_python import WarmPython, command_line
 
@@ -45,12 +48,64 @@ def test_a_sweep_under_way(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     assert main(["report", str(begun)]) == 1
 
 
+def test_predictions(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("one", "two"):
+        predict(tmp_path / name / "predictions", "clip/01")
+    assert main(["report", str(tmp_path / "one"), str(tmp_path / "two"), "--names", "ours", "theirs"]) == 0
+    assert capsys.readouterr().out == (
+        "clip/01: 6 frames, 6 segments\n" * 2 + f"page in {tmp_path / 'one' / 'report.html'}\n"
+    )
+    (stored,) = re.findall(r'id="data">(.*?)</script>', (tmp_path / "one" / "report.html").read_text(), flags=re.DOTALL)
+    videos = json.loads(stored)["videos"]
+    assert [(video["dataset"], video["name"], video["runs"]) for video in videos] == [
+        ("ours", "clip/01", [0]),
+        ("theirs", "clip/01", [1]),
+    ]
+    assert not (tmp_path / "one" / "report.md").exists(), "there are no scores"
+
+
+def test_predictions_of_a_video_cut_short(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = predict(tmp_path / "predictions").folder / "segments.json"
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps(content | {"complete": False, "video_length": 9}))
+    assert main(["report", str(tmp_path)]) == 3
+    assert "swan: 6 of 9 frames, 6 segments" in capsys.readouterr().out
+    assert "The run was interrupted after 6 of 9 frames." in (tmp_path / "report.html").read_text()
+
+
+def test_videos_that_have_no_frame_yet(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    none_THW = np.zeros((0, 8, 8), dtype=np.int64)
+    path = predict(tmp_path / "run" / "predictions", "waiting", labels_THW=none_THW).folder / "segments.json"
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps(content | {"complete": False, "video_length": 9}))
+    assert main(["report", str(tmp_path / "run")]) == 1
+    assert "run: no frame is predicted yet, so there is nothing to show" in capsys.readouterr().err
+    predict(tmp_path / "run" / "predictions")
+    assert main(["report", str(tmp_path / "run")]) == 3
+    assert "waiting: 0 of 9 frames, 0 segments" in capsys.readouterr().out
+
+
+def test_predictions_without_masks(tmp_path: Path) -> None:
+    video = predict(tmp_path / "predictions")
+    path = video.folder / "segments.json"
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps(content | {"mask_files": None}))
+    assert main(["report", str(tmp_path)]) == 0
+    page = (tmp_path / "report.html").read_text()
+    assert "The run wrote no masks (predictions.masks false)" in page
+    assert '"0 final"' not in page
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["nothing"], "nothing holds no results of a test run, nor folders that do"),
+        (["nothing"], "and no predictions (predictions/<video>/segments.json)"),
         (["run", "--names", "a", "b"], "--names has a, b; give 1 different names, for run"),
         (["run", "--max-side", "3"], "--max-side is 3"),
+        (["run", "own"], "own holds predictions without ground truth and run the scores of a test run"),
+        (["own", "--per-class"], "--per-class and --per-video print scores, and predictions have none"),
+        (["own", "--names", "a", "b"], "--names has a, b; give 1 different names, for own"),
     ],
 )
 def test_mistakes(
@@ -62,6 +117,7 @@ def test_mistakes(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     write_run(tmp_path / "run", media=False)
+    predict(tmp_path / "own" / "predictions")
     assert main(["report", *arguments]) == 1
     assert message in capsys.readouterr().err
     assert not (tmp_path / "run" / "report.html").exists()

@@ -152,11 +152,26 @@ def test_masks_of_the_32_classes_are_refused_as_those_of_11(release_11):
     Image.fromarray(np.arange(36 * 48, dtype=np.uint8).reshape(36, 48) % 32).save(mask)
     with pytest.raises(ValueError, match=r"0016E5_8\.png holds values up to 31: .* 32 colours.*data\.labels '32'"):
         CamVid(root).setup("test")
+    Image.open(mask).save(mask.with_name("0016E5_10.png"))  # not the first one alone
+    Image.fromarray(np.full((36, 48), 3, np.uint8)).save(mask)
+    with pytest.raises(ValueError, match=r"0016E5_10\.png holds values up to 31"):
+        CamVid(root).setup("test")
     values = np.full((36, 48), 3, np.uint8)
     values[0, 0] = 17  # a slip of the pen: not scored, and told by the evaluation
     Image.fromarray(values).save(mask)
     assert read_mask_11(mask)[0, 0] == 17
     assert CAMVID_11.strangers(torch.tensor([3, 11, 17])) == {17: 1}
+
+
+def test_a_large_mask_of_other_colours_is_a_failure_of_its_video(release_32):
+    root, _ = release_32
+    mask = root / "LabeledApproved_full" / "Seq05VD_f00030_L.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (36, 48, 3), dtype=np.uint8)).save(mask)
+    data = CamVid(root, "test", "32", num_workers=0, skip_unreadable=True)
+    data.setup("test")
+    assert {clip.video for clip in data.test_dataloader()} == {"0001TP"}
+    assert list(data.failures) == ["Seq05VD"]
+    assert "Seq05VD_f00030_L.png" in data.failures["Seq05VD"]
 
 
 @pytest.mark.parametrize(("split", "is_slow"), [("val", False), ("test", True), ("train", True)])

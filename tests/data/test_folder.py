@@ -275,6 +275,34 @@ def test_hidden_entries_and_pictures_beside_videos_are_no_videos(
     assert "swan.mp4" not in caplog.text
 
 
+def test_what_lies_beside_numbered_images_is_named(tmp_path, write_images, make_frames, caplog):
+    frames = make_frames(3, 40, 60)
+    write_images(tmp_path / "lake", frames)
+    write_images(tmp_path / "lake" / "more", frames[:1])
+    for name in ("00003.exr", "00004.exr", "notes", ".DS_Store"):
+        (tmp_path / "lake" / name).write_text("?")
+    (video,) = VideoFolder(tmp_path / "lake").videos()
+    assert video.num_frames == 3
+    told = "lake: left out, since they are no images: 2 x .exr (00003.exr, 00004.exr); 1 x folders (more); 1 x no end"
+    assert told in caplog.text
+    caplog.clear()
+    write_images(tmp_path / "swan", frames)
+    (tmp_path / "more").mkdir()
+    assert [video.name for video in VideoFolder(tmp_path).videos()] == ["lake", "swan"]
+    assert told in caplog.text
+    assert "left out, since they are neither videos nor folders of images: 1 x folders (more)" in caplog.text
+    assert "swan" not in caplog.text
+
+
+def test_masks_beside_the_images_are_not_left_out(tmp_path, write_images, make_frames, caplog):
+    frames = make_frames(2, 40, 60)
+    write_images(tmp_path / "swan", frames)
+    masks = write_images(tmp_path / "swan" / "masks", masks_like(frames))
+    (video,) = VideoFolder(tmp_path / "swan", masks).videos()
+    assert video.has_ground_truth
+    assert "left out" not in caplog.text
+
+
 def test_one_picture_beside_folders_of_frames(tmp_path, write_images, make_frames):
     folder = write_images(tmp_path / "a", make_frames(2, 40, 60))
     Image.new("RGB", (60, 60)).save(tmp_path / "folder.png")

@@ -34,6 +34,21 @@ def test_zero_and_255_are_background_and_object(tmp_path, write_images, caplog):
     assert read_taxonomy(tmp_path, "swan", ["lake", "swan"]).classes == ("lake", "swan")
 
 
+def test_strokes_of_a_single_value_are_told_how_they_were_read(tmp_path, write_images, caplog):
+    """Open pixels beside one value leave nothing to tell apart, so that 255 is an object here too."""
+    strokes = np.full((96, 128), 255, np.uint8)
+    strokes[40:44, 20:90] = 0
+    write_images(tmp_path / "one", [strokes])
+    assert read_own_masks(tmp_path / "one", "a").taxonomy.classes == ("background", "object")
+    assert "0 is 'background' (280 pixels), 255 is 'object' (12008 pixels)" in caplog.text
+    assert "where strokes need a value of their own for each object and for the background" in caplog.text
+    assert read_own_masks(tmp_path / "one", "a", ignore_value=255).only_value == 0
+    strokes[60:64, 20:90] = 1
+    write_images(tmp_path / "two", [strokes])
+    taxonomy = read_own_masks(tmp_path / "two", "a").taxonomy
+    assert taxonomy.class_ids(torch.tensor([0, 1, 255])).tolist() == [0, 1, -1]
+
+
 def test_255_is_void_where_it_is_said_or_there_are_classes(tmp_path, write_images, caplog):
     write_images(tmp_path / "binary", [discs([0, 255])])
     taxonomy = read_taxonomy(tmp_path / "binary", "a", ignore_value=255)

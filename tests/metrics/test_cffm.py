@@ -88,8 +88,25 @@ def test_short_videos_are_left_out_everywhere_and_it_is_said(videos):
     assert [result.num_labelled for result in results] == [0, 0, 17, 24, 30]
     assert [len(result.windows[8]) for result in results] == [0, 0, 9, 16, 22]
     for length, result in zip(LENGTHS, results, strict=True):
-        assert any("left out of every number" in note for note in result.notes) == (length <= 16)
+        assert any("left out of every score" in note for note in result.notes) == (length <= 16)
     assert math.isnan(fold_results(results[:2])["test/mIoU"])
+
+
+def test_short_videos_are_left_out_of_j_and_f():
+    rng = np.random.default_rng(0)
+    taxonomy = Taxonomy("lake", ("sky", "swan"), ((0, 0, 255), (255, 255, 255)), {1: 0, 2: 1}, objects=(1,))
+    videos = [(rng.integers(0, 2, (length, 6, 7)), rng.integers(1, 3, (length, 6, 7))) for length in (16, 17)]
+    short, long = evaluate(videos, taxonomy)
+    assert short.objects == {}
+    assert [len(frames) for frames in long.objects.values()] == [17]
+    both, alone = fold_results([short, long]), fold_results([long])
+    scores = both.keys() - {"test/num_videos", "test/num_frames"}
+    assert scores >= {"test/J", "test/F", "test/J&F"}
+    for name in scores:
+        assert both[name] == pytest.approx(alone[name], rel=0, abs=0, nan_ok=True), name
+    assert (both["test/num_videos"], both["test/num_frames"], both["test/num_labelled_frames"]) == (2, 33, 17)
+    official = fold_results(evaluate(videos, taxonomy, "official"))
+    assert official["test/J"] != alone["test/J"]
 
 
 def test_whole_videos_at_once(videos):

@@ -75,6 +75,39 @@ def test_clusters_named_after_the_run(tmp_path: Path) -> None:
     assert media.colors[:2].tolist() == [list(color) for color in FACTS["palette"]]
 
 
+def test_clusters_that_took_classes_inside_the_method(tmp_path: Path) -> None:
+    clusters_hw = np.array([[0, 1, 300], [5, 5, 0]])
+    classes_hw = np.array([[1, 0, -1], [1, 1, 1]])
+    folder = tmp_path / "v"
+    writer = MediaWriter(folder, FACTS, max_side=960)
+    writer.write_clusters(clusters_hw, classes_hw)
+    for name in "ab":
+        writer.write(name, np.zeros((4, 6, 3), np.uint8), None, dict.fromkeys(STAGES, classes_hw))
+    writer.finish({})
+    media = VideoMedia.read(folder)
+    np.testing.assert_array_equal(media.clusters(0), clusters_hw)
+    assert media.clusters(1) is None
+    assert media.cluster_names == {0: 1, 1: 0, 5: 1, 300: -1}
+
+
+def test_media_of_older_runs_are_read(tmp_path: Path) -> None:
+    media = write(tmp_path, np.array([[[0, 3]]]), names={0: 1}, labels_are_classes=False)
+    path = media.folder / "video.json"
+    content = json.loads(path.read_text())
+    del content["first_names"]
+    path.write_text(json.dumps(content))
+    again = VideoMedia.read(media.folder)
+    assert again.cluster_names == {0: 1}
+    np.testing.assert_array_equal(again.clusters(0), media.labels("final", 0, named=False))
+
+
+def test_no_class_is_black(tmp_path: Path) -> None:
+    media = write(tmp_path, np.array([[[0, 1, -1]]]), palette=((0, 0, 0), (128, 0, 0)))
+    assert media.colors[:3].tolist() == [[112, 136, 168], [128, 0, 0], [0, 0, 0]], "the third is void as a label"
+    with Image.open(media.path("coarse", 0)) as image:
+        assert np.asarray(image.convert("RGB"))[0].tolist() == [[112, 136, 168], [128, 0, 0], [0, 0, 0]]
+
+
 def test_large_frames_are_scaled_down(tmp_path: Path) -> None:
     writer = MediaWriter(tmp_path / "v", FACTS, max_side=32)
     final_HW = np.random.default_rng(0).integers(0, 9, (48, 64))

@@ -77,8 +77,8 @@ def test_another_fingerprint_is_refused_with_what_differs(records: RecordFolder)
     with pytest.raises(ValueError, match="another run") as refused:
         other.open({"model.seed": 1, "weights": "ab", "data.init_args.split": "val"}, {})
     message = str(refused.value)
-    assert "model.seed: 0 there, 1 here" in message
-    assert "data.init_args.split: nothing there, val here" in message
+    assert "model.seed: recorded 0, now 1" in message
+    assert "data.init_args.split: recorded nothing, now val" in message
     assert "weights" not in message
     assert DIGEST[:12] in message
     assert digest({"model.seed": 1, "weights": "ab", "data.init_args.split": "val"})[:12] in message

@@ -48,12 +48,19 @@ class TestEveryContext:
         labels, memory = cls(num_clusters=4).start(features, generator(), names[kinds[0]])
         assert torch.equal(labels, names[kinds])
         assert memory.label_set_L.tolist() == [7, 31, 200]
+        clusters_n, classes_n = memory.clusters_2n
+        assert torch.equal(classes_n, names[kinds[0]])
+        assert {len(set(clusters_n[kinds[0] == kind].tolist())) for kind in range(4)} == {1}, (
+            "clusters before they merge"
+        )
+        assert sorted(set(clusters_n.tolist())) == [0, 1, 2, 3]
 
     def test_one_frame_works_and_inputs_stay(self, cls):
         features, _ = moving_blobs(num_frames=1)
         before = features.clone()
         labels, memory = cls(num_clusters=4).start(features, generator())
         assert labels.shape == (1, 40)
+        assert memory.clusters_2n is None, "nothing has a class"
         assert torch.equal(features, before)
         context = cls(num_clusters=4)
         assert context.resume(features, memory, generator())[0].shape == (1, 40)

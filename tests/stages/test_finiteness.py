@@ -33,9 +33,9 @@ def spoiled(method, value=float("nan"), call=0):
 @pytest.mark.parametrize(
     ("method", "stage"),
     [
-        ("encode", "latents behind the encoder"),
-        ("record", "latents behind step 24 of the feature pass"),
-        ("denoise", "latents behind the last modulated step"),
+        ("encode", "latents after the encoder"),
+        ("record", "latents after step 24 of the feature pass"),
+        ("denoise", "latents after the last modulated step"),
         ("decode", "decoded images"),
     ],
 )

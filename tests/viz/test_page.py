@@ -32,22 +32,22 @@ def unpacked(packed: dict[str, Any]) -> np.ndarray:
 
 
 def test_browser_holds_the_maps_exactly(runs: list[Run]) -> None:
-    videos = browser_videos(runs, max_side=320, max_frames=100)
+    videos = list(browser_videos(runs, max_side=320, max_frames=100))
     assert [video["name"] for video in videos] == sorted(VIDEOS)
     video = videos[0]
     names = np.array([label["name"] for label in video["labels"]] + [""] * 256)
     classes = np.array(TAXONOMY.classes)
     truth_THW = np.stack([ground_truth(frame) for frame in range(NUM_FRAMES)])
     expected = np.where(truth_THW == 255, "", classes[truth_THW % 3])
-    np.testing.assert_array_equal(names[unpacked(video["truth"])], expected)
+    np.testing.assert_array_equal(names[unpacked(video["pieces"]["truth"])], expected)
     for run, lag in (("0", 0), ("1", 2)):
         final_THW = np.stack([prediction(frame, lag) for frame in range(NUM_FRAMES)])
-        np.testing.assert_array_equal(names[unpacked(video["runs"][run]["final"])], classes[final_THW])
-        cells_Thw = unpacked(video["runs"][run]["coarse"])
+        np.testing.assert_array_equal(names[unpacked(video["pieces"][f"{run} final"])], classes[final_THW])
+        cells_Thw = unpacked(video["pieces"][f"{run} coarse"])
         np.testing.assert_array_equal(names[cells_Thw], classes[final_THW[:, ::8, ::8]])
-    colors = {label["name"]: tuple(label["color"]) for label in video["labels"]}
+    colors = {label["name"]: tuple(label["color"]) for label in video["labels"] if label["is_class"]}
     assert colors == dict(zip(TAXONOMY.classes, TAXONOMY.palette, strict=True))
-    assert base64.b64decode(video["frames"][0]).startswith(b"\xff\xd8\xff")
+    assert base64.b64decode(video["pieces"]["frames 0"][0]).startswith(b"\xff\xd8\xff")
 
 
 def test_labels_without_a_class_are_each_runs_own(tmp_path: Path) -> None:
@@ -70,19 +70,25 @@ def test_labels_without_a_class_are_each_runs_own(tmp_path: Path) -> None:
     whole = read_run(write_run(tmp_path / "run", media=False))
     (video,) = browser_videos([replace(whole, media=[media]) for media in medias], 320, 100)
     names = np.array([label["name"] for label in video["labels"]])
-    shown = [names[unpacked(video["runs"][str(run)]["final"])].flatten().tolist() for run in range(4)]
+    shown = [names[unpacked(video["pieces"][f"{run} final"])].flatten().tolist() for run in range(4)]
     novel, void, named, plain = shown
     assert (novel, void) == (["water", "new region 256"], ["water", "void"])
     assert (named, plain) == (["reed", "cluster 7, no class"], ["cluster 0", "cluster 7"])
     assert [label["color"] for label in video["labels"] if label["name"] == "void"] == [[0, 0, 0]]
-    assert (unpacked(video["truth"]) == 255).all()
+    assert [name for name in video["pieces"] if name.endswith("clusters")] == ["2 clusters"]
+    bare = [video["labels"][number] for number in unpacked(video["pieces"]["2 clusters"]).flatten()]
+    assert [(row["name"], video["labels"][row["class"]]["name"]) for row in bare] == [
+        ("cluster 0", "reed"),
+        ("cluster 7", "cluster 7, no class"),
+    ]
+    assert (unpacked(video["pieces"]["truth"]) == 255).all()
 
 
 def test_large_videos_are_made_small(runs: list[Run]) -> None:
-    video = browser_videos(runs, max_side=32, max_frames=3)[0]
-    assert (video["height"], video["width"], len(video["frames"])) == (24, 32, 3)
-    assert unpacked(video["truth"]).shape == unpacked(video["runs"]["1"]["final"]).shape == (3, 24, 32)
-    assert unpacked(video["runs"]["0"]["coarse"]).shape == (3, 6, 8), "the tokens stay"
+    video = next(browser_videos(runs, max_side=32, max_frames=3))
+    assert (video["height"], video["width"], len(video["pieces"]["frames 0"])) == (24, 32, 3)
+    assert unpacked(video["pieces"]["truth"]).shape == unpacked(video["pieces"]["1 final"]).shape == (3, 24, 32)
+    assert unpacked(video["pieces"]["0 coarse"]).shape == (3, 6, 8), "the tokens stay"
 
 
 def test_page_needs_nothing_else(runs: list[Run]) -> None:
@@ -104,7 +110,7 @@ def test_page_shows_numbers_and_names(runs: list[Run]) -> None:
     assert "Handmade <b>" not in page
     (stored,) = re.findall(r'<script type="application/json" id="data">(.*?)</script>', page, flags=re.DOTALL)
     data = json.loads(stored)
-    assert data == page_data(runs, 320, 100)
+    assert data == {**page_data(runs), "videos": list(browser_videos(runs, 320, 100)), "parts": None}
     assert list(data["runs"][0]["timing"]) == [
         *("encode", "record", "kmeans", "knn", "context", "refinement", "modulation")
     ]

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from page_in_chromium import opened, pixels, wait_for_frame
 from synthetic_run import NUM_FRAMES, VIDEOS, ground_truth, prediction, write_run
 
 from zsvss.results.folder import read_run
 from zsvss.viz.page import render_page
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright (pip install playwright)")
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs chromium on PATH (apt-get install chromium)")
 
 
 @pytest.fixture(scope="module")
@@ -27,59 +25,24 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
-        yield browser
-        browser.close()
-
-
 @pytest.fixture
 def page(browser: Any, file: Path, request: pytest.FixtureRequest) -> Iterator[Any]:
-    """The page, drawn; fails if the console said anything bad or anything else was asked for."""
-    context = browser.new_context(**(getattr(request, "param", None) or {}))
-    page = context.new_page()
-    said: list[str] = []
-    asked: list[str] = []
-    page.on("console", lambda message: said.append(message.text) if message.type in ("error", "warning") else None)
-    page.on("pageerror", lambda error: said.append(str(error)))
-    page.on("request", lambda asking: asked.append(asking.url))
-    page.goto(file.as_uri())
-    page.wait_for_selector("body[data-ready=yes][data-frame='0']")
-    yield page
-    context.close()
-    assert said == []
-    assert {url.partition(":")[0] for url in asked} <= {"file", "data"}
-    assert [url for url in asked if url.startswith("file")] == [file.as_uri()]
-
-
-def pixels(page: Any, panel: str) -> list[list[int]]:
-    """RGB of every pixel of a panel."""
-    script = """panel => {
-        const pen = document.querySelector(`canvas[data-panel="${panel}"]`).getContext("2d");
-        const {data} = pen.getImageData(0, 0, pen.canvas.width, pen.canvas.height);
-        return [...Array(data.length / 4).keys()].map(i => [...data.slice(4 * i, 4 * i + 3)]);
-    }"""
-    found: list[list[int]] = page.evaluate(script, panel)
-    return found
-
-
-def go_to(page: Any, frame: int) -> None:
-    page.wait_for_selector(f"body[data-frame='{frame}']")
+    with opened(browser, file.as_uri(), **(getattr(request, "param", None) or {})) as page:
+        wait_for_frame(page, 0)
+        yield page
 
 
 def test_slider_moves_the_frame(page: Any) -> None:
     before = {panel: pixels(page, panel) for panel in ("frame", "truth", "final", "difference")}
     page.locator("#slider").fill("5")
-    go_to(page, 5)
+    wait_for_frame(page, 5)
     assert page.locator("#frame-says").inner_text() == f"005 · 6/{NUM_FRAMES}"
     assert all(pixels(page, panel) != image for panel, image in before.items())
 
 
 def test_difference_shows_where_runs_differ(page: Any) -> None:
     page.locator("#slider").fill("5")
-    go_to(page, 5)
+    wait_for_frame(page, 5)
     differing = prediction(5, 0) != prediction(5, 2)
     colourful = [max(color) - min(color) > 30 for color in pixels(page, "difference")]
     assert colourful == differing.flatten().tolist()
@@ -92,7 +55,7 @@ def test_keyboard(page: Any) -> None:
     page.locator("#slider").focus()
     for key, frame in [("ArrowRight", 1), ("ArrowRight", 2), ("ArrowLeft", 1), ("End", NUM_FRAMES - 1), ("Home", 0)]:
         page.keyboard.press(key)
-        go_to(page, frame)
+        wait_for_frame(page, frame)
     page.keyboard.press("ArrowLeft")
     assert page.locator("#slider").input_value() == "0", "there is no frame before the first"
     assert page.locator("#video option:checked").inner_text() == sorted(VIDEOS)[0]
@@ -117,7 +80,7 @@ def test_click_highlights_through_the_video(page: Any) -> None:
     assert page.locator("#legend button[aria-pressed='true']").inner_text() == "duck"
     for frame in (0, 4):
         page.locator("#slider").fill(str(frame))
-        go_to(page, frame)
+        wait_for_frame(page, frame)
         bright = [sum(color) > 300 for color in pixels(page, "final")]
         duck = (ground_truth(frame) == 1).flatten().tolist()
         agreement = sum(ours == theirs for ours, theirs in zip(bright, duck, strict=True)) / len(duck)

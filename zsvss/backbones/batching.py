@@ -1,4 +1,4 @@
-"""Running items in batches that the device's memory holds: the only place that knows what running out of it means."""
+"""Runs items in batches that fit into the device's memory; the only place that handles out-of-memory errors."""
 
 from __future__ import annotations
 
@@ -91,7 +91,9 @@ def in_batches(
         gc.collect()
         if end - done > whole:
             limit.size = max(1, (end - done) // whole // 2) * whole
-            _log.warning("out of memory with %d %s; going on with %d at once", end - done, limit.items, limit.size)
+            _log.warning(
+                "out of memory with a batch of %d %s; retrying with batches of %d", end - done, limit.items, limit.size
+            )
         elif relief is not None and relief():
             limit.size = size
         else:

@@ -1,4 +1,4 @@
-"""Models of other kinds than a backbone's, told from their configs before anything large is read."""
+"""Refuses models of another kind by their configs, before anything large is read."""
 
 from __future__ import annotations
 

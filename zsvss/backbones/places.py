@@ -1,4 +1,4 @@
-"""Where the files of a diffusers model lie: in a local folder, or in a repository of the Hugging Face hub."""
+"""Finds the files of a diffusers model in a folder or on the hub, and says how to download missing ones."""
 
 from __future__ import annotations
 
@@ -36,13 +36,19 @@ class Place(Protocol):
         """The error of a file that the model lacks."""
 
 
-def locate(name: str, revision: str | None, files: Callable[[], Sequence[str]]) -> Place:
+def locate(
+    name: str,
+    revision: str | None,
+    files: Callable[[], Sequence[str]],
+    files_without_variant: Callable[[], Sequence[str]],
+) -> Place:
     """The folder or repository of that name.
 
     Args:
         name: local folder, or hub id ``owner/name``.
         revision: branch, tag or commit of a repository.
         files: gives the paths that a command that fetches the repository should name.
+        files_without_variant: gives those of parts that may lack the variant.
 
     Raises:
         FileNotFoundError: if it is neither a folder nor of the form ``owner/name``.
@@ -57,7 +63,7 @@ def locate(name: str, revision: str | None, files: Callable[[], Sequence[str]]) 
             )
         return Folder(name, path)
     if not path.exists() and _HUB_ID.fullmatch(name) and path.suffix not in (".safetensors", *_CODE_FORMATS):
-        return HubRepository(name, revision, files)
+        return HubRepository(name, revision, files, files_without_variant)
     raise FileNotFoundError(f"backbone.weights = {name!r} {_what_is_wrong(name, path)}")
 
 
@@ -137,12 +143,20 @@ class HubRepository:
         name: id ``owner/name``.
         revision: branch, tag or commit; ``None`` is ``main``.
         files: gives the paths that a command that fetches it should name.
+        files_without_variant: gives those of parts that may lack the variant.
     """
 
-    def __init__(self, name: str, revision: str | None, files: Callable[[], Sequence[str]]) -> None:
+    def __init__(
+        self,
+        name: str,
+        revision: str | None,
+        files: Callable[[], Sequence[str]],
+        files_without_variant: Callable[[], Sequence[str]],
+    ) -> None:
         self.name = name
         self.revision = revision
         self.files = files
+        self.files_without_variant = files_without_variant
         self._known: dict[str, bool] = {}
         self._silence: NotFetchedError | None = None
 
@@ -216,18 +230,21 @@ class HubRepository:
         return True
 
     def _unfetched(self, filename: str, reason: str) -> NotFetchedError:
+        others = self.files_without_variant()
+        without_variant = f"  parts without it:  {self.fetch_command(others)}\n" if others else ""
         return NotFetchedError(
             f"The weights {self._described} are not on this machine and could not be fetched ({reason}).\n"
             f"  missing file:      {filename}\n"
             f"  as a folder:       {missing_folder(self.name)}\n"
             f"  licence and files: https://huggingface.co/{self.name}\n"
-            f"  fetch them with:   {self.fetch_command()}\n"
+            f"  fetch them with:   {self.fetch_command(self.files())}\n"
+            f"{without_variant}"
             "                     (where the page asks to accept a licence, do so and run `hf auth login` first)\n"
             "Or give a local diffusers folder by --model.backbone.weights FOLDER. "
-            "The demo (--config demo.yaml) needs no download."
+            "The model that ships with the package (--config predict_embedded.yaml, demo.yaml) needs no download."
         )
 
-    def fetch_command(self) -> str:
-        """A command of the hub's client that fetches what is read of the repository."""
+    def fetch_command(self, files: Sequence[str]) -> str:
+        """A command of the hub's client that fetches these files of the repository."""
         revision = [] if self.revision is None else ["--revision", self.revision]
-        return shlex.join(["hf", "download", self.name, *self.files(), *revision])
+        return shlex.join(["hf", "download", self.name, *files, *revision])

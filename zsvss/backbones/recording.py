@@ -1,4 +1,4 @@
-"""Reading named tensors off the passes of a U-Net, and joining those of all passes.
+"""Records named tensors in the forward passes of a U-Net and joins those of all passes.
 
 Shape legend: b samples of a pass, B rows, S sequences of T frames each, h w latent cells, n tokens, c channels,
 G = 2 guidance halves.

@@ -1,4 +1,4 @@
-"""Running only the part of a U-Net that lies behind one output block.
+"""Partial forward passes: runs only the part of a U-Net after one output block.
 
 Masked modulation adds a number that is constant over the channels to the output of an attention layer. The layer norms
 behind it remove it, so the modulated block's output is the recorded one plus that number times the row sums of the

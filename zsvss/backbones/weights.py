@@ -1,4 +1,4 @@
-"""Weights of diffusers models: local folders and hub ids, safetensors only, never remote code."""
+"""Loads the weights of diffusers models: safetensors only, never remote code."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from zsvss.backbones.places import NotFetchedError, Place, locate
 from zsvss.backbones.tensor_files import check_tensor_names, file_hash, refuse_adapters, tensor_shapes
+from zsvss.backbones.weight_names import all_names, is_encoder, path_of, weight_names
 
 Variant = str | dict[str, str | None] | None
 
@@ -24,6 +25,8 @@ _CONFIG_OF_PART = {
     "tokenizer": "tokenizer_config.json",
 }
 _CONTEXT = "context.safetensors"
+# Weights before they were averaged in training: a variant that no part but the U-Net has.
+_NOT_AVERAGED = "non_ema"
 
 _log = logging.getLogger(__name__)
 
@@ -56,7 +59,7 @@ class WeightsSource:
             FileNotFoundError: if the name is neither a folder nor of the form ``owner/name``.
             ValueError: if a folder has a revision.
         """
-        return locate(self.name, self.revision, self.files)
+        return locate(self.name, self.revision, self.files, self.files_without_variant)
 
     # Configs
 
@@ -72,7 +75,7 @@ class WeightsSource:
             FileNotFoundError: if it is required and absent, or cannot be fetched.
             ValueError: if it is not JSON.
         """
-        name = _path(part, filename or _CONFIG_OF_PART.get(part, "config.json"))
+        name = path_of(part, filename or _CONFIG_OF_PART.get(part, "config.json"))
         path = self.place.find(name)
         if path is None and not required:
             return {}
@@ -195,32 +198,48 @@ class WeightsSource:
     # Files
 
     def files(self) -> list[str]:
-        """Paths of everything that is read, as far as this machine knows them."""
+        """Paths of everything that is read, as far as this machine knows them; ``?`` stands for any character."""
         names = ["model_index.json", _CONTEXT] if "unet" in self.reads else []
         for part in self.reads:
             if part == "tokenizer":
-                names += [_path(part, name) for name in _TOKENIZER_FILES]
+                names += [path_of(part, name) for name in _TOKENIZER_FILES]
                 continue
-            names.append(_path(part, _CONFIG_OF_PART.get(part, "config.json")))
-            if part in _CONFIG_OF_PART:
-                continue
-            single, index = self._names(part, self._variants(part)[0])
-            shards = self._shards(part, index) if self.place.local(index) else []
-            names += [index, *shards] if shards else [single, index]
+            names.append(path_of(part, _CONFIG_OF_PART.get(part, "config.json")))
+            if part not in _CONFIG_OF_PART:
+                names += self._weights_to_fetch(part)
         return names
+
+    def files_without_variant(self) -> list[str]:
+        """Paths of the weights of parts that may turn out to have no file of the variant."""
+        networks = [part for part in self.reads if part != "tokenizer" and part not in _CONFIG_OF_PART]
+        unsure = [part for part in networks if None not in self._likely_variants(part)]
+        return [] if isinstance(self.variant, Mapping) else [name for part in unsure for name in all_names(part, None)]
+
+    def _weights_to_fetch(self, part: str) -> list[str]:
+        """Paths of a part's weights, in one file or in several."""
+        names: list[str] = []
+        for variant in self._likely_variants(part):
+            single, index = weight_names(part, variant)
+            if self.place.local(index):
+                return [*names, index, *self._shards(part, index)]
+            if self.place.local(single):
+                return [*names, single]
+            names += all_names(part, variant)
+        return names
+
+    def _likely_variants(self, part: str) -> tuple[str | None, ...]:
+        """Variants that a part may be expected to have, where the repository cannot be asked."""
+        variants = self._variants(part)
+        if self.variant == _NOT_AVERAGED and part != "unet":
+            return variants[-1:]
+        # A config that was fetched without the weights that the command named beside it: there may be none.
+        return variants if self.place.local(path_of(part, "config.json")) else variants[:1]
 
     def _variants(self, part: str) -> tuple[str | None, ...]:
         """Variants of a part's files that will do, the best one first."""
         if isinstance(self.variant, Mapping):
             return (self.variant.get(part),)
         return (self.variant,) if self.variant is None else (self.variant, None)
-
-    @staticmethod
-    def _names(part: str, variant: str | None) -> tuple[str, str]:
-        """Paths of the single file and of the index of several, one of which a part must have."""
-        stem = "model" if _is_encoder(part) else "diffusion_pytorch_model"
-        dotted = f".{variant}" if variant else ""
-        return _path(part, f"{stem}{dotted}.safetensors"), _path(part, f"{stem}.safetensors.index{dotted}.json")
 
     def _choose(self, part: str) -> tuple[str, str | None]:
         """Path of a part's single file or index, and its variant."""
@@ -231,9 +250,9 @@ class WeightsSource:
     def _search(self, part: str) -> tuple[str, str | None]:
         unknown: NotFetchedError | None = None
         for variant in self._variants(part):
-            single, index = self._names(part, variant)
+            single, index = weight_names(part, variant)
             # Where both lie in a folder, diffusers takes the several files and transformers the one.
-            for name in (single, index) if _is_encoder(part) else (index, single):
+            for name in (single, index) if is_encoder(part) else (index, single):
                 if self.place.local(name) is not None:
                     return name, variant
             try:
@@ -242,7 +261,7 @@ class WeightsSource:
                         return name, variant
             except NotFetchedError as error:
                 unknown = unknown or error
-        raise unknown or self.place.absent(self._names(part, self._variants(part)[0])[0])
+        raise unknown or self.place.absent(weight_names(part, self._variants(part)[0])[0])
 
     def _weight_names(self, part: str) -> list[str]:
         name, _ = self._choose(part)
@@ -253,7 +272,7 @@ class WeightsSource:
         found = self.config(part, index.removeprefix(f"{part}/")).get("weight_map", {})
         if not found:
             raise ValueError(f"{self.name}/{index} names no file of weights. Fetch the weights again.")
-        return [_path(part, name) for name in sorted(set(found.values()))]
+        return [path_of(part, name) for name in sorted(set(found.values()))]
 
     def _weight_files(self, part: str) -> list[Path]:
         """Weights of a part on this machine, fetched if need be, each whole as far as its header tells."""
@@ -268,7 +287,7 @@ class WeightsSource:
         Without its vocabulary, transformers makes up another one; without the map of special tokens, it pads the
         empty prompt by other tokens than Stable Diffusion 2 was trained with: both in silence.
         """
-        first, *rest = (_path("tokenizer", name) for name in _TOKENIZER_FILES)
+        first, *rest = (path_of("tokenizer", name) for name in _TOKENIZER_FILES)
         config, whole = self._required(first), self._find_known(rest[-1])
         if whole is None:
             return [config, *(self._required(name) for name in rest[:-1])]
@@ -287,13 +306,3 @@ class WeightsSource:
         if path is None:
             raise self.place.absent(name)
         return path
-
-
-def _is_encoder(part: str) -> bool:
-    """Whether a part is a network of transformers and not of diffusers."""
-    return part.startswith(("text_encoder", "image_encoder"))
-
-
-def _path(part: str, filename: str) -> str:
-    """Path of a file in the model; part ``.`` is the model itself."""
-    return f"{part}/{filename}".removeprefix("./")

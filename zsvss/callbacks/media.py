@@ -70,6 +70,8 @@ class MediaStore(ClipCallback):
             if clip.video in self._chosen:
                 facts = _facts(trainer, pl_module, clip)
                 self._open = MediaWriter(media_folder(self._root, self._task, clip.video), facts, self.max_side)
+                if "clusters" in outputs:
+                    self._open.write_clusters(*outputs["clusters"].cpu().numpy())
         if self._open is None:
             return
         self._write(self._open, trainer, clip, outputs)

@@ -1,4 +1,4 @@
-"""A run's folder as it was found: taken away again if nothing came of the run, and described when it is stopped."""
+"""Deletes the folder of a run that recorded nothing, and says at Ctrl-C what is kept."""
 
 from __future__ import annotations
 
@@ -64,5 +64,5 @@ class RunFolder(Callback):
             facts = json.loads((records / "run.json").read_text(encoding="utf-8"))["facts"]
             of = f" of {len(facts['videos'])}"
         return (
-            f"stopped: {finished}{of} videos finished and kept in {self.path}; the same command goes on with the others"
+            f"stopped: {finished}{of} videos finished and kept in {self.path}; the same command resumes with the others"
         )

@@ -1,4 +1,4 @@
-"""Resume: every finished video is recorded at once, and a run that is started again goes on where it stopped."""
+"""The resume rule: records each finished video, and finds at the next start which videos are already done."""
 
 from __future__ import annotations
 

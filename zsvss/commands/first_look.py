@@ -14,6 +14,7 @@ import yaml
 
 from zsvss.commands import options
 from zsvss.commands.config import find_config
+from zsvss.commands.path_options import is_path
 from zsvss.commands.refusals import did_you_mean, fail
 from zsvss.data.locations import is_stream
 
@@ -131,7 +132,7 @@ def _of_option(name: str, text: str) -> Iterator[Setting]:
     key = tuple(name.removeprefix("--").removesuffix("+").split("."))
     try:
         # A path is text: "0001" is no number, and "a: b.mp4" no mapping.
-        value = text if _plain(key) == ("data", "input") else yaml.safe_load(text)
+        value = text if is_path(_plain(key)) else yaml.safe_load(text)
     except yaml.YAMLError:
         value = text
     if isinstance(value, dict) and value:

@@ -1,4 +1,4 @@
-"""The commands ``test`` and ``predict`` up to where PyTorch is needed: help, and what is plainly wrong."""
+"""What ``test`` and ``predict`` do before PyTorch is imported: help, and errors in the arguments."""
 
 from __future__ import annotations
 

@@ -41,6 +41,7 @@ from zsvss.commands.interruption import Interrupted, ending_in_order
 from zsvss.commands.logs import log_to_file, quiet_console
 from zsvss.commands.options import COMPONENTS, DEFAULT_CLASSES
 from zsvss.commands.parser_messages import explain, refusal
+from zsvss.commands.path_options import set_aside
 from zsvss.commands.refusals import fail
 from zsvss.commands.wandb_mode import prepare_wandb
 from zsvss.data.datamodule import VideoDataModule
@@ -112,6 +113,13 @@ class CommandLine(LightningCLI):
         parser.add_lightning_class_args(PredictionWriter, "predictions")
         parser.add_lightning_class_args(MediaStore, "media")
         parser.set_defaults({slot: {"class_path": name} for slot, name in DEFAULT_CLASSES.items()})
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Parse everything but paths, which are no YAML."""
+        others, paths = set_aside(args)
+        super().parse_arguments(parser, others)
+        for key, path in paths.items():
+            self.config[self.config.subcommand][key] = path
 
     def before_instantiate_classes(self) -> None:
         """Choose the run folder and, where the choice is left open, a device that can compute in float64."""
@@ -255,7 +263,7 @@ def _full(error: Exception) -> str | None:
         return None
     return (
         f"the disk is full ({error}). Every video that was finished is recorded: free some space and start the same "
-        "command again, and it goes on with the others"
+        "command again; it resumes with the others"
     )
 
 

@@ -81,4 +81,4 @@ class OneLineParser(argparse.ArgumentParser):
                 [name.lstrip("-") for name in self._option_string_actions if name[:2] == "--"],
                 prefix="--",
             )
-        fail(f"{self.prog}: {message}{near} `{self.prog} --help` tells all options", 2)
+        fail(f"{self.prog}: {message}{near} `{self.prog} --help` lists all options", 2)

@@ -30,10 +30,10 @@ class Usage(NamedTuple):
 
 
 _METHOD = (
-    ("config", "NAME", "a config by name or path; given again, an overlay such as fast.yaml or ablations/ward.yaml"),
+    ("config", "NAME", "a config by name or path; given again: one more, such as fast.yaml or ablations/ward.yaml"),
     ("model.backbone", "CLASS", "the frozen diffusion model; Embedded ships with the package"),
     ("model.backbone.weights", "FOLDER", "a diffusers folder or a hub id"),
-    ("model.context.num_clusters", "K", "how many segments; fewer are larger"),
+    ("model.context.num_clusters", "K", "the maximum number of segments; fewer are larger"),
     ("model.input_size", "[H,W]", "size at which the network sees the frames; larger is finer and slower"),
     ("model.modulation", "CLASS", "the third stage; null leaves it out: blocky borders, many times faster"),
     ("output", "FOLDER", "run folder (default: runs/<names of the configs>-<hash of the settings>)"),
@@ -68,7 +68,7 @@ USAGES: Mapping[str, Usage] = {
     "test": Usage(
         "usage: zsvss test --config NAME [--config OVERLAY ...] [--key value ...]\n\n"
         "Segment the videos of a benchmark and score them. Prints the table and writes metrics.json, videos.csv and a\n"
-        "record of each finished video into the run folder. Started again, it goes on with the others.",
+        "record of each finished video into the run folder. The same command resumes an interrupted run.",
         (
             ("zsvss test --config demo.yaml", "two generated videos; nothing to download"),
             ("zsvss test --config camvid_sd.yaml --data.root data/camvid", "a benchmark"),
@@ -104,7 +104,7 @@ def program(commands: Mapping[str, str]) -> str:
         "start here:\n"
         "  zsvss predict video.mp4           segment your own video\n"
         "  zsvss test --config demo.yaml     score two generated videos; nothing to download\n\n"
-        "`zsvss COMMAND --help` tells its options. Ctrl-C stops a run; the same command goes on where it stopped."
+        "`zsvss COMMAND --help` lists its options. Ctrl-C stops a run; the same command goes on where it stopped."
     )
 
 

@@ -163,7 +163,9 @@ class CamVid(VideoDataModule):
         for sequence, frames in sorted(sequences.items()):
             masks = tuple(label_folder / f"{path.stem}{suffix}.png" for path in frames)
             _check_masks(frames, masks)
-            read_labels(masks[0])  # of the other label set?
+            # Of the other label set? All small masks are asked now, large ones when they are read.
+            for mask in masks if self.labels == "11" else masks[:1]:
+                read_labels(mask)
             videos.append(FileVideo(sequence, len(frames), tuple(frames), masks, read_labels, self.decoder))
         return videos
 

@@ -138,6 +138,8 @@ class VideoFolder(VideoDataModule):
         """The video file or the images, and what is known of them."""
         if not is_video_file(source):
             images = list_images(source) if source.is_dir() else (source,)
+            if source.is_dir():
+                _tell_left_out(source, [*images, self.masks], "no images")
             return images, VideoFacts(len(images), check_images(images).size)
         if self.decoder != "decord":
             return source, _probe(source, self.decoder)
@@ -199,7 +201,7 @@ def find_sources(path: Path) -> list[Path]:
         return [path]
     if not path.is_dir():
         raise FileNotFoundError(f"{path} not found; data.input must be a video file or a folder of numbered images")
-    entries = [entry for entry in sorted(path.iterdir()) if not entry.name.startswith(".")]
+    entries = _visible(path)
     files = [entry for entry in entries if entry.is_file()]
     images = [entry for entry in files if is_image(entry)]
     videos = [entry for entry in files if entry.suffix.lower() in VIDEO_SUFFIXES]
@@ -218,12 +220,23 @@ def find_sources(path: Path) -> list[Path]:
             f"{path} holds no frames; expected numbered images (00000.jpg, 00001.jpg ...; PNG or JPEG), "
             f"folders of them, or video files ({' '.join(VIDEO_SUFFIXES)}); found {_endings(entries) or 'nothing'}"
         )
-    if skipped := [entry for entry in entries if entry not in sources]:
-        _log.warning("%s: left out, since they are neither videos nor folders of images: %s", path, _endings(skipped))
+    _tell_left_out(path, sources, "neither videos nor folders of images")
     names = [video_name(source) for source in sources]
     if twice := [name for name, number in Counter(names).items() if number > 1]:
         raise ValueError(f"{path} holds two videos named {twice[0]!r}; rename one of them")
     return sources
+
+
+def _visible(folder: Path) -> list[Path]:
+    """What is in a folder and not hidden, in order."""
+    return [entry for entry in sorted(folder.iterdir()) if not entry.name.startswith(".")]
+
+
+def _tell_left_out(folder: Path, taken: Sequence[Path | None], what: str) -> None:
+    """Name in the log what lies in a folder beside what is taken, and what that is not."""
+    known = set(taken)
+    if skipped := [entry for entry in _visible(folder) if entry not in known]:
+        _log.warning("%s: left out, since they are %s: %s", folder, what, _endings(skipped))
 
 
 def _endings(entries: Sequence[Path]) -> str:

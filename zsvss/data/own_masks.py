@@ -1,4 +1,4 @@
-"""What the values of somebody's own masks mean, told from all of them together."""
+"""What the values of a user's own masks mean, found from all masks together."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ _log = logging.getLogger(__name__)
 _OBJECT = 255
 _BINARY_NAMES = ("background", "object")
 _FEW_SMALL_CLASSES = 5
+_NEARLY_ALL = 0.9
 
 
 class OwnMasks(NamedTuple):
@@ -94,13 +95,17 @@ def read_own_masks(
 
 def _binary(name: str, names: Sequence[str], counts: ValueCounts) -> Taxonomy:
     background, object_ = names
-    _log.info(
+    # Where nearly all is 255, that may stand for what strokes leave open.
+    unsure = counts.all_V[_OBJECT] > _NEARLY_ALL * counts.all_V.sum()
+    _log.log(
+        logging.WARNING if unsure else logging.INFO,
         "masks hold the values 0 and 255 alone: 0 is %r (%d pixels), 255 is %r (%d pixels); data.ignore_value 255 "
-        "leaves 255 out",
+        "leaves 255 out%s",
         background,
         counts.all_V[0],
         object_,
         counts.all_V[_OBJECT],
+        ", where strokes need a value of their own for each object and for the background" if unsure else "",
     )
     meaning = f"{name}-masks (0: {background}, 255: {object_})"
     return Taxonomy(meaning, (background, object_), bit_palette(2), {0: 0, _OBJECT: 1}, void=frozenset())

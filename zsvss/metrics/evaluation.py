@@ -214,7 +214,7 @@ class VideoEvaluator:
         notes = [*self._notes, *self._found()]
         if self.protocol == "cffm" and self.num_labelled <= CFFM_LONGEST_LEFT_OUT:
             notes.append(
-                f"left out of every number: {self.num_labelled} labelled frames, and protocol cffm leaves out videos "
+                f"left out of every score: {self.num_labelled} labelled frames, and protocol cffm leaves out videos "
                 f"of {CFFM_LONGEST_LEFT_OUT} and fewer"
             )
             self._iou.reset()

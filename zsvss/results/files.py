@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all, and pages with a part that is written anew."""
+"""Atomic file writes, and pages of which one part is written anew."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What decides a run's numbers, as plain values that can be compared: settings, weights and code."""
+"""A run's fingerprint: all that decides its numbers (settings, weights, code, device), compared when it is resumed."""
 
 from __future__ import annotations
 

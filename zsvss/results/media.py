@@ -7,6 +7,8 @@
                                     coarse/00000.png        labels of the scene context model, one pixel a token
                                     refined/00000.png       the same after refinement
                                     final/00000.png         the segmentation
+                                    clusters/00000.png      clusters of the first frame, before they took classes, one
+                                                            pixel a token; only where they do so inside the method
                                     video.json              what the pixels mean, see `VideoMedia`
 
 Below ``media/predict`` there is the same of a `predict` run. PNGs are in palette mode: pixel values are ids, 255 means
@@ -23,7 +25,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -35,7 +37,7 @@ from PIL import Image
 
 from zsvss.metrics.naming import rename_clusters
 from zsvss.results.files import file_stem, write_atomically
-from zsvss.results.palette import VOID_ID, UInt8, class_colors, palette, write_index_png
+from zsvss.results.palette import VOID_ID, UInt8, class_colors, palette, visible, write_index_png
 from zsvss.stages.nearest import nearest
 
 Labels = npt.NDArray[np.int64]
@@ -63,7 +65,7 @@ class VideoMedia:
     classes: tuple[str, ...]
     """Class names by id; empty for a video without ground truth."""
     palette: tuple[tuple[int, int, int], ...]
-    """RGB of each class."""
+    """RGB of each class, as the benchmark has it."""
     labels_are_classes: bool
     """Whether labels are class ids; otherwise they are clusters."""
     names: Mapping[int, int]
@@ -71,6 +73,8 @@ class VideoMedia:
     large_ids: Mapping[int, int]
     """Pixel value -> id, of the ids that are too large for a pixel."""
     folder: Path
+    first_names: Mapping[int, int] = field(default_factory=dict)
+    """Class id of each cluster of the first frame, where clusters took classes inside the method."""
 
     @classmethod
     def read(cls, folder: Path) -> VideoMedia:
@@ -82,7 +86,9 @@ class VideoMedia:
         try:
             content = json.loads((folder / "video.json").read_text(encoding="utf-8"))
             plain = {key: tuple(content[key]) for key in ("frame_names", "labelled", "classes")}
-            numbered = {key: {int(k): v for k, v in content[key].items()} for key in ("names", "large_ids")}
+            content.setdefault("first_names", {})  # older runs have none
+            keys = ("names", "large_ids", "first_names")
+            numbered = {key: {int(k): v for k, v in content[key].items()} for key in keys}
             colors = tuple((r, g, b) for r, g, b in content["palette"])
             return cls(**content | plain | numbered | {"palette": colors, "folder": folder})
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -113,11 +119,33 @@ class VideoMedia:
             named: give clusters that were named after the run as class ids; a cluster k without a name becomes the
                 number of classes + k.
         """
-        ids = _read_ids(self.path(stage, number))
-        for value, large in self.large_ids.items():
-            ids[ids == value] = large
+        ids = self._ids(stage, number)
         if named and self.names:
             ids = rename_clusters(torch.from_numpy(ids), dict(self.names), len(self.classes)).numpy()
+        return ids
+
+    def clusters(self, number: int) -> Labels | None:
+        """Clusters of a frame before they had classes, int64 ``[H, W]`` or ``[h, w]``; their classes: `cluster_names`.
+
+        Clusters that were named after the run are known of every frame. Those that took classes inside the method are
+        known of the first one, since classes are what is carried on.
+
+        Returns:
+            ``None`` where there are none, or where labels never had classes and are clusters themselves.
+        """
+        if self.names:
+            return self.labels("final", number, named=False)
+        return self._ids("clusters", 0) if self.first_names and number == 0 else None
+
+    @property
+    def cluster_names(self) -> Mapping[int, int]:
+        """Class id of each of the `clusters` that has a class; negative where it is void."""
+        return self.names or self.first_names
+
+    def _ids(self, kind: str, number: int) -> Labels:
+        ids = _read_ids(self.path(kind, number))
+        for value, large in self.large_ids.items():
+            ids[ids == value] = large
         return ids
 
     @cached_property
@@ -127,10 +155,15 @@ class VideoMedia:
             return palette(VOID_ID)
         if self.labels_are_classes:
             return class_colors(self.palette)
-        return np.concatenate([np.asarray(self.palette, np.uint8).reshape(-1, 3), palette(VOID_ID)])
+        return np.concatenate([self.class_colors, palette(VOID_ID)])
+
+    @cached_property
+    def class_colors(self) -> UInt8:
+        """RGB of each class, uint8 ``[C, 3]``; none is black."""
+        return visible(self.palette)
 
     def path(self, kind: str, number: int) -> Path:
-        """File of one image; `kind` is ``frames``, ``ground_truth`` or one of `STAGES`."""
+        """File of one image; `kind` is ``frames``, ``ground_truth``, ``clusters`` or one of `STAGES`."""
         return self.folder / kind / f"{number:05d}.{'jpg' if kind == 'frames' else 'png'}"
 
 
@@ -180,7 +213,7 @@ class MediaWriter:
     Args:
         folder: of `media_folder`.
         facts: the fields of `VideoMedia` that are known from the start: all but ``height``, ``width``,
-            ``frame_names``, ``labelled``, ``names``, ``large_ids`` and ``folder``.
+            ``frame_names``, ``labelled``, ``names``, ``large_ids``, ``first_names`` and ``folder``.
         max_side: longest side in pixels; larger frames are scaled down.
     """
 
@@ -195,6 +228,7 @@ class MediaWriter:
         self._frame_names: list[str] = []
         self._labelled: list[bool] = []
         self._values: dict[int, int] = {}
+        self._first_names: dict[int, int] = {}
 
     @property
     def num_frames(self) -> int:
@@ -215,7 +249,7 @@ class MediaWriter:
         image.thumbnail((self.max_side, self.max_side), Image.Resampling.LANCZOS)
         self._size = (image.height, image.width)
         image.save(self._path("frames", number, "jpg"), quality=90)
-        classes = self.facts["palette"] or None
+        classes = visible(self.facts["palette"]) if self.facts["palette"] else None
         if ground_truth_HW is not None:
             write_index_png(self._path("ground_truth", number), self._scaled(ground_truth_HW), classes)
         for stage in STAGES:
@@ -225,6 +259,19 @@ class MediaWriter:
             write_index_png(self._path(stage, number), values_HW, colors)
         self._frame_names.append(name)
         self._labelled.append(ground_truth_HW is not None)
+
+    def write_clusters(self, clusters_hw: Labels, classes_hw: Labels) -> None:
+        """Write the clusters of the first frame, which took classes inside the method.
+
+        Args:
+            clusters_hw: cluster of each token.
+            classes_hw: class id of each token's cluster, negative where void.
+        """
+        clusters, first = np.unique(clusters_hw, return_index=True)
+        self._first_names = dict(zip(clusters.tolist(), classes_hw.flatten()[first].tolist(), strict=True))
+        path = self._path("clusters", 0)
+        path.parent.mkdir()
+        write_index_png(path, self._pixel_values(clusters_hw))
 
     def finish(self, names: Mapping[int, int]) -> None:
         """Give the folder its final name.
@@ -242,6 +289,7 @@ class MediaWriter:
             names=names,
             large_ids={value: large for large, value in self._values.items() if value != VOID_ID},
             folder=self._final,
+            first_names=self._first_names,
         )
         content = {key: value for key, value in asdict(media).items() if key != "folder"}
         write_atomically(self._folder / "video.json", json.dumps(content) + "\n")

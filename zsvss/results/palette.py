@@ -17,6 +17,8 @@ VOID_ID = 255
 """Value of a pixel without a label in the run folder's media, see `zsvss.results.media`."""
 NOTHING = 0
 """Value of a pixel of no segment in predictions, whose ids begin at 1."""
+BACKGROUND = (112, 136, 168)
+"""Colour of a class whose own is black, which pictures have where there is no label."""
 LARGEST_ID = 65535
 """The largest id that an image of 16 bits holds."""
 
@@ -54,8 +56,27 @@ def palette(num: int) -> UInt8:
     return colors
 
 
+def visible(classes: npt.ArrayLike) -> UInt8:
+    """Colours of classes, with `BACKGROUND` in place of black.
+
+    Args:
+        classes: RGB of each class, ``[C, 3]``, as a benchmark has them.
+
+    Returns:
+        uint8 ``[C, 3]``.
+
+    >>> visible([(0, 0, 0), (128, 0, 0)]).tolist()
+    [[112, 136, 168], [128, 0, 0]]
+    """
+    colors: UInt8 = np.array(classes, dtype=np.uint8).reshape(-1, 3)
+    colors[(colors == 0).all(1)] = BACKGROUND
+    return colors
+
+
 def class_colors(classes: npt.ArrayLike) -> UInt8:
     """Colours of labels that are class ids: the classes', black for void as a label of its own, then `palette`.
+
+    A class whose own colour is black has `BACKGROUND`, see `visible`.
 
     Args:
         classes: uint8 RGB of each class, ``[C, 3]``; void as a label is C, and what novelty opened begins at 256.
@@ -66,8 +87,7 @@ def class_colors(classes: npt.ArrayLike) -> UInt8:
     >>> class_colors([(9, 9, 9), (7, 7, 7)])[1:4].tolist()
     [[7, 7, 7], [0, 0, 0], [0, 102, 255]]
     """
-    own = np.asarray(classes, dtype=np.uint8).reshape(-1, 3)
-    return np.concatenate([own, np.zeros((1, 3), dtype=np.uint8), palette(512)])
+    return np.concatenate([visible(classes), np.zeros((1, 3), dtype=np.uint8), palette(512)])
 
 
 @cache

@@ -83,7 +83,7 @@ class RecordFolder:
             assert set(run) == {"fingerprint", "facts"}
         except (ValueError, AssertionError) as error:
             raise ValueError(
-                f"{path} is damaged, so that nobody can tell which run the records beside it are of; delete "
+                f"{path} is damaged, so the run of the records beside it is unknown; delete "
                 f"{self.folder} and start again"
             ) from error
         return run
@@ -147,10 +147,10 @@ class RecordFolder:
         differing = differences(theirs, ours)
         if not differing:
             return
-        lines = "\n".join(f"  {key}: {there} there, {here} here" for key, (there, here) in differing.items())
+        lines = "\n".join(f"  {key}: recorded {there}, now {here}" for key, (there, here) in differing.items())
         raise ValueError(
             f"{self.folder} holds results of another run (fingerprint {digest(theirs)[:12]}, this run's is "
-            f"{digest(ours)[:12]}), and results of different runs are never mixed. They differ in\n{lines}\n"
+            f"{digest(ours)[:12]}), and results of different runs are never mixed. These keys differ:\n{lines}\n"
             f"Choose another folder by --output, or delete {self.folder}"
         )
 

@@ -1,4 +1,4 @@
-"""The tables of a run on the terminal."""
+"""The tables that `test` and `report` print at their end."""
 
 from __future__ import annotations
 
@@ -52,10 +52,10 @@ def provenance(summary: dict[str, Any]) -> str:
     objects = f"J and F {summary['objects']}; " if summary["objects"] else ""
     return (
         f"per cent over {videos}, {numbers['test/num_frames']:.0f} frames "
-        f"({numbers['test/num_labelled_frames']:.0f} labelled); - where nothing qualifies\n"
+        f"({numbers['test/num_labelled_frames']:.0f} labelled); - means undefined\n"
         f"naming {naming['name']}: {naming['note']}\n"
         f"classes {summary['taxonomy']}; consistency {summary['consistency']}; {objects}"
-        f"{'?' if speed is None else f'{speed:.2f}'} frames/s a process on {summary['run']['device']}"
+        f"{'?' if speed is None else f'{speed:.2f}'} frames/s per process on {summary['run']['device']}"
         f"{told}"
     )
 

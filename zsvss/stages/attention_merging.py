@@ -1,4 +1,4 @@
-"""Opening a video by merging self-attention maps, which chooses the number of segments itself.
+"""Initial clustering by merging self-attention maps, which chooses the number of segments itself.
 
 Shape legend: n tokens of a frame, m of them anchors, P proposals, h w token grid, c channels.
 """

@@ -17,6 +17,10 @@ from torch import Tensor
 from zsvss.stages.context import check_at_least_one
 
 
+AnyFrame = Tensor | npt.NDArray[np.uint8]
+"""uint8 RGB [H, W, 3]."""
+
+
 class FindsCuts(Protocol):
     """Takes frames in order and tells where shots begin.
 
@@ -34,7 +38,7 @@ class FindsCuts(Protocol):
 
 
 def in_clips(
-    frames: Iterable[Tensor | npt.NDArray[np.uint8]], clip_length: int, shots: FindsCuts | None = None
+    frames: Iterable[AnyFrame], clip_length: int, shots: FindsCuts | None = None
 ) -> Iterator[tuple[Tensor, int | None]]:
     """Gather frames into clips as soon as they are certain; a clip ends with its shot.
 

@@ -17,6 +17,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from zsvss.backbones.base import Backbone, FeatureKey
+from zsvss.stages.cluster_names import name_clusters
 from zsvss.stages.features import FeaturePass
 from zsvss.stages.initialization import Initialization, cluster_means
 from zsvss.stages.kmeans import KMeans, check_num_clusters, kmeans, kmeans_of_each
@@ -34,6 +35,7 @@ class Memory(NamedTuple):
         label_set_L: sorted labels of the whole video, fixed by its first clip unless new ones may open.
         novelty: what opening new labels needs to know; ``None`` if it is off.
         propagated: what the propagation of given labels needs to know; ``None`` where clusters are labelled.
+        clusters_2n: cluster and class of each token of the first frame, where clusters take classes in the clip.
     """
 
     points_Nc: Tensor
@@ -41,6 +43,7 @@ class Memory(NamedTuple):
     label_set_L: Tensor
     novelty: NoveltyState | None = None
     propagated: Propagated | None = None
+    clusters_2n: Tensor | None = None
 
 
 class SceneContext(ABC):
@@ -184,9 +187,11 @@ class KNNSceneContext(SceneContext):
         seen: FeaturePass | None = None,
     ) -> tuple[Tensor, Memory]:
         first_n, centers_Kc = self._clusters(features_Tnc, generator, grid, seen)
+        clusters_2n = None
         if names_n is not None:
-            first_n = name_clusters(first_n, names_n.to(first_n.device), centers_Kc)[first_n]
-        memory = Memory(features_Tnc[0], first_n, first_n.unique())
+            named_n = name_clusters(first_n, names_n.to(first_n.device), centers_Kc)[first_n]
+            first_n, clusters_2n = named_n, torch.stack([first_n, named_n])
+        memory = Memory(features_Tnc[0], first_n, first_n.unique(), clusters_2n=clusters_2n)
         if self.novelty is not None:
             memory = memory._replace(novelty=self.novelty.calibrate(features_Tnc, needed(grid), names_n is not None))
         return self._classify(features_Tnc, memory), memory
@@ -261,10 +266,11 @@ class PerFrameClustering(SceneContext):
             labels_K = name_clusters(first.labels_N, names_n.to(labels_K.device), first.centers_Kc)
         memory = Memory(first.centers_Kc, labels_K, labels_K.unique())
         first_1n = labels_K[first.labels_N][None]
+        clusters_2n = None if names_n is None else torch.stack([first.labels_N, first_1n[0]])
         if not rest:
-            return first_1n, memory
+            return first_1n, memory._replace(clusters_2n=clusters_2n)
         rest_Tn, memory = follow(rest, memory)
-        return torch.cat([first_1n, rest_Tn]), memory
+        return torch.cat([first_1n, rest_Tn]), memory._replace(clusters_2n=clusters_2n)
 
     @override
     def resume(self, features_Tnc: Tensor, memory: Memory, generator: torch.Generator) -> tuple[Tensor, Memory]:
@@ -319,31 +325,3 @@ def needed(grid: tuple[int, int] | None) -> tuple[int, int]:
     if grid is None:
         raise ValueError("this scene context model needs the token grid: give start() its height and width.")
     return grid
-
-
-def name_clusters(clusters_n: Tensor, classes_n: Tensor, centers_Kc: Tensor) -> Tensor:
-    """Name each cluster by the majority class of its tokens in the first frame; ties go to the smallest class.
-
-    Void tokens (negative classes) do not vote. A cluster without a vote takes the name of the nearest named cluster.
-    If the whole frame is void, clusters keep void names of their own, -1, -2, ...: merged into one label they would
-    be perfectly consistent over time.
-
-    Args:
-        clusters_n: int64 cluster of each token of the first frame.
-        classes_n: int64 class of each token of the first frame.
-        centers_Kc: centres of the clusters.
-
-    Returns:
-        int64 class of each cluster [K].
-    """
-    class_set_L, class_index_n = classes_n.unique(return_inverse=True)
-    num_clusters, num_classes = len(centers_Kc), len(class_set_L)
-    votes_KL = torch.bincount(clusters_n * num_classes + class_index_n, minlength=num_clusters * num_classes)
-    if not bool((class_set_L >= 0).any()):
-        return -1 - torch.arange(num_clusters, device=clusters_n.device)
-    votes_KL = votes_KL.view(num_clusters, num_classes) * (class_set_L >= 0)
-    rank_L = torch.arange(num_classes, device=votes_KL.device)
-    names_K = class_set_L[(votes_KL * num_classes - rank_L).argmax(1)]
-    named_K = votes_KL.sum(1) > 0
-    nearest_K = torch.cdist(centers_Kc, centers_Kc[named_K]).argmin(1)
-    return torch.where(named_K, names_K, names_K[named_K][nearest_K])

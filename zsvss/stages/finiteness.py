@@ -1,4 +1,4 @@
-"""No number from nothing: what is not finite ends the video with an error, before anything is made of it."""
+"""Checks for NaN and infinity: a tensor that is not finite ends its video with an error before it is used."""
 
 from __future__ import annotations
 
@@ -74,9 +74,9 @@ def check_feature_pass(backbone: Backbone, recording: Recording, features_Tnc: T
         NotFiniteError: naming the first stage that was bad.
     """
     check = FiniteCheck(backbone)
-    check.add("latents behind the encoder", recording.encoded_Tchw)
+    check.add("latents after the encoder", recording.encoded_Tchw)
     for step, x_Tchw in recording.latents.items():
-        check.add(f"latents behind step {step} of the feature pass", x_Tchw)
+        check.add(f"latents after step {step} of the feature pass", x_Tchw)
     check.add("features", features_Tnc)
     check.ask()
 

@@ -1,4 +1,4 @@
-"""How the scene context model opens a video: clustering the tokens of its first frame in place of K-means.
+"""Initial clustering of a video's first frame, in place of K-means.
 
 Shape legend: n tokens of a frame, c channels, K clusters.
 """

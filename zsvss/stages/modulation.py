@@ -190,7 +190,7 @@ class MaskedModulation(Modulation):
         masks_Bhw = clip.labels_Thw[frames_B] == clip.label_set_L[label_index_B][:, None, None]
         masks_Bhw = mirror(masks_Bhw.float(), clip.margins)
         latents_SBcuv, steps = self._modulated_latents(backbone, clip.recording, frames_B, masks_Bhw)
-        check.add("latents behind the last modulated step", latents_SBcuv)
+        check.add("latents after the last modulated step", latents_SBcuv)
         with part(len(steps), len(steps) + 1, len(steps) + 1):
             plus_B3HW, minus_B3HW = signs_SB3HW = _decoded_signs(backbone, clip, latents_SBcuv)
             check.add("decoded images", signs_SB3HW)

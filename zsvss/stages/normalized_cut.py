@@ -1,4 +1,4 @@
-"""Opening a video by recursive normalised cuts, which choose the number of segments themselves.
+"""Initial clustering by recursive normalised cuts, which choose the number of segments themselves.
 
 Shape legend: n tokens of a frame or of a part of it, c channels, S candidate splits.
 """

@@ -1,4 +1,4 @@
-"""Labels as shares of cells: what a token knows of objects smaller than itself.
+"""Soft labels: each label's share of every cell, so that objects smaller than a token survive.
 
 Shape legend: T frames of a clip, F remembered frames, H W pixels, h w token grid, n = h w tokens of a frame,
 c channels, L labels, S = s s sub-cells of a token's cell, u v = s h, s w sub-cells of a frame.

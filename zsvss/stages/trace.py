@@ -74,11 +74,14 @@ class SegmentedClip(NamedTuple):
     Attributes:
         labels_THW: at the frames' own size.
         coarse_Thw: of the scene context model, on the token grid.
-        refined_Thw: behind the correspondence-based refinement, on the token grid.
+        refined_Thw: after the correspondence-based refinement, on the token grid.
         seconds: by stage; their sum is the time spent in all.
+        clusters_2hw: cluster and class of each token of the video's first frame, with the clip that clusters take
+            classes in; otherwise ``None``.
     """
 
     labels_THW: Tensor
     coarse_Thw: Tensor
     refined_Thw: Tensor
     seconds: dict[str, float]
+    clusters_2hw: Tensor | None = None

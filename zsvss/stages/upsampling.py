@@ -1,4 +1,4 @@
-"""Ways from token labels to pixels that need no second pass of the network, in masked modulation's slot.
+"""Upsampling of token labels to pixels without another network pass: alternatives to masked modulation.
 
 Shape legend: T frames of a clip, H W pixels, u v subsampled pixels, h w token cells, n tokens, c channels, L labels.
 """

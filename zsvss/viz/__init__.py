@@ -1,1 +1,1 @@
-"""Palettes, overlays and figures."""
+"""Overlays, captions, tables for papers, and the report. Colours are in `zsvss.results.palette`."""

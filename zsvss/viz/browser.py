@@ -1,30 +1,23 @@
-"""What a page's video browser shows, as plain values that fit into the page.
-
-Label maps become one byte a pixel, a number in the video's list of labels (255: none), frame after frame as differences
-to the frame before, deflated: a few hundred bytes a frame.
+"""What a page's video browser shows of test runs, as plain values.
 
 Shapes: T frames, H W pixels or tokens.
 """
 
 from __future__ import annotations
 
-import base64
-import io
-import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
-import torch
-from PIL import Image
 
 from zsvss.results.folder import Run
 from zsvss.results.media import STAGES, Labels, VideoMedia
-from zsvss.results.palette import VOID_ID, UInt8
-from zsvss.stages.nearest import nearest
+from zsvss.results.palette import VOID_ID, UInt8, palette
+from zsvss.viz.label_maps import pack, pack_frames, page_size, scaled
+from zsvss.viz.parts import PageVideo
 
 
-def browser_videos(runs: Sequence[Run], max_side: int, max_frames: int) -> list[dict[str, Any]]:
+def browser_videos(runs: Sequence[Run], max_side: int, max_frames: int) -> Iterator[PageVideo]:
     """The videos of which any run keeps media.
 
     Args:
@@ -36,16 +29,27 @@ def browser_videos(runs: Sequence[Run], max_side: int, max_frames: int) -> list[
     for number, run in enumerate(runs):
         for media in run.media:
             kept.setdefault((media.dataset, media.video), {})[number] = media
-    return [_video(of_runs, max_side, max_frames) for _, of_runs in sorted(kept.items())]
+    for _, of_runs in sorted(kept.items()):
+        yield _video(of_runs, max_side, max_frames)
 
 
-def _video(of_runs: dict[int, VideoMedia], max_side: int, max_frames: int) -> dict[str, Any]:
+def _video(of_runs: dict[int, VideoMedia], max_side: int, max_frames: int) -> PageVideo:
     first = next(iter(of_runs.values()))
     num_frames = min(max_frames, *(media.num_frames for media in of_runs.values()))
-    scale = min(1.0, max_side / max(first.height, first.width))
-    size = (max(1, round(scale * first.height)), max(1, round(scale * first.width)))
+    size = page_size(first.height, first.width, max_side)
     labels = _LabelList()
-    truth = [_scaled(first.ground_truth(t), size) for t in range(num_frames)]
+    truth = [scaled(first.ground_truth(t), size) for t in range(num_frames)]
+    pieces = {"truth": pack(np.stack([labels.classes(first, labels_HW) for labels_HW in truth]))}
+    for number, media in of_runs.items():
+        for stage in STAGES:
+            maps = [_at(media.labels(stage, t), stage, size) for t in range(num_frames)]
+            pieces[f"{number} {stage}"] = pack(np.stack([labels.labels(media, number, map_) for map_ in maps]))
+    for number, media in of_runs.items():  # behind all classes, as there are numbers for so many labels alone
+        known = [media.clusters(t) for t in range(num_frames)]
+        stage = "final" if media.names else "coarse"
+        clusters = [labels.clusters(media, number, _at(map_, stage, size)) for map_ in known if map_ is not None]
+        if clusters:
+            pieces[f"{number} clusters"] = pack(np.stack(clusters))
     return {
         "name": first.video,
         "dataset": first.dataset,
@@ -53,25 +57,16 @@ def _video(of_runs: dict[int, VideoMedia], max_side: int, max_frames: int) -> di
         "width": size[1],
         "frame_names": list(first.frame_names[:num_frames]),
         "num_frames_of_video": first.video_length,
-        "frames": [_jpeg(first.frame(t), size) for t in range(num_frames)],
-        "truth": pack(np.stack([labels.indices(first, labels_HW) for labels_HW in truth])),
         "labelled": list(first.labelled[:num_frames]),
-        "runs": {
-            str(number): {
-                stage: pack(
-                    np.stack(
-                        [
-                            labels.indices(media, _at(media, stage, t, size if stage == "final" else None), number)
-                            for t in range(num_frames)
-                        ]
-                    )
-                )
-                for stage in STAGES
-            }
-            for number, media in of_runs.items()
-        },
+        "runs": list(of_runs),
         "labels": labels.rows,
+        "pieces": {**pieces, **pack_frames(map(first.frame, range(num_frames)), size)},
     }
+
+
+def _at(labels_HW: Labels, stage: str, size: tuple[int, int]) -> Labels:
+    """At the page's size, unless it is a map of tokens."""
+    return scaled(labels_HW, size) if stage == "final" else labels_HW
 
 
 class _LabelList:
@@ -79,29 +74,56 @@ class _LabelList:
 
     def __init__(self) -> None:
         self.rows: list[dict[str, Any]] = []
-        self._numbers: dict[tuple[int, int], int] = {}
+        self._numbers: dict[tuple[str, int, int], int] = {}
 
-    def indices(self, media: VideoMedia, labels_HW: Labels, run: int = -1) -> UInt8:
-        """Numbers in the list in place of the ids of a run, or of ground truth."""
-        ids, inverse = np.unique(labels_HW, return_inverse=True)
-        table = np.array([self._number(media, int(label), run) for label in ids], dtype=np.uint8)
-        return table[inverse.reshape(labels_HW.shape)]
+    def classes(self, media: VideoMedia, truth_HW: Labels) -> UInt8:
+        """Numbers in the list in place of the class ids of ground truth."""
+        return self._replaced(truth_HW, lambda label: self._class(media, label))
 
-    def _number(self, media: VideoMedia, label: int, run: int) -> int:
-        if label < 0:
-            return VOID_ID
-        means_class = run < 0 or media.labels_are_classes or bool(media.names)
-        is_class = means_class and label < len(media.classes)
-        key = (-1 if is_class else run, label)
+    def labels(self, media: VideoMedia, run: int, labels_HW: Labels) -> UInt8:
+        """Numbers in the list in place of a run's labels."""
+        return self._replaced(labels_HW, lambda label: self._label(media, run, label))
+
+    def clusters(self, media: VideoMedia, run: int, clusters_HW: Labels) -> UInt8:
+        """Numbers in the list in place of a run's clusters; each has the number of the label that it became."""
+
+        def number(cluster: int) -> int:
+            label = media.cluster_names.get(cluster, len(media.classes) + cluster)
+            became = VOID_ID if label < 0 else self._label(media, run, label)
+            row = {"name": f"cluster {cluster}", "color": _rgb(palette(VOID_ID), cluster), "is_class": False}
+            row |= {"run": run, "class": None if became == VOID_ID else became}
+            return self._add(("cluster", run, cluster), row)
+
+        return self._replaced(clusters_HW, number)
+
+    def _label(self, media: VideoMedia, run: int, label: int) -> int:
+        if (media.labels_are_classes or media.names) and label < len(media.classes):
+            return self._class(media, label)
+        row = {"name": _nameless(media, label), "color": _rgb(media.colors, label), "is_class": False, "run": run}
+        return self._add(("label", run, label), row)
+
+    def _class(self, media: VideoMedia, class_id: int) -> int:
+        row = {"name": media.classes[class_id], "color": _rgb(media.class_colors, class_id), "is_class": True}
+        return self._add(("class", -1, class_id), row)
+
+    def _add(self, key: tuple[str, int, int], row: dict[str, Any]) -> int:
         if key not in self._numbers:
             if len(self.rows) == VOID_ID:
                 return VOID_ID
             self._numbers[key] = len(self.rows)
-            name = media.classes[label] if is_class else _nameless(media, label)
-            colors = media.palette if run < 0 else media.colors
-            color = [int(value) for value in colors[label % len(colors)]]
-            self.rows.append({"name": name, "color": color, "is_class": is_class})
+            self.rows.append(row)
         return self._numbers[key]
+
+    @staticmethod
+    def _replaced(labels_HW: Labels, number: Callable[[int], int]) -> UInt8:
+        ids, inverse = np.unique(labels_HW, return_inverse=True)
+        table = np.array([VOID_ID if label < 0 else number(label) for label in ids.tolist()], dtype=np.uint8)
+        return table[inverse.reshape(labels_HW.shape)]
+
+
+def _rgb(colors: UInt8, label: int) -> list[int]:
+    rgb: list[int] = colors[label % len(colors)].tolist()
+    return rgb
 
 
 def _nameless(media: VideoMedia, label: int) -> str:
@@ -109,38 +131,3 @@ def _nameless(media: VideoMedia, label: int) -> str:
     if media.labels_are_classes:
         return "void" if label == len(media.classes) else f"new region {label}"
     return f"cluster {label - len(media.classes)}, no class" if media.names else f"cluster {label}"
-
-
-def pack(indices_THW: UInt8) -> dict[str, Any]:
-    """Deflated differences between frames, in base64, with the size of a frame.
-
-    >>> packed = pack(np.zeros((3, 2, 4), np.uint8))
-    >>> packed["height"], packed["width"]
-    (2, 4)
-    """
-    # Bytes wrap around, here and in the page.
-    differences_THW = np.diff(indices_THW, axis=0, prepend=np.zeros_like(indices_THW[:1]))
-    data = base64.b64encode(zlib.compress(differences_THW.tobytes(), level=9)).decode()
-    return {"height": indices_THW.shape[1], "width": indices_THW.shape[2], "data": data}
-
-
-def _at(media: VideoMedia, stage: str, number: int, size: tuple[int, int] | None) -> Labels:
-    labels_HW = media.labels(stage, number)
-    return labels_HW if size is None else _scaled(labels_HW, size)
-
-
-def _scaled(labels_HW: Labels | None, size: tuple[int, int]) -> Labels:
-    """At this size, nearest neighbour; no labels where there is no map."""
-    if labels_HW is None:
-        return np.full(size, -1, dtype=np.int64)
-    scaled: Labels = nearest(torch.from_numpy(labels_HW), size).numpy()
-    return scaled
-
-
-def _jpeg(frame_HW3: UInt8, size: tuple[int, int]) -> str:
-    image = Image.fromarray(frame_HW3)
-    if image.size != size[::-1]:
-        image = image.resize(size[::-1], Image.Resampling.LANCZOS)
-    file = io.BytesIO()
-    image.save(file, "JPEG", quality=80, optimize=True)
-    return base64.b64encode(file.getvalue()).decode()

@@ -1,16 +1,19 @@
-"""The report as one self-contained HTML page: templates by Jinja, charts by Vega-Lite, no network.
+"""The report as a self-contained HTML page: templates by Jinja, charts by Vega-Lite, no network.
 
-``templates/`` holds the page, its style and its scripts; they draw from the plain values of `page_data`.
+``templates/`` holds the pages of test runs and of predictions, their style and their scripts; they draw from plain
+values. A page with many videos has them in files beside it, see `zsvss.viz.parts`.
 """
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime, timezone
 from functools import cache
 from typing import Any
+from urllib.parse import quote
 
 import jinja2
 import vl_convert
@@ -20,6 +23,8 @@ from zsvss.metrics import class_table, total_confusion, video_table
 from zsvss.results.folder import Run, comparability
 from zsvss.results.summary import caveats
 from zsvss.viz.browser import browser_videos
+from zsvss.viz.parts import PageVideo, Parts
+from zsvss.viz.predicted import PredictedRun, predicted_videos
 from zsvss.viz.tables import ablation_table, common_scores, result_table
 
 _TITLES = {
@@ -35,35 +40,84 @@ _TITLES = {
     "mIoU_video_mean": "mean of the videos' own mIoUs",
     "pixel_accuracy": "share of the labelled pixels that are right",
 }
-_SCRIPTS = ("basics", "charts", "painting", "browser", "start")  # in this order, the body of one function
+_SCRIPTS = ("basics", "view", "names")  # of all pages; with those of a page, in this order, the body of one function
+_PANELS = {
+    "frame": "Frame",
+    "truth": "Ground truth",
+    "clusters": "Clusters",
+    "coarse": "1 · Scene context",
+    "refined": "2 · Refined",
+    "final": "3 · Final",
+    "difference": "Difference",
+}
+_FRAMEWORK = 200_000  # characters of a page without data and library, at most, and what tags and escapes add
 _STAGE_TITLES = {"record": "feature pass", "kmeans": "K-means", "knn": "KNN", "context": "scene context, rest"}
 
 
-def render_page(runs: Sequence[Run], *, max_side: int = 320, max_frames: int = 100) -> str:
-    """The page.
+def render_page(runs: Sequence[Run], *, max_side: int = 320, max_frames: int = 100, parts: Parts | None = None) -> str:
+    """The page of test runs.
 
     Args:
         runs: to show; differences are to the first, until the reader chooses another.
         max_side: longest side of the video browser's images.
         max_frames: of a video at most the first so many.
+        parts: where videos go if the page would grow too large; without, they stay in the page.
     """
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("zsvss.viz"), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True
-    )
-    environment.policies["json.dumps_kwargs"] = {"allow_nan": False}  # and in our order, not sorted
-    source = jinja2.PackageLoader("zsvss.viz").get_source
-    return environment.get_template("report.html").render(
+    data = page_data(runs)
+    data |= _placed(browser_videos(runs, max_side, max_frames), parts, len(json.dumps(data)) + len(_vega()))
+    return _render(
+        "report.html",
+        ("results", "charts", "pictures", "browser", "keys", "start"),
+        data,
         runs=runs,
         scores=common_scores(runs),
         titles=_TITLES,
         warnings=[*comparability(runs), *_incomplete(runs)],
         ablation=ablation_table(runs),
         results=result_table(runs),
-        data=page_data(runs, max_side, max_frames),
+        library=_vega(),
+        panels=_PANELS,
+    )
+
+
+def render_predictions(
+    runs: Sequence[PredictedRun], *, max_side: int = 320, max_frames: int = 100, parts: Parts | None = None
+) -> str:
+    """The page of predictions, which have no ground truth.
+
+    Args:
+        runs: to show.
+        max_side: longest side of the video browser's images.
+        max_frames: of a video at most the first so many.
+        parts: where videos go if the page would grow too large; without, they stay in the page.
+    """
+    data = {"runs": [{"name": run.name, "classes": [], "videos": []} for run in runs], "scores": []}
+    data |= _placed(predicted_videos(runs, max_side, max_frames), parts, 0)
+    panels = {"frame": "Frame", "final": "Segments"}
+    scripts = ("pictures", "browser", "segments", "keys", "start")
+    return _render("predictions.html", scripts, data, runs=runs, panels=panels)
+
+
+def _placed(videos: Iterable[PageVideo], parts: Parts | None, others: int) -> dict[str, Any]:
+    """The videos of a page, and the folder of their parts."""
+    if parts is None:
+        return {"videos": list(videos), "parts": None}
+    return {"videos": parts.place(videos, others + _FRAMEWORK), "parts": quote(parts.folder.name)}
+
+
+def _render(template: str, scripts: Sequence[str], data: Mapping[str, Any], **values: Any) -> str:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("zsvss.viz"), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True
+    )
+    environment.policies["json.dumps_kwargs"] = {"allow_nan": False}  # and in our order, not sorted
+    source = jinja2.PackageLoader("zsvss.viz").get_source
+    script = "\n".join(source(environment, f"script/{name}.js")[0] for name in (*_SCRIPTS, *scripts))
+    return environment.get_template(template).render(
+        data=data,
         made=datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
         style=Markup(source(environment, "report.css")[0]),
-        script=Markup("\n".join(source(environment, f"script/{name}.js")[0] for name in _SCRIPTS)),
-        library=_vega(),
+        script=Markup(script),
+        **values,
     )
 
 
@@ -73,14 +127,13 @@ def _vega() -> Markup:
     return Markup(vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;").replace("</script", "<\\/script"))
 
 
-def page_data(runs: Sequence[Run], max_side: int, max_frames: int) -> dict[str, Any]:
-    """What the script draws, as plain values; null where nothing qualifies."""
+def page_data(runs: Sequence[Run]) -> dict[str, Any]:
+    """What the script draws beside videos, as plain values; null where nothing qualifies."""
     return {
         "runs": [_run_data(run) for run in runs],
         "scores": common_scores(runs),
         # In the order of the run that has most of them.
         "stages": {stage: _STAGE_TITLES.get(stage, stage) for stage in max((run.timing for run in runs), key=len)},
-        "videos": browser_videos(runs, max_side, max_frames),
     }
 
 

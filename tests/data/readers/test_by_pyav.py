@@ -118,8 +118,10 @@ def decodes(monkeypatch: pytest.MonkeyPatch) -> list[None]:
     original = VideoDecoder.next
 
     def count(self: VideoDecoder) -> object:
-        counted.append(None)
-        return original(self)
+        frame = original(self)
+        if frame is not None:
+            counted.append(None)
+        return frame
 
     monkeypatch.setattr(VideoDecoder, "next", count)
     return counted

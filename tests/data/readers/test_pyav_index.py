@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -10,8 +11,11 @@ import numpy as np
 import pytest
 from numbered_videos import encode, numbered_frames, numbers_of
 
+from zsvss.data.facts import VideoFacts
 from zsvss.data.reader import open_frames
-from zsvss.data.readers.pyav_index import index_video
+from zsvss.data.readers.by_pyav import PyAVReader
+from zsvss.data.readers.pyav_decoding import VideoDecoder
+from zsvss.data.readers.pyav_index import _facts_by_decoding, index_video
 
 FRAMES = numbered_frames(30)
 TIMES = [0, 1, 4, 5, 6, 12, 13, 20, 21, 22]
@@ -35,14 +39,78 @@ def test_times_come_from_the_rate_where_the_file_has_none_of_its_own(tmp_path: P
     assert (facts.fps, facts.duration) == (25, pytest.approx(1.2))
 
 
+LONG = np.repeat(FRAMES, 10, 0)
+KEY_FRAMES = {"preset": "ultrafast", "sc_threshold": "0", "bf": "2"}
+
+
+def facts_by_decoding(path: Path) -> VideoFacts:
+    decoder = VideoDecoder(path)
+    facts = _facts_by_decoding(decoder, path)
+    decoder.close()
+    return facts
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.ts", "a.avi"])
+@pytest.mark.parametrize("group", [20, 140])
 def test_long_files_are_counted_by_their_packets_and_checked_at_both_ends(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, group: int
 ) -> None:
-    path = encode(tmp_path / "a.mp4", np.repeat(FRAMES, 10, 0), preset="ultrafast", g="20")
-    expected = index_video(path)
-    monkeypatch.setattr("zsvss.data.readers.pyav_index._facts_by_decoding", None)
-    assert index_video(path) == expected
-    assert (expected.num_frames, expected.key_frames[-1]) == (300, 280)
+    path = encode(tmp_path / name, LONG, **KEY_FRAMES, g=str(group))
+    expected = facts_by_decoding(path)
+    decoded: list[int] = []
+    original = VideoDecoder.next
+    monkeypatch.setattr(VideoDecoder, "next", lambda self: decoded.append(0) or original(self))
+    facts = index_video(path)
+    assert len(decoded) < 128 + group + 30
+    assert facts.num_frames == expected.num_frames == 300
+    np.testing.assert_allclose(facts.times, expected.times)
+    assert facts.key_frames == (() if name == "a.avi" else tuple(range(group, 300, group)))
+    reader = PyAVReader(path, facts)
+    assert numbers_of(reader.read(0, 300)) == [number // 10 for number in range(300)]
+    for number in (299, 130, 290, 5):
+        assert numbers_of(reader.read(number, number + 1)) == [number // 10]
+
+
+def test_what_is_far_behind_the_last_key_frame_is_decoded_too(tmp_path: Path) -> None:
+    path = encode(tmp_path / "a.mp4", LONG, container_options={"movflags": "faststart"}, **KEY_FRAMES, g="150")
+    assert index_video(path).num_frames == 300
+    data = bytearray(path.read_bytes())
+    with av.open(str(path)) as container:
+        entries = container.streams.video[0].index_entries
+        last = entries[len(entries) - 1]
+    data[last.pos + 4] = 12  # filler, of which no frame comes
+    path.write_bytes(data)
+    facts = index_video(path)
+    assert facts == facts_by_decoding(path)
+    assert 290 < facts.num_frames < 300
+
+
+def test_a_long_file_of_a_single_group_is_decoded_to_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = encode(tmp_path / "a.mp4", LONG, **KEY_FRAMES, g="300")
+    expected = facts_by_decoding(path)
+    monkeypatch.setattr("zsvss.data.readers.pyav_index._facts_by_decoding", lambda *_: expected)
+    assert index_video(path) is expected
+
+
+def test_packets_that_were_lost_are_not_counted(tmp_path: Path) -> None:
+    """Of MPEG-TS, whose packets of 188 bytes travel through the air."""
+    path = encode(tmp_path / "a.ts", LONG, **KEY_FRAMES, g="20")
+    data = path.read_bytes()
+    middle = len(data) // 2 // 188 * 188
+    path.write_bytes(data[:middle] + data[middle + 20 * 188 :])
+    facts = index_video(path)
+    assert facts == facts_by_decoding(path)
+    assert facts.num_frames < 300
+    assert len(PyAVReader(path, facts).read(0, facts.num_frames)) == facts.num_frames
+
+
+def test_frames_that_no_packet_promises_are_told(tmp_path: Path) -> None:
+    path = encode(tmp_path / "a.avi", FRAMES, bf="2", g="12")
+    facts = index_video(path)
+    reader = PyAVReader(path, replace(facts, num_frames=29, stamps=facts.stamps[:-1]))
+    assert numbers_of(reader.read(0, 28)) == list(range(28))
+    with pytest.raises(ValueError, match=r"a\.avi: more frames can be decoded than the 29 that its packets promise"):
+        reader.read(28, 29)
 
 
 def test_a_cover_picture_is_not_the_video(tmp_path: Path) -> None:

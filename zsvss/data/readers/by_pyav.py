@@ -89,6 +89,11 @@ class PyAVReader(FrameReader):
             frame = self._decoder.next()
             self._check(frame)
             self._keep(frame)
+        if self._next == len(self) and not self._facts.own_stamps and self._decoder.next() is not None:
+            raise ValueError(
+                f"{self._path}: more frames can be decoded than the {len(self)} that its packets promise: is the file "
+                "damaged? Copy it again, or convert it with ffmpeg"
+            )
         return self._kept[-1][1]
 
     def _key_frame_before(self, number: int) -> int | None:

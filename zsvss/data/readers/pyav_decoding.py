@@ -6,6 +6,7 @@ H W pixels; 3 is RGB.
 from __future__ import annotations
 
 import struct
+from collections import deque
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -34,6 +35,9 @@ _ORIENTATIONS = {
 }
 _ONE = 1 << 16
 _SLANT = 0.02
+_EARLY = 1  # seconds
+# Three packets and three frames: at the end a decoder or parser may hold back some.
+_LATEST = 6
 
 
 class VideoDecoder:
@@ -52,8 +56,14 @@ class VideoDecoder:
         self._path = path
         self.container: Any
         self.stream: Any
+        self._latest: deque[bool] = deque(maxlen=_LATEST)
         self._frames: Iterator[Any]
         self._open()
+
+    @property
+    def is_damaged(self) -> bool:
+        """Whether one of the latest packets and frames is known to be incomplete."""
+        return any(self._latest)
 
     def next(self) -> Any | None:
         """The next frame, or None behind the last one."""
@@ -73,7 +83,9 @@ class VideoDecoder:
         Returns:
             The first frame from there on that is not shown before: the key frame, if it is found and can be decoded.
         """
-        self.container.seek(stamp, stream=self.stream)
+        # MPEG-TS finds places by when packets are decoded, which is before they are shown.
+        early = round(_EARLY / self.stream.time_base) if self.container.format.name == "mpegts" else 0
+        self.container.seek(stamp - early, stream=self.stream)
         self._frames = self._decode()
         while (frame := self.next()) is not None:
             if frame.pts is not None and frame.pts >= stamp:
@@ -100,6 +112,7 @@ class VideoDecoder:
         """Frames from here on; what cannot be decoded before the first one is left out, as players do."""
         shown, failure = False, None
         for packet in self.container.demux(self.stream):
+            self._latest.append(packet.is_corrupt)
             try:
                 frames = packet.decode()
             except av.error.InvalidDataError as error:
@@ -108,6 +121,7 @@ class VideoDecoder:
                 failure, frames = error, []
             for frame in frames:
                 shown = True
+                self._latest.append(bool(frame.is_corrupt))
                 yield frame
         if failure is not None and not shown:
             raise failure

@@ -1,8 +1,8 @@
 """How many frames a video file has and when each is shown: by its packets where they can be trusted, else by decoding.
 
-Where every packet is a frame (MP4, MOV, Matroska and WebM with common codecs), reading the packets without decoding
-them gives number and times. Decoding the first frames and the last ones tells whether it is so. Every other file is
-decoded once from end to end.
+Where every packet is a frame (MP4, MOV, Matroska, WebM, MPEG-TS and AVI with common codecs), reading the packets
+without decoding them gives number and times. Decoding the first frames, and all from the last key frame on, tells
+whether it is so. Every other file is decoded once from end to end.
 """
 
 from __future__ import annotations
@@ -11,24 +11,32 @@ import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from fractions import Fraction
-from itertools import pairwise
+from itertools import pairwise, takewhile
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from zsvss.data.facts import VideoFacts
 from zsvss.data.images import upright_size
 from zsvss.data.readers.pyav_decoding import VideoDecoder, orientation, pixel_aspect
+from zsvss.data.readers.pyav_ends import missing_end, refuse_cut
 
 _log = logging.getLogger(__name__)
 
-_FORMATS = {"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"}
 _CODECS = {"h264", "hevc", "vp9", "av1", "libdav1d", "mjpeg", "prores"}
-# How many of the first frames are decoded to see whether packets are frames, and at most how many of the last ones.
-_FIRST, _LAST = 128, 128
+# Container -> codecs whose packets are frames there, as far as the packets show no sign of the contrary.
+_PACKETS_ARE_FRAMES = {
+    "mov,mp4,m4a,3gp,3g2,mj2": _CODECS,
+    "matroska,webm": _CODECS,
+    "mpegts": {"h264", "hevc"},
+    "avi": {"h264", "mjpeg"},
+}
+# Containers in which a packet may be lost, or be half a frame, without a word; in even steps there is neither.
+_IN_EVEN_STEPS = {"mpegts", "avi"}
+_MOST_UNEVEN = 1.5
+# How many of the first frames are decoded to see whether packets are frames.
+_FIRST = 128
 _DEFAULT_RATE = Fraction(25)
 _LONG = 100 << 20
-_HEADER_BYTES = 4096
-_SEGMENT = bytes.fromhex("18538067")
 
 
 class _Packet(NamedTuple):
@@ -47,40 +55,45 @@ def index_video(path: Path) -> VideoFacts:
     """
     decoder = VideoDecoder(path)
     try:
-        packets = _read_packets(decoder, path)
-        if packets is not None:
-            facts = _facts_of_packets(decoder, packets)
-            if facts is not None and _is_right(decoder, facts):
-                return facts
-        decoder.restart()
-        return _facts_by_decoding(decoder, path)
+        refuse_cut(path, decoder)
+        packets = _read_packets(decoder)
+        facts = None if packets is None else _checked_facts(decoder, packets)
+        if facts is None:
+            decoder.restart()
+            facts = _facts_by_decoding(decoder, path)
+        if reason := missing_end(path, decoder, facts):
+            told = "%s is cut short (%s): the %d frames that can be decoded are taken"
+            _log.warning(told, path, reason, facts.num_frames)
+        return facts
     finally:
         decoder.close()
 
 
-def _read_packets(decoder: VideoDecoder, path: Path) -> list[_Packet] | None:
+def _read_packets(decoder: VideoDecoder) -> list[_Packet] | None:
     """The packets in decoding order; None where they may not be the frames."""
-    stream = decoder.stream
-    _check_whole(decoder, path)
-    if decoder.container.format.name not in _FORMATS or stream.codec_context.name not in _CODECS:
+    stream, container = decoder.stream, decoder.container.format.name
+    if stream.codec_context.name not in _PACKETS_ARE_FRAMES.get(container, ()):
         return None
     packets: list[_Packet] = []
     for packet in decoder.container.demux(stream):
         if packet.dts is None and packet.size == 0:
             continue  # the end, for the decoder
         strange = packet.is_discard or packet.is_corrupt or packet.has_sidedata("new_extradata")
-        if strange or packet.pts is None:
+        if strange or packet.pts is None or packet.size == 0:
             return None
         packets.append(_Packet(packet.pts, packet.dts, packet.duration or 0, packet.is_keyframe))
-    promised = decoder.stream.frames
+    promised = stream.frames if container not in _IN_EVEN_STEPS else 0
     unique = len({packet.pts for packet in packets}) == len(packets)
     known = [packet.dts for packet in packets if packet.dts is not None]  # Matroska has them for the later ones
-    in_order = all(first < second for first, second in pairwise(known))
+    steps = [second - first for first, second in pairwise(known)]
+    in_order = all(step > 0 for step in steps)
+    is_even = len(known) == len(packets) and max(steps, default=1) < _MOST_UNEVEN * min(steps, default=1)
+    in_order = in_order and (is_even or container not in _IN_EVEN_STEPS)
     return packets if unique and in_order and packets and promised in (0, len(packets)) else None
 
 
-def _facts_of_packets(decoder: VideoDecoder, packets: Sequence[_Packet]) -> VideoFacts | None:
-    """What the packets say; None if the first frame is not the one that they promise."""
+def _checked_facts(decoder: VideoDecoder, packets: Sequence[_Packet]) -> VideoFacts | None:
+    """What the packets say; None if the frames at either end are not those that they promise."""
     decoder.restart()
     first = decoder.next()
     stamps = tuple(sorted(packet.pts for packet in packets))
@@ -93,16 +106,18 @@ def _facts_of_packets(decoder: VideoDecoder, packets: Sequence[_Packet]) -> Vide
         if packet.is_key and packet.pts > latest:
             key_frames.append(numbers[packet.pts])
         latest = max(latest, packet.pts)
-    last = max(packets, key=lambda packet: packet.pts)
-    return replace(
+    # Stamps of AVI tell packets apart, but not in which order they are shown.
+    has_times = decoder.container.format.name != "avi"
+    facts = replace(
         _facts_of_frame(decoder, first),
         num_frames=len(stamps),
         stamps=stamps,
         time_base=Fraction(decoder.stream.time_base),
-        last_duration=last.duration,
-        own_stamps=True,
-        key_frames=tuple(key_frames),
+        last_duration=max(packets, key=lambda packet: packet.pts).duration if has_times else 0,
+        own_stamps=has_times,
+        key_frames=tuple(key_frames) if has_times else (),
     )
+    return facts if _is_right(decoder, facts, key_frames[-1] if key_frames else None) else None
 
 
 def _facts_of_frame(decoder: VideoDecoder, first: Any) -> VideoFacts:
@@ -116,23 +131,31 @@ def _facts_of_frame(decoder: VideoDecoder, first: Any) -> VideoFacts:
     )
 
 
-def _is_right(decoder: VideoDecoder, facts: VideoFacts) -> bool:
-    """Whether decoding gives the first and the last frames that the packets promise; the first one is decoded."""
-    for stamp in facts.stamps[1:_FIRST]:
-        frame = decoder.next()
-        if frame is None or frame.pts != stamp:
-            return False
-    if len(facts.stamps) <= _FIRST:
-        return decoder.next() is None
-    if not facts.key_frames or len(facts.stamps) - facts.key_frames[-1] > _LAST:
-        return True
-    end = facts.stamps[facts.key_frames[-1] :]
-    frame = decoder.seek(end[0])
-    for stamp in end:
-        if frame is None or frame.pts != stamp:
-            return False
-        frame = decoder.next()
-    return frame is None
+def _is_right(decoder: VideoDecoder, facts: VideoFacts, last_key: int | None) -> bool:
+    """Whether decoding gives what the packets promise at the begin, and from the last key frame on.
+
+    Args:
+        decoder: Has decoded the first frame.
+        facts: What the packets promise.
+        last_key: Number of the last key frame.
+    """
+    stamps, num_first = facts.stamps, min(_FIRST, len(facts.stamps))
+    begin = [stamps[0], *_next_stamps(decoder, num_first - 1)]
+    num_promised = len(set(begin) & set(stamps))
+    is_right = begin == list(stamps[:num_first]) if facts.own_stamps else num_promised == num_first
+    if not is_right or num_first == len(stamps):
+        return is_right and decoder.next() is None
+    if last_key is None:
+        return False  # to know the last frames is to decode all
+    frame = decoder.seek(stamps[last_key])
+    end = [] if frame is None else [frame.pts, *_next_stamps(decoder, len(stamps) - last_key)]
+    return (end if facts.own_stamps else sorted(end)) == list(stamps[last_key:])
+
+
+def _next_stamps(decoder: VideoDecoder, num_frames: int) -> list[int]:
+    """Stamps of the next frames, fewer at the end."""
+    frames = takewhile(lambda frame: frame is not None, (decoder.next() for _ in range(num_frames)))
+    return [-1 if frame.pts is None else frame.pts for frame in frames if frame is not None]
 
 
 def _facts_by_decoding(decoder: VideoDecoder, path: Path) -> VideoFacts:
@@ -161,41 +184,3 @@ def _are_times(stamps: Sequence[int | None]) -> bool:
         all(first is not None and second is not None and first < second for first, second in pairwise(stamps))
         and stamps[0] is not None
     )
-
-
-def _check_whole(decoder: VideoDecoder, path: Path) -> None:
-    """Refuse a file of which the end is missing, where the container says how long it should be.
-
-    Raises:
-        ValueError: If a frame of the index, or the end that the header promises, lies behind the end of the file.
-    """
-    num_bytes, name = path.stat().st_size, decoder.container.format.name
-    if name.startswith("mov"):
-        entries: Any = decoder.stream.index_entries
-        missing = sum(entry.pos + entry.size > num_bytes for entry in entries)
-        if missing:
-            raise ValueError(f"{missing} of its {len(entries)} frames lie behind its end")
-    elif name in ("avi", "matroska,webm"):
-        with path.open("rb") as file:
-            header = file.read(_HEADER_BYTES)
-        promised = _riff_size(header) if name == "avi" else _segment_end(header)
-        if promised is not None and promised > num_bytes:
-            raise ValueError(f"it has {num_bytes} bytes where its header says {promised}")
-
-
-def _riff_size(header: bytes) -> int | None:
-    """Bytes of an AVI file, or of its first gigabytes; None if the program that wrote it was stopped."""
-    size = int.from_bytes(header[4:8], "little")
-    return 8 + size if header[:4] == b"RIFF" and 0 < size < 0xFFFFFFFF else None
-
-
-def _segment_end(header: bytes) -> int | None:
-    """Where the content of a Matroska file ends; None if it was written without knowing its length."""
-    at = header.find(_SEGMENT)
-    if at < 0:
-        return None
-    # A number with as many bytes as its first one has zeros in front, plus one; all ones mean "unknown".
-    first = header[at + 4]
-    num_bytes = 9 - first.bit_length()
-    value = int.from_bytes(header[at + 4 : at + 4 + num_bytes], "big") & ((1 << 7 * num_bytes) - 1)
-    return None if first == 0 or value == (1 << 7 * num_bytes) - 1 else at + 4 + num_bytes + value

@@ -5,16 +5,19 @@ const shownRuns = () => data.runs.map((run, index) => ({ ...run, index })).filte
 const runScale = () => ({ domain: all.run, range: all.run.map((_, index) => runColor(index)) });
 const count = (values, field) => new Set(values.map((value) => value[field])).size;
 const barHeight = (runs) => Math.max(7, Math.min(18, 40 / runs));
+// Names that the reader gave stand in for those of classes, which the charts go by.
+const classAxis = () => ({ labelExpr: `${JSON.stringify(Object.fromEntries(renamed))}[datum.label] || datum.label` });
+const isShownClass = (name) => shown.class.has(name) && !hidden.has(name);
 const row = (name, title) => ({
   field: name,
   type: "nominal",
   title,
   sort: null,
-  axis: { labelLimit: narrow() ? 100 : 200, labelPadding: 6, ticks: false, domain: false, labelOverlap: false },
+  axis: { labelLimit: narrow() ? 100 : 200, labelPadding: 6, ticks: false, domain: false, labelOverlap: false, ...(name === "class" ? classAxis() : {}) },
   scale: { paddingInner: 0.2, paddingOuter: 0.1 },
 });
 
-const bars = (values, field, title) => ({
+const bars = (values, field, title, called = field) => ({
   data: { values },
   mark: { type: "bar", cornerRadiusEnd: 2, tooltip: true },
   height: count(values, field) * (barHeight(shown.run.size) * shown.run.size + 8),
@@ -23,7 +26,7 @@ const bars = (values, field, title) => ({
     yOffset: { field: "run", sort: all.run, scale: { domain: all.run.filter((name) => shown.run.has(name)) } },
     x: { field: "value", type: "quantitative", title, scale: { domain: [0, 100] }, axis: { tickCount: 5 } },
     color: { field: "run", type: "nominal", title: null, scale: runScale(), legend: runLegend() },
-    tooltip: [{ field }, { field: "run" }, { field: "value", title, format: ".2f" }],
+    tooltip: [{ field: called, title: field }, { field: "run" }, { field: "value", title, format: ".2f" }],
   },
 });
 const runLegend = () =>
@@ -35,10 +38,10 @@ const charts = {
   classes: () => {
     const values = shownRuns().flatMap((run) =>
       run.classes
-        .filter((entry) => shown.class.has(entry.name) && entry.iou !== null)
-        .map((entry) => ({ class: entry.name, run: run.name, value: 100 * entry.iou })),
+        .filter((entry) => isShownClass(entry.name) && entry.iou !== null)
+        .map((entry) => ({ class: entry.name, called: className(entry.name), run: run.name, value: 100 * entry.iou })),
     );
-    return bars(values, "class", "IoU, per cent");
+    return bars(values, "class", "IoU, per cent", "called");
   },
   videos: () => {
     const score = $("#video-score").value;
@@ -58,14 +61,15 @@ const charts = {
       .map(([truth, predicted, count]) => ({
         truth: names[truth],
         predicted: names[predicted],
+        called: [className(names[truth]), className(names[predicted])],
         pixels: count,
         value: (100 * count) / total[truth],
       }))
-      .filter((cell) => shown.class.has(cell.truth));
+      .filter((cell) => isShownClass(cell.truth) && !hidden.has(cell.predicted));
     const columns = names.filter((name) => values.some((cell) => cell.predicted === name));
     const rows = names.filter((name) => values.some((cell) => cell.truth === name));
     const side = Math.max(14, Math.min(34, 760 / columns.length));
-    const axis = { ticks: false, domain: false, labelLimit: narrow() ? 80 : 140, labelOverlap: false };
+    const axis = { ticks: false, domain: false, labelLimit: narrow() ? 80 : 140, labelOverlap: false, ...classAxis() };
     const position = {
       y: { field: "truth", type: "nominal", sort: null, scale: { domain: rows }, title: null, axis },
       x: { field: "predicted", type: "nominal", sort: null, scale: { domain: columns }, title: null, axis: { ...axis, labelAngle: -45, orient: "top", labelOverlap: columns.length > 60 } },
@@ -77,8 +81,8 @@ const charts = {
         encoding: {
           color: { field: "value", type: "quantitative", scale: heat, legend: null },
           tooltip: [
-            { field: "truth", title: "ground truth" },
-            { field: "predicted" },
+            { field: "called[0]", title: "ground truth" },
+            { field: "called[1]", title: "predicted" },
             { field: "value", title: "per cent", format: ".2f" },
             { field: "pixels", format: "," },
           ],
