@@ -16,7 +16,6 @@ from torch import Tensor
 
 from zsvss.stages.context import check_at_least_one
 
-
 AnyFrame = Tensor | npt.NDArray[np.uint8]
 """uint8 RGB [H, W, 3]."""
 
