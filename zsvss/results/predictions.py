@@ -251,6 +251,11 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
+        if (path.parent / LINES).is_file():
+            raise PredictionsError(
+                f"{path} is not there yet: the run that writes it goes on, or was killed. Start it again, and it goes on "
+                "where it was"
+            ) from error
         raise PredictionsError(
             f"{path} cannot be read ({error.strerror or error}); was the run interrupted?"
         ) from error
