@@ -36,7 +36,7 @@ def test_speed_and_time_left_count_frames_since_the_start() -> None:
 
 
 def test_frames_that_are_predicted_twice_count_once() -> None:
-    plan = [SimpleNamespace(num_final=3), SimpleNamespace(num_final=1), SimpleNamespace(num_final=3)]
+    plan = [SimpleNamespace(num_final=number, received=None) for number in (3, 1, 3)]
     assert _num_frames(SimpleNamespace(num_frames=7)) == 7
     assert _num_frames(SimpleNamespace(num_frames=None)) == math.inf
     bar = FrameProgressBar()
@@ -65,7 +65,7 @@ def test_the_bar_moves_within_a_clip(monkeypatch: pytest.MonkeyPatch) -> None:
     backbone.load()
     segmenter = VideoSegmenter(backbone, KNNSceneContext(num_clusters=2, num_restarts=1), None, MaskedModulation())
     frames = torch.randint(256, (2, 32, 64, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    clip: Any = SimpleNamespace(video="swan", num_final=2)
+    clip: Any = SimpleNamespace(video="swan", num_final=2, received=None)
     bar, shown = FrameProgressBar(), []
     bar.progress = SimpleNamespace(update=lambda task, **what: shown.append(what))
     monkeypatch.setattr(bar, "refresh", lambda: None)
@@ -91,3 +91,12 @@ def test_the_segmenter_tells_every_stage() -> None:
     with listening(lambda stage, done: told.append(stage)):
         VideoSegmenter(backbone, KNNSceneContext(num_clusters=2, num_restarts=1))(torch.zeros(1, 32, 64, 3).byte())
     assert list(dict.fromkeys(told)) == ["encode", "record", "context", "refinement", "modulation"]
+
+
+def test_a_stream_says_how_late_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("time.time", lambda: 100.0)
+    told = [
+        lateness(SimpleNamespace(video="door", received=received, num_dropped=dropped))
+        for received, dropped in [(None, 0), (99.44, 0), (98.0, 12), (101.0, 0)]
+    ]
+    assert told == ["door", "door 0.6 s late", "door 2.0 s late, 12 dropped", "door 0.0 s late"]

@@ -16,7 +16,7 @@ from zsvss.data.clip import Tail, clip_starts
 from zsvss.data.loader import ClipLoader, PlannedClip
 from zsvss.data.reader import Decoder, check_decoder
 from zsvss.data.shots import ShotDetector
-from zsvss.data.streaming import Cutting, LoaderForLightning, Opened
+from zsvss.data.streaming import Cutting, LoaderForLightning, Opened, StreamingLoader
 from zsvss.data.taxonomy import Taxonomy
 from zsvss.data.video import UNKNOWN_LENGTH, UnsegmentedVideoError, Video
 from zsvss.gathering import gather, is_distributed
@@ -216,7 +216,8 @@ class VideoDataModule(lightning.LightningDataModule, ABC):
         has_plan = self.shots is None and not self.places and all(map(_is_known, share))
         if has_plan and (self.num_workers > 1 or self.repeat_last_clip):
             return self.test_dataloader()
-        self._loader = LoaderForLightning(
+        kind = StreamingLoader if self.trainer is None else LoaderForLightning
+        self._loader = kind(
             share,
             Cutting(self.clip_length, self.tail, self.shots),
             self.places,

@@ -253,8 +253,8 @@ def read_json(path: Path) -> dict[str, Any]:
     except OSError as error:
         if (path.parent / LINES).is_file():
             raise PredictionsError(
-                f"{path} is not there yet: the run that writes it goes on, or was killed. Start it again, and it goes on "
-                "where it was"
+                f"{path} is not there yet: the run that writes it goes on, or was killed. Start it again, and it "
+                "goes on where it was"
             ) from error
         raise PredictionsError(
             f"{path} cannot be read ({error.strerror or error}); was the run interrupted?"
