@@ -16,6 +16,7 @@ from zsvss.callbacks.progress import (
     _num_frames,
     _SpeedColumn,
     _TimeLeftColumn,
+    lateness,
 )
 from zsvss.progress import listening
 
