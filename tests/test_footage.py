@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import threading
+from collections.abc import Iterator
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -65,14 +66,23 @@ def test_a_cut_video_has_shots_and_each_scene_labels_of_its_own(
     assert set().union(*ids[35:]) <= first
 
 
-def test_a_stream_is_segmented_until_it_ends(tmp_path: Path, config: Path, warm_python: WarmPython) -> None:
-    (tmp_path / "served").mkdir()
-    encode(tmp_path / "served" / "cut.ts", scene(0, 20) + scene(1, 15), crf="12")
-    handler = functools.partial(SimpleHTTPRequestHandler, directory=str(tmp_path / "served"))
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[tuple[Path, str]]:
+    """A folder and the URL under which a server on the loopback has it."""
+    folder = tmp_path / "served"
+    folder.mkdir()
+    handler = functools.partial(SimpleHTTPRequestHandler, directory=str(folder))
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as http:
         threading.Thread(target=http.serve_forever, daemon=True).start()
-        predict(warm_python, tmp_path, f"http://127.0.0.1:{http.server_address[1]}/cut.ts", "--output", "run")
+        yield folder, f"http://127.0.0.1:{http.server_address[1]}"
         http.shutdown()
+
+
+def test_a_stream_is_segmented_until_it_ends(
+    tmp_path: Path, config: Path, served: tuple[Path, str], warm_python: WarmPython
+) -> None:
+    encode(served[0] / "cut.ts", scene(0, 20) + scene(1, 15), crf="12")
+    predict(warm_python, tmp_path, f"{served[1]}/cut.ts", "--output", "run")
     (folder,) = find_predictions(tmp_path / "run")
     video = Predictions.read(folder)
     assert video.complete
@@ -119,3 +129,30 @@ def test_a_killed_run_goes_on_in_mid_video_with_the_same_bits(
     assert max(np.abs(a - b).mean() for a, b in zip(*movies, strict=True)) < 3
     assert not list((tmp_path / "run" / "records" / "predict" / "midway").iterdir())
     assert not (folder / "segments.jsonl").exists()
+
+
+def test_ctrl_c_ends_a_stream_with_whole_files(
+    tmp_path: Path, config: Path, served: tuple[Path, str], warm_python: WarmPython
+) -> None:
+    encode(served[0] / "long.ts", scene(0, 20) * 10, crf="12")
+    hook = (str(Path(__file__).parent / "commands" / "interrupt.py"), "behind")
+    words = ["predict", "--config", "tiny.yaml", f"{served[1]}/long.ts", "--output", "run"]
+    step = ["zsvss.callbacks.prediction_writer", "PredictionWriter", "on_clip_end"]
+    (done,) = warm_python.run(command_line(words, tmp_path, (*hook, step)))
+    assert done.returncode == 130, done.stderr
+    assert "stopped: run holds what was segmented of the stream" in done.stderr
+    (folder,) = find_predictions(tmp_path / "run")
+    video = Predictions.read(folder)
+    assert (video.num_frames, video.complete) == (6, True)
+    assert video.mask(5).shape == (64, 96)
+    with av.open(str(folder / "overlay.mp4")) as container:
+        assert sum(1 for _ in container.decode(video=0)) == 6
+
+
+def test_a_video_of_one_frame(tmp_path: Path, config: Path, warm_python: WarmPython) -> None:
+    encode(tmp_path / "one.mp4", scene(0, 1))
+    predict(warm_python, tmp_path, "--data.input", "one.mp4", "--output", "run")
+    video = Predictions.read(tmp_path / "run" / "predictions" / "one")
+    assert (video.num_frames, video.complete, video.shots) == (1, True, (Shot(0, 1),))
+    ids_HW = video.mask(0)
+    assert ids_HW[32, 20] not in {ids_HW[2, 90], ids_HW[60, 90]}, "the disc is not the ground"
