@@ -44,7 +44,7 @@ class Clip(NamedTuple):
     frame_names: tuple[str, ...]
     resized_THW3: Tensor | None = None
     shot: int | None = None
-    place: bytes | None = None
+    place: str | None = None
     times: tuple[float, ...] | None = None
     received: float | None = None
     num_dropped: int = 0

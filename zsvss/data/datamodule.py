@@ -100,7 +100,7 @@ class VideoDataModule(lightning.LightningDataModule, ABC):
         self.shots = shots
         self.finished: Collection[str] = ()
         """Names of videos not to read again; a result store sets it before the loader is made."""
-        self.places: Mapping[str, bytes] = {}
+        self.places: Mapping[str, str] = {}
         """Where to go on in videos that an earlier start has begun, by name; a result store sets it likewise."""
         self.network_size: NetworkSize | None = None
         """At which size the model sees frames; set before the loader is made, so that workers resize them."""

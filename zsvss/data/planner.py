@@ -16,6 +16,9 @@ from torch import Tensor
 from zsvss.data.clip import Tail
 from zsvss.data.shots import ShotDetector, ShotFinder
 
+# Bytes as characters: Lightning would look at each byte when it moves a clip to the device, but leaves text alone.
+_AS_TEXT = "latin-1"
+
 
 class Frame(NamedTuple):
     """A frame as it was read.
@@ -54,7 +57,7 @@ class Cutout(NamedTuple):
     num_final: int
     shot: int | None
     is_last: bool
-    place: bytes
+    place: str
 
 
 class ClipPlanner:
@@ -81,10 +84,15 @@ class ClipPlanner:
         self._shot = None if shots is None else 0
 
     @classmethod
-    def at(cls, place: bytes) -> ClipPlanner:
+    def at(cls, place: str) -> ClipPlanner:
         """The planner as it was when it gave a clip with this ``place``."""
-        planner: ClipPlanner = pickle.loads(place)
+        planner: ClipPlanner = pickle.loads(place.encode(_AS_TEXT))
         return planner
+
+    @property
+    def place(self) -> str:
+        """Everything that decides about the next clips, but for the frames."""
+        return pickle.dumps(self).decode(_AS_TEXT)
 
     @property
     def start(self) -> int:
@@ -110,7 +118,7 @@ class ClipPlanner:
                 buffer.popleft()
             self._index, self._start = index + 1, start + num_final
             is_last = self._start == self.num_frames
-            yield Cutout(index, start, taken, num_final, self._shot, is_last, pickle.dumps(self))
+            yield Cutout(index, start, taken, num_final, self._shot, is_last, self.place)
 
     def _next(self, rest: int | None) -> tuple[int, int]:
         """Length of the next clip and how many of its frames are final, where ``rest`` frames of its shot are left."""

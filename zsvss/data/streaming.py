@@ -63,7 +63,7 @@ class StreamingLoader(ClipLoader):
         self,
         videos: Sequence[Video],
         cutting: Cutting,
-        places: Mapping[str, bytes] | None = None,
+        places: Mapping[str, str] | None = None,
         when_opened: Callable[[Opened], None] = lambda opened: None,
         num_workers: int = 1,
         **settings: Any,
@@ -167,7 +167,7 @@ class _Videos(IterableDataset[Any]):
         self,
         videos: Sequence[Video],
         cutting: Cutting,
-        places: Mapping[str, bytes],
+        places: Mapping[str, str],
         network_size: NetworkSize | None,
         slots: Sequence[Slot],
     ) -> None:
