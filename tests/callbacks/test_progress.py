@@ -101,3 +101,14 @@ def test_a_stream_says_how_late_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
         for received, dropped in [(None, 0), (99.44, 0), (98.0, 12), (101.0, 0)]
     ]
     assert told == ["door", "door 0.6 s late", "door 2.0 s late, 12 dropped", "door 0.0 s late"]
+
+
+def test_the_columns_of_a_stream_have_no_end() -> None:
+    now = 0.0
+    progress = Progress(_FramesColumn(), _SpeedColumn(), _TimeLeftColumn(), get_time=lambda: now)
+    progress.add_task("door", total=math.inf)
+    (task,) = progress.tasks
+    now = 8.0
+    progress.update(task.id, completed=32)
+    told = [column.render(task).plain for column in (_FramesColumn(), _SpeedColumn(), _TimeLeftColumn())]
+    assert told == ["32 frames", "4.00 frames/s", ""]

@@ -163,7 +163,7 @@ class _SpeedColumn(ProgressColumn):
 
 class _TimeLeftColumn(ProgressColumn):
     def render(self, task: Task) -> Text:
-        if not task.elapsed or not task.completed or not task.total:
+        if not task.elapsed or not task.completed or not task.total or not math.isfinite(task.total):
             return Text("")
         seconds = task.elapsed * (task.total - task.completed) / task.completed
         return Text(f"{timedelta(seconds=round(seconds))} left")
