@@ -7,11 +7,13 @@ Importing this module registers the device in PyTorch (its ``PrivateUse1``, of w
 - what would make the host wait is counted in `Pretend.stalls`;
 - a copy from the device that nobody waits for arrives at the next wait, and one to it must find its source unchanged;
 - an operation without a deterministic kernel on CUDA fails in deterministic mode;
+- if asked, convolutions and group norm lay their results out as a GPU's do (group norm up to PyTorch 2.13), which moves
+  the last bits;
 - attention of more than 65,535 samples fails, as its kernels do at launch;
 - autocast casts what CUDA's autocast casts;
 - memory runs out at a chosen allocation or beyond a chosen number of bytes.
 
-It computes nothing else anew: every operation runs on the CPU data, so that results are the CPU's to the last bit.
+Otherwise it computes nothing anew: every operation runs on the CPU data, so that results are the CPU's to the last bit.
 """
 
 from __future__ import annotations
@@ -74,6 +76,7 @@ class Pretend:
         allocations: tensors that took memory.
         fail_at: numbers of allocations, from 0, at which memory runs out; each number comes once.
         capacity: bytes that fit, or ``None``.
+        lays_out: whether layouts are a GPU's.
         held: bytes that are held.
         num_pinned: tensors that were put into pinned memory.
         num_shortages: how often memory ran out.
@@ -88,6 +91,7 @@ class Pretend:
         self.allocations = 0
         self.fail_at: set[int] = set()
         self.capacity: int | None = None
+        self.lays_out = False
         self.held = 0
         self.num_pinned = self.num_shortages = 0
         self.pinned: dict[int, int] = {}  # begin and end of each block
@@ -177,6 +181,15 @@ class PretendTensor(torch.Tensor):
 
     def __init__(self, raw: Tensor) -> None: ...
 
+    @property
+    def data(self) -> Tensor:
+        return torch.Tensor.data.__get__(self)  # type: ignore[attr-defined]
+
+    @data.setter
+    def data(self, value: PretendTensor) -> None:  # by which a module changes the type of its weights
+        torch.Tensor.data.__set__(self, value)  # type: ignore[attr-defined]
+        self.raw = value.raw
+
     def tolist(self) -> Any:
         PRETEND.wait("tolist")
         return self.raw.tolist()
@@ -248,6 +261,8 @@ def _run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     if on_device:
         _check(func, name, tensors, args)
     raw_args, raw_kwargs = _mapped(args, _raw), _mapped(kwargs, _raw)
+    if on_device and PRETEND.lays_out:
+        raw_args = _laid_out(name, raw_args)
     is_pinned = raw_kwargs.pop("pin_memory", False)
     if to_device:
         raw_kwargs["device"] = torch.device("cpu")
@@ -275,6 +290,21 @@ def _wrapped(func: Any, result: Any, tensors: list[Tensor]) -> Any:
     views_outer = func.is_view and tensors and not tensors[0].is_inference()
     with torch.inference_mode(torch.is_inference_mode_enabled() and not views_outer):
         return _mapped(result, wrap)
+
+
+def _laid_out(name: str, args: Any) -> Any:
+    """Arguments in the layout that a GPU's kernels bring them into, which is that of their results."""
+    if name == "group_norm":
+        return (args[0].contiguous(), *args[1:])
+    if name != "conv2d":
+        return args
+    images, weight, *others = args
+    is_last = any(
+        tensor.is_contiguous(memory_format=torch.channels_last) and not tensor.is_contiguous()
+        for tensor in (images, weight)
+    )
+    memory_format = torch.channels_last if is_last else torch.contiguous_format
+    return images.contiguous(memory_format=memory_format), weight.contiguous(memory_format=memory_format), *others
 
 
 def _check(func: Any, name: str, tensors: list[Tensor], args: Any) -> None:

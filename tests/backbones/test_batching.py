@@ -1,5 +1,7 @@
 """Batches that shrink when memory runs out: what is computed, in which order, and what is kept."""
 
+import weakref
+
 import pytest
 import torch
 from lightning.pytorch.utilities.memory import is_oom_error
@@ -106,5 +108,29 @@ def test_the_rule_is_lightnings(error):
     assert is_out_of_memory(error) == (error in OUT_OF_MEMORY)
 
 
-def test_cublas_says_it_in_its_own_way():
-    assert is_out_of_memory(RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"))
+@pytest.mark.parametrize(
+    "message",
+    [
+        "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+        "cuDNN error: CUDNN_STATUS_ALLOC_FAILED",
+        "GET was unable to find an engine to execute this computation",
+        "FIND was unable to find an engine to execute this computation",
+    ],
+)
+def test_libraries_say_it_in_their_own_ways(message):
+    assert is_out_of_memory(RuntimeError(message))
+
+
+def test_a_result_is_let_go_before_the_next_batch_is_computed():
+    alive = []
+
+    def compute(part):
+        alive.append([result() for result in given])
+        result = torch.zeros(1)
+        given.append(weakref.ref(result))
+        return result
+
+    given = []
+    for result in in_batches(compute, 3, BatchLimit(1)):
+        del result
+    assert alive == [[], [None], [None, None]]

@@ -5,6 +5,7 @@ from contextlib import nullcontext
 
 import pytest
 import torch
+from pretend_device import DEVICE, running
 
 from zsvss.backbones.half_precision import in_float32
 from zsvss.backbones.stable_diffusion import StableDiffusion
@@ -92,6 +93,18 @@ def test_bfloat16_is_left_alone():
         assert network.weight.dtype == torch.bfloat16
     with autocast(torch.bfloat16), in_float32([network], torch.device("cpu")):
         assert torch.is_autocast_enabled("cpu")
+
+
+def test_a_shortage_halfway_leaves_the_weights_in_float16():
+    network = torch.nn.Sequential(torch.nn.Conv2d(1, 1, 1), torch.nn.Conv2d(1, 1, 1)).half()
+    with running() as device:
+        network.to(DEVICE)
+        device.fail_at = {device.allocations + 3}
+        with pytest.raises(torch.OutOfMemoryError), in_float32([network], DEVICE):
+            pass
+        assert {parameter.dtype for parameter in network.parameters()} == {torch.float16}
+        with in_float32([network], DEVICE):
+            assert {parameter.dtype for parameter in network.parameters()} == {torch.float32}
 
 
 def test_an_exception_leaves_the_weights_in_float16():

@@ -182,6 +182,35 @@ def test_attention_over_time_never_gets_more_batches_than_a_gpu_takes(tiny_video
 
 
 @torch.inference_mode()
+def test_compiled_passes_are_filled_up_to_no_more_than_that(tiny_video_weights, monkeypatch):
+    sizes = []
+
+    class Plain:
+        def __init__(self, unet, *_):
+            self.unet = unet
+
+        def whole(self, **inputs):
+            sizes.append(len(inputs["sample"]))
+            return self.unet(**inputs, return_dict=False)[0]
+
+    monkeypatch.setattr(unet, "CompiledPasses", Plain)
+    monkeypatch.setattr(unet, "MOST_ATTENTION_BATCHES", 3 * 8 * 8)
+    plain, filled = (
+        video_backbone(tiny_video_weights, first_step=24, max_batch=100, compile_unet=chosen)
+        for chosen in (False, True)
+    )
+    generator = torch.Generator().manual_seed(0)
+    noised = torch.randn(2, 4, 8, 8, generator=generator)
+    noise = plain.sample_noise(2, 64, 64, generator)
+    recording = plain.record(noised, plain.condition(torch.zeros(2, 3, 64, 64), noise), [])
+    x_Bchw, frames_B = torch.randn(4, 4, 8, 8, generator=generator), torch.arange(2).repeat(2)
+    expected = plain.denoise(x_Bchw, 24, recording, frames_B)
+    found = filled.denoise(x_Bchw, 24, recording, frames_B)
+    assert sizes == [3, 3], "of two clips in two guidance halves, three clips a pass"
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
+@torch.inference_mode()
 def test_every_frame_is_decoded_alone(tiny_video_weights):
     backbone = video_backbone(tiny_video_weights)
     latents = torch.randn(3, 4, 8, 8, generator=torch.Generator().manual_seed(0))

@@ -1,6 +1,7 @@
 """The page about a GPU, on a CPU at small size: every part of it but the GPU, its clock included."""
 
 import json
+import warnings
 
 import pytest
 import torch
@@ -94,6 +95,20 @@ def test_without_a_gpu_the_page_says_so(monkeypatch, capsys):
 
 def test_a_cpu_has_no_waits():
     assert num_waits(lambda: None, "cpu") is None
+
+
+def test_what_pytorch_says_of_its_own_mode_is_no_wait(monkeypatch):
+    modes = []
+
+    def set_mode(mode):
+        modes.append(mode)
+        warnings.warn("Synchronization debug mode ... does not yet detect all synchronizing operations", stacklevel=1)
+
+    monkeypatch.setattr(torch.cuda, "get_sync_debug_mode", lambda: 0)
+    monkeypatch.setattr(torch.cuda, "set_sync_debug_mode", set_mode)
+    found = num_waits(lambda: [warnings.warn("called a synchronizing CUDA operation", stacklevel=1)] * 2, "cuda")
+    assert found == 1
+    assert modes == ["warn", 0]
 
 
 def test_kernels_are_those_that_ran():

@@ -11,6 +11,7 @@ from lightning.pytorch.strategies import SingleDeviceStrategy
 from pretend_device import DEVICE, NAME, running
 from tiny_run import quiet_trainer
 
+from zsvss.backbones import latent_diffusion
 from zsvss.backbones.stable_diffusion import StableDiffusion
 from zsvss.data.procedural import ProceduralVideos
 from zsvss.metrics import FirstFrameNaming, HungarianNaming
@@ -62,8 +63,9 @@ def data_of(**settings):
 
 
 @pytest.fixture
-def make(tiny_weights):
+def make(tiny_weights, monkeypatch):
     """A module without masked modulation, the slowest stage, which the segmenter's tests have."""
+    monkeypatch.setattr(latent_diffusion, "image_format", lambda _: torch.contiguous_format)
 
     def module(naming):
         context = KNNSceneContext(num_clusters=3, num_restarts=2)

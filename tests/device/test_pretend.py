@@ -21,6 +21,16 @@ def test_it_computes_what_the_cpu_computes_and_says_that_it_is_elsewhere():
 
 
 @pytest.mark.parametrize("inference", [False, True])
+def test_a_module_there_changes_type_and_layout(inference):
+    layer = torch.nn.Conv2d(4, 4, 3).half().requires_grad_(False)
+    with running(), torch.inference_mode(inference):
+        layer.to(DEVICE).float().to(memory_format=torch.channels_last)
+        for tensor in (layer.weight, layer.weight.raw):
+            assert tensor.dtype == torch.float32
+            assert tensor.stride() == (36, 1, 12, 4)
+
+
+@pytest.mark.parametrize("inference", [False, True])
 def test_views_and_changes_in_place_reach_their_tensor(inference):
     outside = torch.zeros(2, 3)
     with running():

@@ -1,6 +1,7 @@
 """The whole segmenter on the pretend accelerator, over every backbone with tiny weights.
 
-What is on for a CPU alone (a shared attention map, merged upsampling) is off in what it is compared with.
+What is on for a CPU alone (a shared attention map, merged upsampling) is off in what it is compared with. The layout
+of a GPU's autoencoder, which has tests of its own, is the CPU's.
 """
 
 import copy
@@ -13,6 +14,7 @@ from pretend_device import DEVICE, NAME, running
 from stalls import compared, segment_on_cpu, segment_on_device
 from toy_backbone import striped_video
 
+from zsvss.backbones import latent_diffusion
 from zsvss.backbones.embedded import Embedded
 from zsvss.backbones.stable_diffusion import StableDiffusion
 from zsvss.backbones.stable_video_diffusion import StableVideoDiffusion
@@ -32,7 +34,7 @@ def loaded(settings_of):
 
     @functools.cache
     def load(kind, **settings):
-        own = settings_of.get(kind, {})
+        own = settings_of.get(kind, {"guidance": 5.0})  # both halves of the one that ships
         backbone = kind(**{**own, "first_step": 23, **settings})
         backbone.load()
         for network in (backbone.unet, backbone.vae):
@@ -46,6 +48,7 @@ def loaded(settings_of):
 def make(loaded, monkeypatch):
     """Make a segmenter on a backbone of a kind."""
     monkeypatch.setattr(UNetBackbone, "_shared_maps", lambda *_: None)
+    monkeypatch.setattr(latent_diffusion, "image_format", lambda _: torch.contiguous_format)
 
     def segmenter(kind, num_clusters=3, modulation=None, **settings):
         stages = (KNNSceneContext(num_clusters, num_restarts=2), CorrespondenceRefinement())

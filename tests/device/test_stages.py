@@ -84,6 +84,26 @@ def test_all_that_is_off_by_default_on_a_padded_video():
     compared(make, list(frames.split(2)), first_labels_HW=names)
 
 
+@pytest.mark.parametrize(("num_frames", "num_clusters"), [(2, 3), (4, 6)])
+def test_the_published_difference_and_the_mask_prior_wait_a_few_times_a_pass(num_frames, num_clusters):
+    """Pillow compresses the maps and enlarges the masks: they go to the host, and back."""
+    frames, _ = striped_video(num_frames=2 * num_frames, height=70, width=101)
+    passes = []
+
+    def make():
+        segmenter = segmenter_with("modulation", MaskedModulation, num_clusters)
+        segmenter.modulation = MaskedModulation(difference="published", mask_prior=0.7)
+        plain = segmenter.backbone.decode
+        passes.clear()
+        segmenter.backbone.decode = lambda latents: passes.append(None) or plain(latents)
+        return segmenter
+
+    waits = compared(make, list(frames.split(num_frames)))
+    assert (len(passes) > len(waits)) == (num_clusters > 3), "a pass has eight pairs of a frame and a label"
+    # Once a clip which labels there are and whether all is finite, once a video where the nearest cells lie.
+    assert sum(clip["modulation"] for clip in waits) == 2 * 3 + 2 + 4 * len(passes)
+
+
 def test_given_labels_are_propagated_without_a_wait_a_frame():
     frames, bands = striped_video(num_frames=8, height=64, width=96)
 

@@ -82,7 +82,8 @@ def test_labels_are_the_cpus(
         assert float(same) > 0.99, "pixels where two labels' differences are equal within rounding may differ"
 
 
-def test_deterministic_mode_is_obeyed(device: torch.device) -> None:
+def test_deterministic_mode_is_obeyed(device: torch.device, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # as Lightning sets it; cuBLAS is refused without
     points = torch.randn(2000, 16, generator=torch.Generator().manual_seed(0)).to(device)
     torch.use_deterministic_algorithms(True)
     try:

@@ -11,6 +11,7 @@ import torch
 from lightning.pytorch import Trainer
 from torch import Tensor
 
+from zsvss.backbones import latent_diffusion
 from zsvss.backbones.stable_diffusion import StableDiffusion
 from zsvss.backbones.stable_video_diffusion import StableVideoDiffusion
 from zsvss.data.procedural import ProceduralVideos
@@ -75,3 +76,37 @@ def test_the_unet_compiled_by_inductor(
     compiled: Any = torch.compile(backbone.unet)
     with torch.inference_mode():
         torch.testing.assert_close(compiled(**inputs).sample, backbone.unet(**inputs).sample, rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize("chosen", [True, "reduce-overhead"])
+def test_compiled_passes_give_the_plain_labels(
+    settings_of: dict[type, dict[str, str]],
+    device: torch.device,
+    clips: list[Tensor],
+    exact_products: None,
+    chosen: Any,
+) -> None:
+    """Over two clips, so that what is to be replayed as CUDA graphs is replayed."""
+    found = []
+    for way in (False, chosen):
+        backbone = StableDiffusion.from_pretrained(
+            **settings_of[StableDiffusion], first_step=23, max_batch=8, compile_unet=way
+        )
+        segmenter = VideoSegmenter(backbone.to(device), KNNSceneContext(3, num_restarts=1), None, MaskedModulation())
+        found.append([segmenter(clip).labels_THW for clip in clips])
+    for ours, theirs in zip(*found, strict=True):
+        assert float((ours == theirs).float().mean()) > 0.99, "batches of another size round in another way"
+
+
+def test_channels_last_gives_the_contiguous_images(
+    make_segmenter: Callable[..., VideoSegmenter], gpu: torch.device, exact_products: None, monkeypatch: Any
+) -> None:
+    latents = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0)).to(gpu)
+    backbone = make_segmenter().backbone
+    weight = backbone.get_parameter("vae.decoder.conv_in.weight")
+    assert weight.is_contiguous(memory_format=torch.channels_last)
+    with torch.inference_mode():
+        found = backbone.decode(latents)
+        monkeypatch.setattr(latent_diffusion, "image_format", lambda _: torch.contiguous_format)
+        expected = make_segmenter().backbone.decode(latents)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-3)

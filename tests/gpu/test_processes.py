@@ -76,9 +76,10 @@ def test_two_processes_give_one_s_numbers(
         port = free.getsockname()[1]
     strategy = ("--trainer.strategy.class_path", "DDPStrategy", "--trainer.strategy.process_group_backend", backend)
     processes = []
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(max(1, torch.cuda.device_count()))))
     for rank in range(2):
         # Each sees one GPU as its first: their own, or the same one.
-        seen = str(rank % max(1, torch.cuda.device_count()))
+        seen = visible.split(",")[rank % len(visible.split(","))]
         environment = {
             "MASTER_ADDR": "127.0.0.1",
             "MASTER_PORT": str(port),

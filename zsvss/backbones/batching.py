@@ -20,6 +20,8 @@ _MESSAGES = (
     ("CUDA", "out of memory"),
     ("CUBLAS_STATUS_ALLOC_FAILED",),
     ("cuDNN error: CUDNN_STATUS_NOT_SUPPORTED.",),  # what cuDNN says where its workspace does not fit
+    ("CUDNN_STATUS_ALLOC_FAILED",),
+    ("was unable to find an engine to execute this computation",),  # after the workspace of none of them fitted
     ("DefaultCPUAllocator: can't allocate memory",),
 )
 
@@ -35,6 +37,11 @@ class BatchLimit:
 
     size: int
     items: str = "items"
+
+    def holds(self, whole: int = 1, at_most: int | None = None) -> int:
+        """Items of a batch of whole groups, at least one group, where ``at_most`` bounds it beside this limit."""
+        bound = self.size if at_most is None else min(self.size, at_most)
+        return max(1, bound // whole) * whole
 
 
 def in_batches(
@@ -72,8 +79,7 @@ def in_batches(
     """
     done, size = 0, limit.size
     while done < num_items:
-        bound = limit.size if at_most is None else min(limit.size, at_most)
-        end = min(num_items, done + max(1, bound // whole) * whole)
+        end = min(num_items, done + limit.holds(whole, at_most))
         try:
             with part(done, end, num_items):
                 result = compute(slice(done, end))
@@ -87,6 +93,7 @@ def in_batches(
         else:
             done = end
             yield result
+            del result  # which the next batch may need the memory of
             continue
         gc.collect()
         if end - done > whole:

@@ -22,21 +22,26 @@ class CompiledPasses:
     Args:
         unet: gets attention processors that stay.
         backend: of ``torch.compile``.
+        mode: ``reduce-overhead`` replays the graphs on a GPU as CUDA graphs; anything else is the default mode.
     """
 
-    def __init__(self, unet: Any, backend: Any = "inductor") -> None:
+    def __init__(self, unet: Any, backend: Any = "inductor", mode: bool | str = True) -> None:
         unet.set_attn_processor({name: EditedAttentionProcessor(AttentionEdit()) for name in unet.attn_processors})
-        self._whole: Any = torch.compile(unet.forward, fullgraph=True, dynamic=False, backend=backend)
-        self._behind: Any = torch.compile(run_behind, fullgraph=True, dynamic=False, backend=backend)
+        self._is_replayed = isinstance(mode, str)
+        named = mode if isinstance(mode, str) else None
+        self._whole: Any = torch.compile(unet.forward, fullgraph=True, dynamic=False, backend=backend, mode=named)
+        self._behind: Any = torch.compile(run_behind, fullgraph=True, dynamic=False, backend=backend, mode=named)
 
     def whole(self, **inputs: Any) -> Tensor:
         """The network's output; arguments are the network's own."""
-        output: Tensor = self._whole(**inputs, return_dict=False)[0]
-        return output
+        return self._kept(self._whole(**inputs, return_dict=False)[0])
 
     def behind(
         self, state: ResumeState, unet: Any, block: int, resnet_options: dict[str, Any], options: dict[str, Any]
     ) -> Tensor:
         """See :func:`zsvss.backbones.resume.run_behind`."""
-        output: Tensor = self._behind(state, unet, block, resnet_options, options)
-        return output
+        return self._kept(self._behind(state, unet, block, resnet_options, options))
+
+    def _kept(self, output: Tensor) -> Tensor:
+        """The output, out of the memory of a CUDA graph, which its next replay writes to."""
+        return output.clone() if self._is_replayed else output

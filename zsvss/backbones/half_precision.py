@@ -22,14 +22,14 @@ def in_float32(networks: Iterable[nn.Module | None], device: torch.device, *, ne
         needed: ``False`` does nothing.
     """
     kind = device.type
-    halves = [network for network in networks if network is not None and _dtype(network) == torch.float16]
+    halves = [network for network in networks if network is not None and _is_half(network)]
     autocast = torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind) == torch.float16
     if not needed or not (halves or autocast):
         yield
         return
-    for network in halves:
-        network.float()
     try:
+        for network in halves:
+            network.float()  # within, as memory may run out halfway
         with torch.autocast(kind, enabled=False):
             yield
     finally:
@@ -37,5 +37,5 @@ def in_float32(networks: Iterable[nn.Module | None], device: torch.device, *, ne
             network.half()
 
 
-def _dtype(network: nn.Module) -> torch.dtype | None:
-    return next((parameter.dtype for parameter in network.parameters()), None)
+def _is_half(network: nn.Module) -> bool:
+    return any(parameter.dtype == torch.float16 for parameter in network.parameters())

@@ -10,12 +10,15 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from zsvss.backbones.samples import Samples
+
 
 def to_host(tensor: Tensor) -> Tensor:
     """A copy in the host's memory, pinned so that a device reads it without a wait; waits until it is there."""
     if tensor.device.type == "cpu":
         return tensor
-    return _pinned(tensor.shape, tensor.dtype).copy_(tensor)
+    # In the tensor's own layout: another one would be made on the device, which has no memory left.
+    return torch.empty_like(tensor, device="cpu", pin_memory=True).copy_(tensor)
 
 
 def joined(tensors_b: Sequence[Tensor]) -> Tensor:
@@ -29,15 +32,16 @@ def joined(tensors_b: Sequence[Tensor]) -> Tensor:
     return torch.cat(list(tensors_b), out=_pinned(shape, first.dtype))
 
 
-def picked(tensor_GT: Tensor, half_b: Tensor, frame_b: Tensor) -> Tensor:
-    """Some halves and frames of a tensor [b, ...], on the device of their numbers.
+def picked(tensor_GT: Tensor, samples: Samples) -> Tensor:
+    """The halves and frames of a tensor that the samples are of [b, ...], on the samples' device.
 
-    A tensor in the host's memory is copied sample by sample, for which the device is asked once.
+    A tensor in the host's memory is copied sample by sample, without a wait for the copies.
     """
-    if tensor_GT.device == half_b.device:
-        return tensor_GT[half_b, frame_b]
-    picked_b = tensor_GT.new_empty(len(half_b), *tensor_GT.shape[2:], device=half_b.device)
-    for sample, (half, frame) in enumerate(torch.stack([half_b, frame_b], 1).tolist()):
+    device = samples.half_b.device
+    if tensor_GT.device == device:
+        return tensor_GT[samples.half_b, samples.frame_b]
+    picked_b = tensor_GT.new_empty(len(samples.half_b), *tensor_GT.shape[2:], device=device)
+    for sample, (half, frame) in enumerate(samples.halves_and_frames):
         picked_b[sample].copy_(tensor_GT[half, frame], non_blocking=True)
     return picked_b
 

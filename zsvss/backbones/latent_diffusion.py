@@ -12,7 +12,7 @@ from functools import cached_property
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from typing_extensions import Self, override
 
 from zsvss.backbones.base import Backbone, ClipNoise
@@ -20,6 +20,7 @@ from zsvss.backbones.batching import BatchLimit, in_batches
 from zsvss.backbones.checks import check_inputs, check_pipeline
 from zsvss.backbones.half_precision import in_float32
 from zsvss.backbones.layout import NUM_UP_BLOCKS, blocks_with_attention, check_layout
+from zsvss.backbones.memory_format import image_format, lay_out
 from zsvss.backbones.schedule import PredictionType
 from zsvss.backbones.single_file import open_weights
 from zsvss.backbones.upsampling import merge_upsampling
@@ -200,7 +201,15 @@ class LatentDiffusion(Backbone):
     def _in_image_batches(self, compute: Callable[[slice], Tensor], num_images: int, num_pixels: int) -> Tensor:
         """Compute images of so many pixels in batches that the autoencoder holds."""
         at_most = max(1, _PIXELS_ON_CPU // num_pixels) if self.device.type == "cpu" else None
-        return torch.cat(list(in_batches(compute, num_images, self.images, at_most=at_most)))
+        return torch.cat(list(in_batches(compute, num_images, self.images, at_most=at_most))).contiguous()
+
+    @override
+    def _apply(self, fn: Any, recurse: bool = True) -> Self:
+        nn.Module._apply(self, fn, recurse)
+        for network in (getattr(self, name, None) for name in ("vae", "tiny_decoder")):
+            if network is not None:
+                lay_out(network, image_format(self.device))
+        return self
 
     @override
     def sample_noise(self, num_frames: int, height: int, width: int, generator: torch.Generator) -> ClipNoise:
@@ -234,8 +243,8 @@ class LatentDiffusion(Backbone):
         encoder = self.vae.encoder
         with in_float32((encoder, self.vae.quant_conv), self.device, needed=self._force_upcast is not False):
             dtype = next(encoder.parameters()).dtype
-            # Contiguous: torch's CPU group norm loses four digits on channels-last input.
-            return self.vae.encode(images_b3HW.to(self.device, dtype).contiguous()).latent_dist
+            images_b3HW = images_b3HW.to(self.device, dtype).contiguous(memory_format=image_format(self.device))
+            return self.vae.encode(images_b3HW).latent_dist
 
     @cached_property
     def _force_upcast(self) -> bool | None:
@@ -253,7 +262,8 @@ class LatentDiffusion(Backbone):
         upcast = self.upcasts_decoder and self._force_upcast is True
         with in_float32((decoder, convolution), self.device, needed=upcast):
             dtype = next(decoder.parameters()).dtype
-            scaled = (latents_Bchw / self.vae.config.scaling_factor).to(dtype).contiguous()
+            scaled = (latents_Bchw / self.vae.config.scaling_factor).to(dtype)
+            scaled = scaled.contiguous(memory_format=image_format(self.device))
             num_pixels = scaled[0, 0].numel() * self.latent_stride**2
             return self._in_image_batches(
                 lambda part: self.decode_images(scaled[part]).float(), len(scaled), num_pixels

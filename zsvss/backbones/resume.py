@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from zsvss.backbones.host_memory import joined, picked, to_host
 from zsvss.backbones.layout import LAYERS_PER_UP_BLOCK, NUM_UP_BLOCKS, has_attention, output_block
+from zsvss.backbones.samples import Samples
 
 Calls = Mapping[str, tuple[dict[str, Any], Any]]
 
@@ -70,12 +71,12 @@ def join(states: Sequence[ResumeState], num_frames: int) -> ResumeState:
     )
 
 
-def select(state: ResumeState, half_b: Tensor, frame_b: Tensor) -> ResumeState:
+def select(state: ResumeState, samples: Samples) -> ResumeState:
     """Pick samples out of a joined state."""
     return ResumeState(
-        picked(state.hidden, half_b, frame_b),
-        picked(state.time_embedding, half_b, frame_b),
-        tuple(picked(skip, half_b, frame_b) for skip in state.skips),
+        picked(state.hidden, samples),
+        picked(state.time_embedding, samples),
+        tuple(picked(skip, samples) for skip in state.skips),
     )
 
 

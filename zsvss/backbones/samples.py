@@ -5,7 +5,9 @@ Shape legend: b samples.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,12 +16,18 @@ from torch import Tensor
 UNCONDITIONAL, CONDITIONAL = -2, -1
 
 
-class Samples(NamedTuple):
+@dataclass(frozen=True)
+class Samples:
     """Samples of the network's batch: their row, guidance half (from the end) and frame, int64 [b]."""
 
     row_b: Tensor
     half_b: Tensor
     frame_b: Tensor
+
+    @cached_property
+    def halves_and_frames(self) -> Any:
+        """Half and frame of each as plain numbers, for which a device is asked once."""
+        return torch.stack([self.half_b, self.frame_b], 1).tolist()
 
     def part(self, place: slice) -> Samples:
         """Some of them."""

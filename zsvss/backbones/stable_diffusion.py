@@ -10,7 +10,7 @@ import gc
 import hashlib
 import logging
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -60,8 +60,8 @@ class StableDiffusion(UNetBackbone):
             ``madebyollin/taesd``, that decodes in its place: an approximation.
         compile_decoder: decode through ``torch.compile``; on a CPU that takes half a minute at each new size of the
             frames, gains nothing and moves images by 3e-6.
-        compile_unet: run the modulated passes through ``torch.compile``, each filled up to ``max_batch`` samples; not
-            yet tried on a GPU.
+        compile_unet: run the modulated passes through ``torch.compile``, each filled up to ``max_batch`` samples;
+            ``reduce-overhead`` also replays them as CUDA graphs, for more memory. Not yet tried on a GPU.
 
     Source: the paper's Sec. 3 and its released sampling script.
     """
@@ -92,7 +92,7 @@ class StableDiffusion(UNetBackbone):
         reuse_recorded: bool = True,
         tiny_decoder: str | None = None,
         compile_decoder: bool = False,
-        compile_unet: bool = False,
+        compile_unet: bool | Literal["reduce-overhead"] = False,
     ) -> None:
         super().__init__(
             weights, variant, revision, num_steps, first_step, modulation_block, max_batch, compile_decoder

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -93,7 +93,7 @@ class StableVideoDiffusion(UNetBackbone):
         max_batch: int = 28,
         reuse_recorded: bool = True,
         compile_decoder: bool = False,
-        compile_unet: bool = False,
+        compile_unet: bool | Literal["reduce-overhead"] = False,
     ) -> None:
         super().__init__(
             weights, variant, revision, num_steps, first_step, modulation_block, max_batch, compile_decoder

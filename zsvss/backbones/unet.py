@@ -10,7 +10,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from functools import partial
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
 import torch
 from torch import Tensor
@@ -22,8 +22,8 @@ from zsvss.backbones.batching import in_batches, once
 from zsvss.backbones.compiled import CompiledPasses
 from zsvss.backbones.host_memory import picked
 from zsvss.backbones.latent_diffusion import LatentDiffusion
-from zsvss.backbones.layout import LAYERS_PER_UP_BLOCK, NUM_BLOCKS, blocks_with_attention, output_block, token_grid
-from zsvss.backbones.recording import RecordedPass, as_in_layer, by_half, join_passes, recorded
+from zsvss.backbones.layout import LAYERS_PER_UP_BLOCK, NUM_BLOCKS, blocks_with_attention, token_grid
+from zsvss.backbones.recording import RecordedPass, as_in_layer, by_half, join_passes, last_module, recorded
 from zsvss.backbones.resume import (
     ResumeState,
     modulated,
@@ -48,14 +48,14 @@ class UNetBackbone(LatentDiffusion):
         attention_of_layer: layer -> path of the attention module inside an output block.
         modulated_layers: layers of the modulated block to whose output the offset is added.
         reuse_recorded: skip what a recording already holds, and compute attention maps that samples share once.
-        compile_unet: run modulated passes through ``torch.compile``.
+        compile_unet: run modulated passes through ``torch.compile``, in its default mode or in the one that is named.
         compile_backend: of ``torch.compile``.
     """
 
     attention_of_layer: ClassVar[Mapping[Layer, str]]
     modulated_layers: ClassVar[tuple[Layer, ...]]
     reuse_recorded: bool
-    compile_unet: bool = False
+    compile_unet: bool | Literal["reduce-overhead"] = False
     compile_backend: Any = "inductor"
     _compiled: CompiledPasses | None = None
 
@@ -113,7 +113,8 @@ class UNetBackbone(LatentDiffusion):
             relief = partial(self._free_memory_of, recording, passes)
             with part(number, number + 1, len(self.steps)):
                 for done in self._in_passes(partial(run, of_step), x_Tchw, frames_T, num_frames, relief=relief):
-                    passes.append(done.to_host() if self.keeps_on_host else done)  # noqa: PERF401  (relief moves them)
+                    passes.append(done.to_host() if self.keeps_on_host else done)
+                    del done  # `relief` moves them while the next pass is run
             joined = once(partial(join_passes, passes, num_frames), "clip's recording", relief)
             recording.tensors |= joined.tensors
             recording.resume = joined.state or recording.resume
@@ -137,12 +138,12 @@ class UNetBackbone(LatentDiffusion):
     ) -> Tensor:
         num_frames = len(recording.noised_Tchw)
         if self.compile_unet and self._compiled is None:
-            self._compiled = CompiledPasses(self.unet, self.compile_backend)
+            self._compiled = CompiledPasses(self.unet, self.compile_backend, self.compile_unet)
 
         def run(samples: Samples) -> Tensor:
-            num_samples, whole = len(samples.row_b), num_frames if self.couples_frames else 1
+            num_samples = len(samples.row_b)
             if self.compile_unet:
-                samples = samples.filled(max(num_samples, self.samples.size // whole * whole))
+                samples = samples.filled(self.samples.holds(*self._bounds(x_Bchw, num_frames)))
             return edited(samples)[:num_samples]
 
         def edited(samples: Samples) -> Tensor:
@@ -183,7 +184,7 @@ class UNetBackbone(LatentDiffusion):
         A network that couples frames gets whole clips.
         """
         num_rows, device = len(frames_B), frames_B.device
-        whole, at_most = 1, None
+        whole, at_most = self._bounds(x_Bchw, num_frames)
         if self.couples_frames:
             # Of numbers on a device only how many there are is known without a wait.
             in_order = device.type != "cpu" or frames_B.equal(torch.arange(num_rows) % num_frames)
@@ -191,7 +192,6 @@ class UNetBackbone(LatentDiffusion):
                 raise ValueError(
                     f"rows must be whole clips of {num_frames} frames in order; found {frames_B.tolist()}."
                 )
-            whole, at_most = num_frames, num_frames * self._most_clips(x_Bchw)
         halves = (UNCONDITIONAL, CONDITIONAL) if guided and self.is_guided else (CONDITIONAL,)
         samples = Samples(
             torch.arange(num_rows, device=device).repeat(len(halves)),
@@ -207,15 +207,17 @@ class UNetBackbone(LatentDiffusion):
             relief=relief,
         )
 
-    def _most_clips(self, x_Bchw: Tensor) -> int:
-        """Clips a pass whose attention over time, a batch of its own for each latent cell, CUDA's kernels take."""
+    def _bounds(self, x_Bchw: Tensor, num_frames: int) -> tuple[int, int | None]:
+        """Samples that stay together in a pass, and how many attention over time, a batch a latent cell, may get."""
+        if not self.couples_frames:
+            return 1, None
         cells = x_Bchw[0, 0].numel()
         if x_Bchw.device.type != "cpu" and cells > MOST_ATTENTION_BATCHES:
             raise ValueError(
                 f"{cells} latent cells a frame are more than the {MOST_ATTENTION_BATCHES} that attention over time "
                 "takes on a GPU. Set model.input_size to something smaller."
             )
-        return max(1, MOST_ATTENTION_BATCHES // cells)
+        return num_frames, num_frames * max(1, MOST_ATTENTION_BATCHES // cells)
 
     def _pass(
         self,
@@ -245,8 +247,8 @@ class UNetBackbone(LatentDiffusion):
         self, x_Tchw: Tensor, step: int, conditioning: Conditioning, keys: set[FeatureKey], samples: Samples
     ) -> RecordedPass:
         """Run the network only as far as something is to be kept."""
-        last = output_block(self.unet, max((key.block for key in keys), default=0))
-        with recorded(self.unet, self._paths(keys), len(samples.row_b)) as tensors, ending_behind(last):
+        paths = self._paths(keys)
+        with recorded(self.unet, paths, len(samples.row_b)) as tensors, ending_behind(last_module(self.unet, paths)):
             self._pass(x_Tchw, step, conditioning, samples, len(x_Tchw))
         return RecordedPass(x_Tchw[samples.row_b][:, :0], tensors, None)
 
@@ -263,7 +265,7 @@ class UNetBackbone(LatentDiffusion):
         """Run only the blocks behind the modulated one; returns the network's float32 output [b, c, h, w]."""
         if not isinstance(recording.resume, ResumeState):
             raise TypeError("the recording holds no state to resume from; record with reuse_recorded=True.")
-        state = select(recording.resume, samples.half_b, samples.frame_b)
+        state = select(recording.resume, samples)
         state = modulated(state, self.unet, self.modulation_block, offset_bn * self.modulation_gain())
         options = self.block_options(recording.conditioning, samples, len(recording.noised_Tchw))
         with edited_attention(self.unet, edits):
@@ -278,15 +280,14 @@ class UNetBackbone(LatentDiffusion):
     def _injection(self, step: int, recording: Recording, samples: Samples) -> dict[str, AttentionEdit]:
         edits: dict[str, AttentionEdit] = {}
         shared = self._shared_maps(samples)
-        for key in sorted(
-            self._injected_keys()
-        ):  # one order in all steps, by which a compiled network knows its inputs
+        for key in sorted(self._injected_keys()):  # one order, by which a compiled network knows its inputs
             if key.step == step:
                 edit = edits.setdefault(self._attention_path(key.block, key.layer), AttentionEdit())
-                half_b, frame_b = samples.half_b, samples.frame_b
                 if shared is not None and key.layer == "self":
-                    half_b, frame_b, edit.shared_map_B = shared
-                tensor_bnc = picked(recording.tensors[key], half_b, frame_b)
+                    half_U, frame_U, edit.shared_map_B = shared
+                    tensor_bnc = recording.tensors[key][half_U, frame_U]
+                else:
+                    tensor_bnc = picked(recording.tensors[key], samples)
                 edit.replace[key.projection] = as_in_layer(tensor_bnc, key.layer, len(recording.noised_Tchw))
         return edits
 

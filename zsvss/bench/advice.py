@@ -46,7 +46,7 @@ def next_things(
             (
                 spent / 2,
                 f"{share:.0%} of the kernels' time is in {len(others)} of the longest that multiply no matrices, first "
-                f"`{others[0].name[:60]}`: try backbone.compile_decoder and a compiled U-Net, which merge them.",
+                f"`{others[0].name[:60]}`: try backbone.compile_unet and backbone.compile_decoder, which merge them.",
             )
         )
     if waits is not None and waits > _FEW_WAITS:

@@ -146,7 +146,7 @@ def modes_of(case: Case, device: str, dtype: torch.dtype) -> dict[str, Callable[
     random = RandomWeights(_SD21)
 
     def network(**settings: Any) -> StableDiffusion:
-        backbone: StableDiffusion = Embedded(**settings)
+        backbone: StableDiffusion = Embedded(**{"guidance": 5.0, **settings})  # as the published schedule has it
         if case.network == "sd21":
             backbone = StableDiffusion(random.name, **settings)
             backbone.source = random

@@ -246,7 +246,8 @@ class LargestDifference:
         labels_B = self._label_set_L[label_index_B]
         weighted_BHW = peak_normalized(maps_BHW)
         if self._prior is not None:
-            masks_Bhw = self._labels_Thw[frames] == labels_B[:, None, None]
+            # Stacked, not indexed by a list, which a device would wait for.
+            masks_Bhw = torch.stack([self._labels_Thw[frame] for frame in frames]) == labels_B[:, None, None]
             weighted_BHW *= mask_prior(masks_Bhw.float(), self._size, self._prior)
         for frame, label, weighted_HW in zip(frames, labels_B, weighted_BHW, strict=True):
             larger_HW = weighted_HW > self._best_THW[frame]
