@@ -8,6 +8,7 @@ from toy_backbone import ToyBackbone, striped_video
 
 from zsvss.backbones.input_size import resize_frames
 from zsvss.segmenter import VideoSegmenter, to_grid
+from zsvss.stages.clips import in_clips
 from zsvss.stages.context import KNNSceneContext, PerFrameClustering
 from zsvss.stages.features import ColorPositionFeatures
 from zsvss.stages.given_labels import GivenLabels
@@ -246,3 +247,40 @@ def test_small_regions_of_clusters_are_merged():
     assert torch.equal(merged, merge_specks(plain, 0.02))
     with pytest.raises(ValueError, match=r"min_region = 1.5 must be a share"):
         VideoSegmenter(ToyBackbone(), min_region=1.5)
+
+
+def test_frames_of_a_stream_are_labelled_as_those_of_clips():
+    frames, _ = striped_video(num_frames=10)
+    segmenter = full_method()
+    labels = torch.stack(list(segmenter.stream(iter(frames), clip_length=4)))
+    segmenter.reset()
+    clips = [segmenter(clip, generator=generator(number)).labels_THW for number, clip in enumerate(frames.split(4))]
+    assert torch.equal(labels, torch.cat(clips))
+    assert torch.equal(labels[:4], torch.stack(list(segmenter.stream(frame.numpy() for frame in frames[:4]))))
+
+
+class EveryFive:
+    """Says that a shot begins with every fifth frame, one frame late."""
+
+    def __init__(self):
+        self.num_seen = 0
+
+    @property
+    def settled(self):
+        return max(0, self.num_seen - 1)
+
+    def feed(self, frame_HW3):
+        self.num_seen += 1
+        return [self.settled - 1] if self.num_seen > 6 and (self.settled - 1) % 5 == 0 else []
+
+    def finish(self):
+        return []
+
+
+def test_clips_of_a_stream_end_with_their_shots():
+    frames = torch.arange(13, dtype=torch.uint8)[:, None, None, None].expand(-1, 1, 1, 3)
+    clips = [(clip[:, 0, 0, 0].tolist(), shot) for clip, shot in in_clips(frames, 3, EveryFive())]
+    assert clips == [([0, 1, 2], 0), ([3, 4], 0), ([5, 6, 7], 1), ([8, 9], 1), ([10, 11, 12], 2)]
+    assert [clip.shape[0] for clip, _ in in_clips(frames, 20)] == [13]
+    with pytest.raises(ValueError, match=r"stream\.clip_length = 0 must be at least 1"):
+        list(in_clips(frames, 0))

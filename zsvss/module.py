@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from lightning.fabric.utilities import move_data_to_device
 from lightning.pytorch import LightningModule
 from torch import Tensor, distributed
 
@@ -38,7 +39,7 @@ from zsvss.metrics import (
 from zsvss.metrics.consistency import ground_truth, tell_scored_zero
 from zsvss.metrics.objects import check_protocol
 from zsvss.results.summary import percent
-from zsvss.segmenter import SegmentedClip, VideoSegmenter
+from zsvss.segmenter import VideoSegmenter
 from zsvss.stages.context import SceneContext
 from zsvss.stages.features import Features
 from zsvss.stages.finiteness import NotFiniteError
@@ -46,6 +47,7 @@ from zsvss.stages.given_labels import GivenLabels
 from zsvss.stages.modulation import Modulation
 from zsvss.stages.nearest import nearest
 from zsvss.stages.refinement import Refinement
+from zsvss.stages.trace import SegmentedClip
 
 _log = logging.getLogger(__name__)
 
@@ -113,6 +115,8 @@ class VideoSegmentation(LightningModule):
         self.results: list[VideoResult] = []
         self.failures: dict[str, str] = {}
         self.numbers: dict[str, float] = {}
+        self.left: dict[str, Any] = {}
+        """State of the segmenter for videos that an earlier start left in their midst, by name."""
         self._evaluator: VideoEvaluator | None = None
         self._video_start = 0.0
         self._patient_group: distributed.ProcessGroup | None = None
@@ -227,6 +231,8 @@ class VideoSegmentation(LightningModule):
             return None
         if clip.is_first:
             self.segmenter.reset()
+        elif clip.video in self.left:
+            self.segmenter.restore(move_data_to_device(self.left.pop(clip.video), self.device))
         generator = clip_generator(self.seed, self.data.name, clip.video, clip.index)
         try:
             segmented: SegmentedClip = self.segmenter(
@@ -236,6 +242,7 @@ class VideoSegmentation(LightningModule):
                 first_labels_HW=first_labels_HW,
                 given_THW=self._given_labels(clip),
                 num_wanted=clip.num_final,
+                shot=clip.shot,
             )
         except NotFiniteError as error:
             reason = f"{error} (clip {clip.index}, trainer.precision {self.trainer.precision})"

@@ -8,46 +8,30 @@ Shape legend: T frames of a clip, H W pixels, u v latent cells, h w token grid o
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from functools import partial
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from zsvss.backbones.base import Backbone, ClipNoise, Conditioning, FeatureKey, Recording
 from zsvss.backbones.batching import once
-from zsvss.backbones.input_size import NetworkSize, resize_frames
+from zsvss.backbones.input_size import NetworkSize, as_images
+from zsvss.stages.clips import AnyFrame, FindsCuts, in_clips
 from zsvss.stages.context import Memory, PerFrameClustering, SceneContext
 from zsvss.stages.features import AttentionFeatures, FeaturePass, Features
 from zsvss.stages.finiteness import FiniteCheck, check_feature_pass
 from zsvss.stages.modulation import LabelledClip, Modulation, NearestUpsampling
-from zsvss.stages.nearest import nearest
+from zsvss.stages.nearest import to_grid
 from zsvss.stages.padding import margins_on, mirror
 from zsvss.stages.precision import full_precision
 from zsvss.stages.refinement import Refinement, check_grids
+from zsvss.stages.shots import ShotBank, ShotMatching
 from zsvss.stages.specks import merge_specks
-from zsvss.stages.trace import Trace
+from zsvss.stages.trace import SegmentedClip, Trace
 from zsvss.stopwatch import Stopwatch, measured
-
-
-class SegmentedClip(NamedTuple):
-    """A clip's segmentation; all labels are int64, on the backbone's device.
-
-    Attributes:
-        labels_THW: at the frames' own size.
-        coarse_Thw: of the scene context model, on the token grid.
-        refined_Thw: after the correspondence-based refinement, on the token grid.
-        seconds: by stage; their sum is the time spent in all.
-        clusters_2hw: cluster and class of each token of the video's first frame, with the clip that clusters take
-            classes in; otherwise ``None``.
-    """
-
-    labels_THW: Tensor
-    coarse_Thw: Tensor
-    refined_Thw: Tensor
-    seconds: dict[str, float]
-    clusters_2hw: Tensor | None = None
 
 
 class VideoSegmenter(nn.Module):
@@ -66,6 +50,7 @@ class VideoSegmenter(nn.Module):
             (16 or 32); the zero padding of convolutions otherwise leaves clusters of its own along the border.
         min_region: connected regions below this share of the frame's pixels, 0..1, take the labels of what surrounds
             them; where given labels are propagated, the largest region of a label stays. 0 merges nothing.
+        shots: finds in a new shot what was there in earlier ones, where clips come with the number of their shot.
 
     Example:
         >>> segmenter = VideoSegmenter(backbone, KNNSceneContext())  # doctest: +SKIP
@@ -85,6 +70,7 @@ class VideoSegmenter(nn.Module):
         input_size: tuple[int, int] | Literal["frames"] | None = None,
         padding: int = 0,
         min_region: float = 0.0,
+        shots: ShotMatching | None = None,
     ) -> None:
         super().__init__()
         if padding < 0:
@@ -99,11 +85,38 @@ class VideoSegmenter(nn.Module):
         self.input_size = input_size
         self.padding = padding
         self.min_region = min_region
-        self.memory: Memory | None = None
+        self.shots = shots or ShotMatching()
+        self.restore((None, ShotBank()))
 
     def reset(self) -> None:
         """Forget the video; the next clip opens a new one."""
-        self.memory = None
+        self.restore((None, ShotBank()))
+
+    def state(self) -> tuple[Memory | None, ShotBank]:
+        """What the segmenter knows of the video so far."""
+        return self.memory, self.bank
+
+    def restore(self, state: tuple[Memory | None, ShotBank]) -> None:
+        """Go on behind the clip at which `state` was taken."""
+        self.memory, self.bank = state
+
+    def stream(
+        self, frames: Iterable[AnyFrame], *, clip_length: int = 14, shots: FindsCuts | None = None
+    ) -> Iterator[Tensor]:
+        """Segment frames as they come, such as a camera's; opens a new video.
+
+        Args:
+            frames: uint8 RGB [H, W, 3].
+            clip_length: frames that are gathered before they are segmented; fewer come sooner.
+            shots: finds cuts, such as ``zsvss.data.shots.ShotDetector().start()``; ``None`` takes all for one shot.
+
+        Yields:
+            int64 labels [H, W] of each frame.
+        """
+        self.reset()
+        for number, (frames_THW3, shot) in enumerate(in_clips(frames, clip_length, shots)):
+            generator = torch.Generator().manual_seed(number)
+            yield from self(frames_THW3, generator=generator, shot=shot).labels_THW
 
     @torch.inference_mode()
     def forward(
@@ -117,6 +130,7 @@ class VideoSegmenter(nn.Module):
         noise: ClipNoise | None = None,
         conditioning: Conditioning | None = None,
         num_wanted: int | None = None,
+        shot: int | None = None,
         trace: Trace | None = None,
     ) -> SegmentedClip:
         """Segment the next clip of the video.
@@ -133,6 +147,8 @@ class VideoSegmenter(nn.Module):
             conditioning: in place of the backbone's own.
             num_wanted: return labels of the first so many frames only, for a clip whose other frames come again in
                 the next one; they still shape the scene context, but the last stage leaves them out.
+            shot: number of the clip's shot; where it differs from the last clip's, the scene context model opens anew,
+                and what was there in an earlier shot takes its labels again. ``None`` follows no shots.
             trace: a new one is filled with every intermediate.
 
         Returns:
@@ -145,6 +161,7 @@ class VideoSegmenter(nn.Module):
         """
         generator = generator or torch.Generator().manual_seed(0)
         kept = Trace() if trace is None else trace
+        self._cut(frames_THW3, shot)
         with Stopwatch(self._clock).running() as watch:
             images_T3HW, kept.noise = self._prepare(frames_THW3, resized_THW3, noise, generator)
             kept.recording = self._see(images_T3HW, kept.noise, conditioning, trace)
@@ -156,7 +173,7 @@ class VideoSegmenter(nn.Module):
                 kept.features_Tnc, kept.grid, seen, generator, first_labels_HW, given_THW
             )
             kept.refined_Tn = self._refine(kept.coarse_Tn, kept.grid, seen, kept)
-            self.memory = self._remember(kept.features_Tnc, kept.refined_Tn, memory)
+            self.memory = self._remember(kept.features_Tnc, kept.refined_Tn, memory, shot)
             refined_Thw = kept.refined_Tn.unflatten(1, kept.grid)
             labelled = LabelledClip(refined_Thw, memory.label_set_L, frames_THW3, kept.recording, kept.features_Tnc)
             if memory.propagated is not None and self.refinement is None:
@@ -171,6 +188,13 @@ class VideoSegmenter(nn.Module):
         return SegmentedClip(
             kept.labels_THW, coarse_Thw[:num_wanted], refined_Thw[:num_wanted], watch.seconds, clusters_2hw
         )
+
+    def _cut(self, frames_THW3: Tensor, shot: int | None) -> None:
+        """Let the scene context model open anew where a clip is of another shot, unless it is too small for that."""
+        if shot is not None and self.bank.shots and self.bank.shots[-1].number != shot:
+            with suppress(ValueError):
+                self.check((frames_THW3.shape[1], frames_THW3.shape[2]), len(frames_THW3))
+                self.memory = None
 
     # The stages, each timed by its name
 
@@ -248,9 +272,9 @@ class VideoSegmenter(nn.Module):
             if given_THW is not None:
                 return self.context.propagate(features_Tnc, grid, given_THW, self.memory)
             if self.memory is not None:
-                return self.context.resume(features_Tnc, self.memory, generator)
+                return self.shots.resume(self.context, self.bank, features_Tnc, self.memory, generator)
             names_n = None if first_labels_HW is None else to_grid(first_labels_HW, grid).flatten()
-            return self.context.start(features_Tnc, generator, names_n, grid, seen)
+            return self.shots.start(self.context, self.bank, features_Tnc, generator, names_n, grid, seen)
 
     @measured("refinement")
     def _refine(self, coarse_Tn: Tensor, grid: tuple[int, int], seen: FeaturePass, trace: Trace) -> Tensor:
@@ -267,10 +291,13 @@ class VideoSegmenter(nn.Module):
         return refined_Tn
 
     @measured("context")
-    def _remember(self, features_Tnc: Tensor, refined_Tn: Tensor, memory: Memory) -> Memory:
-        """Features and refined labels -> what the next clip's labels come from."""
+    def _remember(self, features_Tnc: Tensor, refined_Tn: Tensor, memory: Memory, shot: int | None) -> Memory:
+        """Features and refined labels -> what the next clip's labels come from, and what a later shot's may."""
         with full_precision(features_Tnc.device):
-            return self.context.update(features_Tnc, refined_Tn, memory)
+            memory = self.context.update(features_Tnc, refined_Tn, memory)
+            if shot is not None:
+                self.bank = self.shots.remember(self.bank, shot, features_Tnc, refined_Tn, memory)
+            return memory
 
     @measured("modulation")
     def _modulate(self, clip: LabelledClip, images_T3HW: Tensor, num_wanted: int | None, trace: Trace | None) -> Tensor:
@@ -300,17 +327,7 @@ class VideoSegmenter(nn.Module):
             float32 [T, 3, H', W'], contiguous, on the backbone's device; without the padding, which makes the size up
             to a multiple of the backbone's.
         """
-        if frames_THW3.ndim != 4 or frames_THW3.shape[-1] != 3 or frames_THW3.dtype != torch.uint8:
-            raise ValueError(f"frames must be uint8 [T, H, W, 3]; found {frames_THW3.dtype} {list(frames_THW3.shape)}.")
-        own = (frames_THW3.shape[1], frames_THW3.shape[2])
-        size = self.network_size.of(*own)
-        if resized_THW3 is not None and resized_THW3.shape[1:3] != size:
-            raise ValueError(f"resized frames are {list(resized_THW3.shape[1:3])}; this backbone wants {list(size)}.")
-        if size != own:
-            frames_THW3 = resize_frames(frames_THW3.cpu(), size) if resized_THW3 is None else resized_THW3
-        # Contiguous: torch's CPU group norm loses four digits on channels-last input.
-        images_T3HW = frames_THW3.to(self.backbone.device).permute(0, 3, 1, 2).contiguous()
-        return images_T3HW.to(torch.float32) / 255 * 2 - 1
+        return as_images(frames_THW3, resized_THW3, self.network_size, self.backbone.device)
 
     def check_places(self) -> None:
         """Refuse places that the backbone does not have; needs no weights.
@@ -341,8 +358,3 @@ class VideoSegmenter(nn.Module):
         if self.backbone.device.type == "cuda":
             torch.cuda.synchronize(self.backbone.device)
         return time.perf_counter()
-
-
-def to_grid(labels_HW: Tensor, grid: tuple[int, int]) -> Tensor:
-    """Sample a label map at the centre of each cell of the token grid, as the released code does; int64."""
-    return nearest(labels_HW, grid).long()

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,6 +16,7 @@ from zsvss.callbacks.progress import (
     _num_frames,
     _SpeedColumn,
     _TimeLeftColumn,
+    lateness,
 )
 from zsvss.progress import listening
 
@@ -35,8 +37,9 @@ def test_speed_and_time_left_count_frames_since_the_start() -> None:
 
 
 def test_frames_that_are_predicted_twice_count_once() -> None:
-    plan = [SimpleNamespace(num_final=3), SimpleNamespace(num_final=1), SimpleNamespace(num_final=3)]
-    assert _num_frames(SimpleNamespace(plan=plan)) == 7
+    plan = [SimpleNamespace(num_final=number, received=None) for number in (3, 1, 3)]
+    assert _num_frames(SimpleNamespace(num_frames=7)) == 7
+    assert _num_frames(SimpleNamespace(num_frames=None)) == math.inf
     bar = FrameProgressBar()
     bar.disable()
     for clip in plan:
@@ -63,7 +66,7 @@ def test_the_bar_moves_within_a_clip(monkeypatch: pytest.MonkeyPatch) -> None:
     backbone.load()
     segmenter = VideoSegmenter(backbone, KNNSceneContext(num_clusters=2, num_restarts=1), None, MaskedModulation())
     frames = torch.randint(256, (2, 32, 64, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    clip: Any = SimpleNamespace(video="swan", num_final=2)
+    clip: Any = SimpleNamespace(video="swan", num_final=2, received=None)
     bar, shown = FrameProgressBar(), []
     bar.progress = SimpleNamespace(update=lambda task, **what: shown.append(what))
     monkeypatch.setattr(bar, "refresh", lambda: None)
@@ -89,3 +92,23 @@ def test_the_segmenter_tells_every_stage() -> None:
     with listening(lambda stage, done: told.append(stage)):
         VideoSegmenter(backbone, KNNSceneContext(num_clusters=2, num_restarts=1))(torch.zeros(1, 32, 64, 3).byte())
     assert list(dict.fromkeys(told)) == ["encode", "record", "context", "refinement", "modulation"]
+
+
+def test_a_stream_says_how_late_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("time.time", lambda: 100.0)
+    told = [
+        lateness(SimpleNamespace(video="door", received=received, num_dropped=dropped))
+        for received, dropped in [(None, 0), (99.44, 0), (98.0, 12), (101.0, 0)]
+    ]
+    assert told == ["door", "door 0.6 s late", "door 2.0 s late, 12 dropped", "door 0.0 s late"]
+
+
+def test_the_columns_of_a_stream_have_no_end() -> None:
+    now = 0.0
+    progress = Progress(_FramesColumn(), _SpeedColumn(), _TimeLeftColumn(), get_time=lambda: now)
+    progress.add_task("door", total=math.inf)
+    (task,) = progress.tasks
+    now = 8.0
+    progress.update(task.id, completed=32)
+    told = [column.render(task).plain for column in (_FramesColumn(), _SpeedColumn(), _TimeLeftColumn())]
+    assert told == ["32 frames", "4.00 frames/s", ""]

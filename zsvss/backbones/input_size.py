@@ -72,3 +72,24 @@ def resize_frames(frames_THW3: Tensor, size: tuple[int, int]) -> Tensor:
         resized = Image.fromarray(frame_HW3).resize((width, height), Image.Resampling.BICUBIC)
         resized_THW3[index] = np.asarray(resized)
     return torch.from_numpy(resized_THW3)
+
+
+def as_images(
+    frames_THW3: Tensor, resized_THW3: Tensor | None, network_size: NetworkSize, device: torch.device
+) -> Tensor:
+    """Frames as a backbone takes them; see `VideoSegmenter.to_images`.
+
+    Raises:
+        ValueError: if the frames are not uint8 [T, H, W, 3], or were resized to another size.
+    """
+    if frames_THW3.ndim != 4 or frames_THW3.shape[-1] != 3 or frames_THW3.dtype != torch.uint8:
+        raise ValueError(f"frames must be uint8 [T, H, W, 3]; found {frames_THW3.dtype} {list(frames_THW3.shape)}.")
+    own = (frames_THW3.shape[1], frames_THW3.shape[2])
+    size = network_size.of(*own)
+    if resized_THW3 is not None and resized_THW3.shape[1:3] != size:
+        raise ValueError(f"resized frames are {list(resized_THW3.shape[1:3])}; this backbone wants {list(size)}.")
+    if size != own:
+        frames_THW3 = resize_frames(frames_THW3.cpu(), size) if resized_THW3 is None else resized_THW3
+    # Contiguous: torch's CPU group norm loses four digits on channels-last input.
+    images_T3HW = frames_THW3.to(device).permute(0, 3, 1, 2).contiguous()
+    return images_T3HW.to(torch.float32) / 255 * 2 - 1

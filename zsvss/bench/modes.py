@@ -34,11 +34,12 @@ from zsvss.commands.allocator import keep_freed_memory
 from zsvss.commands.config import find_config
 from zsvss.data.scenes import Scene, scene_split
 from zsvss.results.fingerprint import code_version
-from zsvss.segmenter import SegmentedClip, VideoSegmenter
+from zsvss.segmenter import VideoSegmenter
 from zsvss.stages import upsampling
 from zsvss.stages.context import KNNSceneContext
 from zsvss.stages.modulation import MaskedModulation, Modulation
 from zsvss.stages.refinement import CorrespondenceRefinement
+from zsvss.stages.trace import SegmentedClip
 
 _SD21 = Path(__file__).parent / "sd21"
 _PRESENT = (1.0, 0.6)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -24,7 +24,7 @@ from zsvss.data.facts import VideoFacts
 from zsvss.data.video import FileVideo
 from zsvss.results.files import check_folder, safe_folder
 from zsvss.results.palette import class_colors
-from zsvss.results.predictions import PredictedClass
+from zsvss.results.predictions import LINES, PredictedClass
 
 _CLIPS_AHEAD = 2
 
@@ -69,6 +69,8 @@ class PredictionWriter(ClipCallback):
         self.masks, self.video, self.captions, self.fps, self.alpha = masks, video, captions, fps, alpha
         self.settings: Mapping[str, Any] = {}
         """The run's settings, which ``segments.json`` repeats; whoever knows them sets them before the first clip."""
+        self.left: dict[str, Mapping[str, Any]] = {}
+        """What was written of videos that an earlier start left in their midst, by name."""
         self._open: VideoPredictions | None = None
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="predictions")
         self._pending: deque[Future[None]] = deque()
@@ -90,10 +92,31 @@ class PredictionWriter(ClipCallback):
         labels_THW: Tensor = outputs["labels"]
         frames_THW3 = clip.frames_THW3[: clip.num_final]
         arrays = frames_THW3.cpu().numpy(), labels_THW.cpu().numpy()
-        self._wait(leave=_CLIPS_AHEAD)
-        self._pending.append(self._thread.submit(self._open.write, *arrays, clip.frame_names[: clip.num_final]))
+        self._wait(leave=2 * _CLIPS_AHEAD)  # each with what is to be done behind it
+        names, times = clip.frame_names[: clip.num_final], clip.times and clip.times[: clip.num_final]
+        self._pending.append(self._thread.submit(self._open.write, *arrays, names, clip.shot, times))
         if clip.is_last:
             self._close(_names(trainer, clip))
+
+    def can_go_on(self, video: str, written: Mapping[str, Any]) -> bool:
+        """Whether what an earlier start has written of a video is there, and as this one would write it."""
+        assert self.folder is not None
+        folder = self.folder / safe_folder(video)
+        if written["settings"] != {"masks": self.masks, "video": self.video, "captions": self.captions}:
+            return False
+        if self.video and not (folder / "overlay.mp4").is_file():
+            return False
+        try:
+            with (folder / LINES).open("rb") as file:
+                return sum(1 for _ in file) >= int(written["num_frames"])
+        except OSError:
+            return False
+
+    def afterwards(self, function: Callable[[Mapping[str, Any]], None]) -> None:
+        """Call a function with the state of the open video when the clips so far are written."""
+        opened = self._open
+        assert opened is not None
+        self._pending.append(self._thread.submit(lambda: function(opened.state())))
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Finish a video that was cut short."""
@@ -106,7 +129,7 @@ class PredictionWriter(ClipCallback):
 
     def _begin(self, trainer: Trainer, clip: Clip) -> VideoPredictions:
         assert self.folder is not None
-        return VideoPredictions(
+        predictions = VideoPredictions(
             self.folder / safe_folder(clip.video),
             clip.video,
             origin=_origin(trainer, clip),
@@ -118,6 +141,9 @@ class PredictionWriter(ClipCallback):
             fps=self.fps,
             alpha=self.alpha,
         )
+        if not clip.is_first and clip.video in self.left:
+            predictions.resume(self.left.pop(clip.video))
+        return predictions
 
     def _close(self, names: Mapping[int, int] | None = None) -> None:
         opened, self._open = self._open, None
@@ -141,6 +167,8 @@ def source_facts(trainer: Trainer, video: str) -> VideoFacts | None:
 def _origin(trainer: Trainer, clip: Clip) -> Origin:
     """Where the frames of a clip's video come from."""
     video = next((entry for entry in datamodule(trainer).videos() if entry.name == clip.video), None)
+    if video is not None and video.is_live:
+        return Origin(None, video.path)
     if not isinstance(video, FileVideo):
         return Origin(clip.video_length)
     files = None if isinstance(video.frames, Path) else tuple(path.name for path in video.frames)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Mapping
 from contextlib import ExitStack
 from datetime import timedelta
@@ -71,12 +73,12 @@ class FrameProgressBar(ClipCallback, RichProgressBar):
         ]
 
     @property
-    def total_test_batches_current_dataloader(self) -> int:
+    def total_test_batches_current_dataloader(self) -> int | float:
         """Frames of this process's share of the test videos."""
         return _num_frames(self.trainer.test_dataloaders)
 
     @property
-    def total_predict_batches_current_dataloader(self) -> int:
+    def total_predict_batches_current_dataloader(self) -> int | float:
         """Frames of this process's share of the videos to predict."""
         return _num_frames(self.trainer.predict_dataloaders)
 
@@ -99,6 +101,8 @@ class FrameProgressBar(ClipCallback, RichProgressBar):
         self._listening.close()
         self._share.learn(outputs["seconds"])
         self._num_done += clip.num_final
+        if clip.received is not None and self.progress is not None and self.predict_progress_bar_id is not None:
+            self.progress.update(self.predict_progress_bar_id, description=lateness(clip))
         self._show(self.test_progress_bar_id if trainer.testing else self.predict_progress_bar_id, self._num_done)
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -120,7 +124,7 @@ class FrameProgressBar(ClipCallback, RichProgressBar):
         self._listening.close()
         if self.is_disabled or self.progress is None or task_id is None:
             return
-        self.progress.update(task_id, description=clip.video)
+        self.progress.update(task_id, description=lateness(clip))
         self._share.begin()
 
         def advance(stage: str, share: float) -> None:
@@ -134,11 +138,20 @@ class FrameProgressBar(ClipCallback, RichProgressBar):
             self.refresh()
 
 
+def lateness(clip: Clip) -> str:
+    """A video's name; of a stream also how long ago the clip's last frame came, and how many frames were left out."""
+    if clip.received is None:
+        return clip.video
+    dropped = f", {clip.num_dropped} dropped" if clip.num_dropped else ""
+    return f"{clip.video} {max(0.0, time.time() - clip.received):.1f} s late{dropped}"
+
+
 class _FramesColumn(ProgressColumn):
     """Whole frames that are done; the bar beside them shows the parts."""
 
     def render(self, task: Task) -> Text:
-        return Text(f"{int(task.completed + 1e-9)}/{task.total or 0:.0f} frames")
+        known = f"/{task.total:.0f}" if task.total and math.isfinite(task.total) else ""
+        return Text(f"{int(task.completed + 1e-9)}{known} frames")
 
 
 class _SpeedColumn(ProgressColumn):
@@ -150,11 +163,12 @@ class _SpeedColumn(ProgressColumn):
 
 class _TimeLeftColumn(ProgressColumn):
     def render(self, task: Task) -> Text:
-        if not task.elapsed or not task.completed or not task.total:
+        if not task.elapsed or not task.completed or not task.total or not math.isfinite(task.total):
             return Text("")
         seconds = task.elapsed * (task.total - task.completed) / task.completed
         return Text(f"{timedelta(seconds=round(seconds))} left")
 
 
-def _num_frames(loader: Any) -> int:
-    return sum(planned.num_final for planned in loader.plan)
+def _num_frames(loader: Any) -> int | float:
+    """Frames in all; infinitely many where that is not known, which Lightning's bar understands."""
+    return math.inf if loader.num_frames is None else int(loader.num_frames)

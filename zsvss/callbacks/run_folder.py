@@ -22,7 +22,7 @@ class RunFolder(Callback):
 
     def __init__(self, path: Path, task: str) -> None:
         self.path, self.task = path, task
-        self.begun = False
+        self.begun = self.is_live = False
         self._made = [folder for folder in (path, *path.parents) if not folder.exists()]
 
     def on_test_batch_start(
@@ -30,6 +30,7 @@ class RunFolder(Callback):
     ) -> None:
         """Note that a video was begun."""
         self.begun = True
+        self.is_live = getattr(batch, "received", None) is not None
 
     on_predict_batch_start = on_test_batch_start
 
@@ -50,10 +51,13 @@ class RunFolder(Callback):
         finished = len(list((records / "videos").glob("*.json")))
         if not finished and not self.begun:
             return "stopped before the first video: nothing was computed; start the same command again"
+        if self.is_live:
+            return f"stopped: {self.path} holds what was segmented of the stream"
         if not finished:
+            goes_on = "goes on there" if any((records / "midway").glob("*.pt")) else "computes it anew"
             return (
                 f"stopped before the first video was finished: {self.path} holds a part of it; the same command "
-                "computes it anew"
+                f"{goes_on}"
             )
         of = ""
         with contextlib.suppress(OSError, ValueError, KeyError):

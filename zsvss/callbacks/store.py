@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from lightning.fabric.utilities import move_data_to_device
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
 from zsvss.backbones.base import Backbone
 from zsvss.callbacks.clips import ClipCallback, callbacks
 from zsvss.callbacks.media import media_store
+from zsvss.callbacks.midway import MidwayFolder
 from zsvss.callbacks.prediction_writer import PredictionWriter
 from zsvss.callbacks.results import run_facts
 from zsvss.data.clip import Clip
 from zsvss.data.datamodule import datamodule
-from zsvss.data.video import Video
+from zsvss.data.video import UNKNOWN_LENGTH, Video
 from zsvss.metrics import VideoResult
 from zsvss.results.files import safe_folder
-from zsvss.results.fingerprint import device_facts, digest, run_fingerprint, video_source
+from zsvss.results.fingerprint import device_facts, digest, is_source, run_fingerprint, video_source
 from zsvss.results.predictions import FILE, VERSION, PredictionsError, read_json
 from zsvss.results.records import RecordFolder
 
@@ -44,8 +46,8 @@ class ResultStore(ClipCallback):
         self._records: RecordFolder | None = None
         self._digest = ""
         self._stored: list[VideoResult] = []
-        self._videos: dict[str, Video] = {}
-        self._source = ""
+        self._source = self._current = ""
+        self._midway: MidwayFolder | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Take the run folder, check that its records are of this run, and leave out the videos they cover.
@@ -61,7 +63,8 @@ class ResultStore(ClipCallback):
             writer.settings = {**parts, "precision": str(trainer.precision)}
         self._records = RecordFolder(Path(trainer.default_root_dir) / "records" / task)
         devices = device_facts(trainer.strategy.root_device)
-        opened: tuple[str, list[str]] | Exception | None = None
+        self._midway = MidwayFolder(self._records.folder / "midway") if task == "predict" else None
+        opened: tuple[str, list[str], list[str]] | Exception | None = None
         if trainer.is_global_zero:
             try:
                 opened = self._open(self._records, trainer, pl_module, task, devices)
@@ -74,8 +77,8 @@ class ResultStore(ClipCallback):
             raise opened if trainer.is_global_zero else SystemExit(1)
         if not trainer.is_global_zero:
             self._records.join(trainer.global_rank)
-        self._digest, data.finished = opened
-        self._videos = {video.name: video for video in data.videos()}
+        self._digest, data.finished, left = opened
+        self._go_on(left, trainer, pl_module)
 
     def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Count the videos of earlier starts in."""
@@ -86,9 +89,10 @@ class ResultStore(ClipCallback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Mapping[str, Tensor], clip: Clip
     ) -> None:
         """Record the video if this was its last clip."""
-        if clip.is_first:  # not before: hashing the masks of a whole benchmark would delay the start
-            self._source = video_source(self._videos[clip.video])
+        if clip.video != self._current:  # not before: hashing the masks of a whole benchmark would delay the start
+            self._current, self._source = clip.video, self._source_of(trainer, clip.video)
         if not clip.is_last:
+            self._keep_midway(trainer, pl_module, clip)
             return
         content: dict[str, Any] = {"num_frames": clip.video_length}
         if trainer.testing:
@@ -97,6 +101,8 @@ class ResultStore(ClipCallback):
             assert result.name == clip.video
             content = {"result": result.to_dict()}
         self._write(clip, content)
+        if self._midway is not None:
+            self._midway.forget(clip.video)
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Record the failures."""
@@ -122,8 +128,8 @@ class ResultStore(ClipCallback):
         pl_module: LightningModule,
         task: str,
         devices: Mapping[str, Any],
-    ) -> tuple[str, list[str]]:
-        """Digest of the fingerprint and names of the finished videos."""
+    ) -> tuple[str, list[str], list[str]]:
+        """Digest of the fingerprint, names of the finished videos, and of those that were left in their midst."""
         module: Any = pl_module
         data = datamodule(trainer)
         backbone: Backbone = module.backbone
@@ -139,7 +145,7 @@ class ResultStore(ClipCallback):
         media = media_store(callbacks(trainer))
         finished = []
         for video in data.videos():
-            if video.name in found and found[video.name]["source"] != video_source(video):
+            if video.name in found and not is_source(found[video.name]["source"], video):
                 _log.warning("%s has changed since it was recorded; it is computed again", video.name)
                 records.path(video.name).unlink()
             elif (
@@ -152,7 +158,56 @@ class ResultStore(ClipCallback):
             self._stored = [VideoResult.from_dict(found[name]["result"]) for name in finished]
         if finished:
             _log.info("%d of %d videos were finished by an earlier start", len(finished), len(data.videos()))
-        return digest(fingerprint), finished
+        return digest(fingerprint), finished, self._left(digest(fingerprint), finished, trainer)
+
+    def _left(self, run: str, finished: Sequence[str], trainer: Trainer) -> list[str]:
+        """Videos that can be gone on with in their midst."""
+        writer = _prediction_writer(trainer, "predict")
+        if self._midway is None or writer is None:
+            return []
+        media = media_store(callbacks(trainer))
+        left = []
+        for video in datamodule(trainer).videos():
+            state = None if video.name in finished or video.is_live else self._midway.read(video.name)
+            if state is None or state["run"] != run or not is_source(state["source"], video):
+                continue
+            # Media of a video that was cut short are not there any more.
+            if writer.can_go_on(video.name, state["written"]) and (media is None or media.holds(video)):
+                left.append(video.name)
+        return left
+
+    def _go_on(self, left: Sequence[str], trainer: Trainer, pl_module: LightningModule) -> None:
+        """Hand out what it takes to go on with videos in their midst."""
+        module: Any = pl_module
+        writer = _prediction_writer(trainer, "predict")
+        places = {}
+        for name in left:
+            assert self._midway is not None
+            state = self._midway.read(name)
+            if state is None or writer is None:
+                continue
+            places[name], module.left[name], writer.left[name] = state["place"], state["segmenter"], state["written"]
+            _log.info("%s goes on at frame %d", name, state["written"]["num_frames"])
+        datamodule(trainer).places = places
+
+    def _keep_midway(self, trainer: Trainer, pl_module: LightningModule, clip: Clip) -> None:
+        """Let a later start go on behind a clip, once it is written."""
+        module: Any = pl_module
+        writer = _prediction_writer(trainer, "predict")
+        if self._midway is None or clip.place is None or writer is None:
+            return
+        state = {
+            "run": self._digest,
+            "source": self._source,
+            "place": clip.place,
+            "segmenter": move_data_to_device(module.segmenter.state(), "cpu"),
+        }
+        midway = self._midway
+        writer.afterwards(lambda written: midway.save(clip.video, {**state, "written": written}))
+
+    @staticmethod
+    def _source_of(trainer: Trainer, name: str) -> str:
+        return video_source(next(video for video in datamodule(trainer).videos() if video.name == name))
 
     def _write(self, clip: Clip, content: Mapping[str, Any]) -> None:
         assert self._records is not None
@@ -177,7 +232,8 @@ def _has_predictions(writer: PredictionWriter | None, trainer: Trainer, video: V
     if segments.get("version") != VERSION:
         _log.warning("predictions of %s are of another version of zsvss; the video is computed again", video.name)
         return False
-    masks = len(list((folder / "masks").glob("*.png"))) if writer.masks else video.num_frames
+    num_frames = segments["num_frames"] if video.num_frames == UNKNOWN_LENGTH else video.num_frames
+    masks = len(list((folder / "masks").glob("*.png"))) if writer.masks else num_frames
     overlay = not writer.video or (folder / "overlay.mp4").is_file()
     alpha = segments.get("overlay_alpha")
     if writer.video and overlay and alpha not in (None, writer.alpha):
@@ -186,4 +242,4 @@ def _has_predictions(writer: PredictionWriter | None, trainer: Trainer, video: V
             "as it is; to compute the video anew, delete %s",
             writer.alpha, video.name, alpha, folder,
         )  # fmt: skip
-    return bool(segments["num_frames"] == video.num_frames == masks and overlay)
+    return bool(segments["complete"] and segments["num_frames"] == num_frames == masks and overlay)

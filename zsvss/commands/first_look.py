@@ -16,6 +16,7 @@ from zsvss.commands import options
 from zsvss.commands.config import find_config
 from zsvss.commands.path_options import is_path
 from zsvss.commands.refusals import did_you_mean, fail
+from zsvss.data.locations import is_stream
 
 _INPUT = ("data", "input")
 _FLAGS = ("--print_config", "-h", "--help")
@@ -236,5 +237,9 @@ def _check_input(
     if not path:
         where = f"{inputs[-1].place}: " if inputs[-1].place else "--"
         fail(f"{where}data.input is empty; give a video file or a folder", 2)
-    if "${" not in path and not Path(path).expanduser().exists():
-        fail(f"{path} not found; data.input must be a video file, a folder of numbered images or a folder of these", 1)
+    if "${" not in path and not is_stream(path) and not Path(path).expanduser().exists():
+        fail(
+            f"{path} not found; data.input must be a video file, a folder of numbered images or a folder of these, "
+            "or a stream (a URL, a camera device, or - for the standard input)",
+            1,
+        )

@@ -56,8 +56,9 @@ USAGES: Mapping[str, Usage] = {
             ("zsvss predict video.mp4 --model.context.num_clusters 8", "fewer, larger segments"),
         ),
         (
-            ("data.input", "PATH", "what to segment; the same as VIDEO"),
+            ("data.input", "PATH", "what to segment, as VIDEO; also a stream: a URL, or - for the standard input"),
             ("data.masks", "FOLDER", "masks of one or more frames, whose labels the video then gets"),
+            ("data.shots", "null", "take the video for one shot; by default labels open anew at a cut"),
             *_METHOD,
             ("predictions.alpha", "0..1", "how strongly the overlay is coloured"),
             ("predictions.video", "true|false", "write the overlay video"),

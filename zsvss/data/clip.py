@@ -22,10 +22,15 @@ class Clip(NamedTuple):
             ground truth); None if no frame of the clip has ground truth.
         labelled_T: bool, which frames have ground truth.
         num_final: The first ``num_final`` frames of this clip will not be predicted again by a later clip.
-        video_length: Number of frames of the whole video.
+        video_length: Number of frames of the whole video; more than that while it is not known.
         frame_names: Names of the frames (file stems, or zero-padded numbers for video files).
         resized_THW3: The frames at the size that the network sees; None if that is their own, or the loader was not
             told.
+        shot: Number of the shot within the video, from 0, of which all frames are; None where shots are not followed.
+        place: What it takes to go on behind this clip; None where that cannot be.
+        times: Seconds from a stream's first frame to each; None for other videos.
+        received: Seconds since the epoch when the last frame came in; None where it was there before.
+        num_dropped: Frames of the stream so far that were left out because they came too fast.
     """
 
     video: str
@@ -38,6 +43,11 @@ class Clip(NamedTuple):
     video_length: int
     frame_names: tuple[str, ...]
     resized_THW3: Tensor | None = None
+    shot: int | None = None
+    place: str | None = None
+    times: tuple[float, ...] | None = None
+    received: float | None = None
+    num_dropped: int = 0
 
     @property
     def is_first(self) -> bool:

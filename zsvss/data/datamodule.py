@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -15,8 +15,10 @@ from zsvss.backbones.input_size import NetworkSize
 from zsvss.data.clip import Tail, clip_starts
 from zsvss.data.loader import ClipLoader, PlannedClip
 from zsvss.data.reader import Decoder, check_decoder
+from zsvss.data.shots import ShotDetector
+from zsvss.data.streaming import Cutting, LoaderForLightning, Opened, StreamingLoader
 from zsvss.data.taxonomy import Taxonomy
-from zsvss.data.video import UnsegmentedVideoError, Video
+from zsvss.data.video import UNKNOWN_LENGTH, UnsegmentedVideoError, Video
 from zsvss.gathering import gather, is_distributed
 
 
@@ -54,6 +56,8 @@ class VideoDataModule(lightning.LightningDataModule, ABC):
         limit_videos: Use only so many videos.
         limit_frames: Use only so many frames of each video.
         decoder: ``auto`` | ``decord`` | ``pillow`` (images) | ``pyav`` (video files); see ``zsvss.data.reader``.
+        shots: Finds the shots of videos in ``predict``, where labels then open anew behind a cut; ``None`` takes a
+            video for one shot, as ``test`` does.
     """
 
     name: str
@@ -73,6 +77,7 @@ class VideoDataModule(lightning.LightningDataModule, ABC):
         limit_videos: int | None = None,
         limit_frames: int | None = None,
         decoder: Decoder = "auto",
+        shots: ShotDetector | None = None,
     ) -> None:
         super().__init__()
         limits = {"clip_length": clip_length, "limit_videos": limit_videos, "limit_frames": limit_frames}
@@ -92,8 +97,11 @@ class VideoDataModule(lightning.LightningDataModule, ABC):
         self.limit_videos = limit_videos
         self.limit_frames = limit_frames
         self.decoder: Decoder = decoder
+        self.shots = shots
         self.finished: Collection[str] = ()
         """Names of videos not to read again; a result store sets it before the loader is made."""
+        self.places: Mapping[str, str] = {}
+        """Where to go on in videos that an earlier start has begun, by name; a result store sets it likewise."""
         self.network_size: NetworkSize | None = None
         """At which size the model sees frames; set before the loader is made, so that workers resize them."""
         self.unreadable: dict[str, str] = {}
@@ -198,21 +206,50 @@ class VideoDataModule(lightning.LightningDataModule, ABC):
 
     def test_dataloader(self) -> ClipLoader:
         """The clips of this rank's videos."""
-        rank, num_ranks = _rank_and_world_size()
-        todo = [video for video in self.videos() if video.name not in self.finished]
-        self._loader = ClipLoader(
-            self.plan(shard_videos(todo, num_ranks)[rank]),
-            num_workers=self.num_workers,
-            time_limit=self.time_limit,
-            skip_unreadable=self.skip_unreadable,
-            network_size=self.network_size,
-            pin_memory=self.trainer is not None and self.trainer.strategy.root_device.type != "cpu",
-        )
+        self._loader = ClipLoader(self.plan(self._share()), num_workers=self.num_workers, **self._loader_settings())
         return self._loader
 
     def predict_dataloader(self) -> ClipLoader:
-        """The clips of this rank's videos."""
-        return self.test_dataloader()
+        """The clips of this rank's videos, cut at the borders of shots where they are looked for."""
+        share = self._share()
+        # Several workers read clips of one video at the same time, which only a plan allows.
+        has_plan = self.shots is None and not self.places and all(map(_is_known, share))
+        if has_plan and (self.num_workers > 1 or self.repeat_last_clip):
+            return self.test_dataloader()
+        kind = StreamingLoader if self.trainer is None else LoaderForLightning
+        self._loader = kind(
+            share,
+            Cutting(self.clip_length, self.tail, self.shots),
+            self.places,
+            self._when_opened,
+            self.num_workers,
+            **self._loader_settings(),
+        )
+        return self._loader
+
+    def _share(self) -> list[Video]:
+        """This rank's videos, without those that are finished."""
+        rank, num_ranks = _rank_and_world_size()
+        todo = [video for video in self.videos() if video.name not in self.finished]
+        return shard_videos(todo, num_ranks)[rank]
+
+    def _loader_settings(self) -> dict[str, Any]:
+        return {
+            "time_limit": self.time_limit,
+            "skip_unreadable": self.skip_unreadable,
+            "network_size": self.network_size,
+            "pin_memory": self.trainer is not None and self.trainer.strategy.root_device.type != "cpu",
+        }
+
+    def _when_opened(self, opened: Opened) -> None:
+        """Keep what is known of a video now that it is open."""
+        videos = self.videos()
+        number = next(number for number, video in enumerate(videos) if video.name == opened.name)
+        videos[number] = videos[number].opened(opened.num_frames, opened.facts)
+
+
+def _is_known(video: Video) -> bool:
+    return video.num_frames != UNKNOWN_LENGTH
 
 
 def _rank_and_world_size() -> tuple[int, int]:

@@ -15,10 +15,12 @@ from zsvss.data.datamodule import VideoDataModule
 from zsvss.data.facts import VideoFacts
 from zsvss.data.images import check_images, is_image, list_images, mask_size, read_mask
 from zsvss.data.loader import call_with_time_limit
+from zsvss.data.locations import is_stream
 from zsvss.data.own_masks import read_own_masks
 from zsvss.data.reader import Decoder, first_line, is_video_file, open_frames
+from zsvss.data.stream import StreamVideo, WhenLate, stream_name
 from zsvss.data.taxonomy import Taxonomy
-from zsvss.data.video import UNLABELLED, FileVideo, Video
+from zsvss.data.video import UNKNOWN_LENGTH, UNLABELLED, FileVideo, Video
 
 _log = logging.getLogger(__name__)
 
@@ -29,6 +31,8 @@ VIDEO_SUFFIXES = (
 )
 _NAMED = 5
 _RUNS = Path("runs")  # where runs are written, unless `output` says otherwise
+# Of so many videos all are looked into before the run; of more each one when its turn comes.
+_LOOKED_INTO = 32
 
 
 class VideoFolder(VideoDataModule):
@@ -46,12 +50,15 @@ class VideoFolder(VideoDataModule):
     masks are given labels: the truth of their frames, from which the others are labelled.
 
     Args:
-        input: A video file, an image, a folder of numbered images, or a folder of videos.
+        input: A video file, an image, a folder of numbered images, or a folder of videos; or a stream: a URL (RTSP,
+            HTTP, UDP ...), a camera device, or ``-`` for the standard input.
         masks: Folder of masks.
         class_names: Names of the mask values 0, 1, ...; numbered names up to the largest value if left out.
         ignore_value: Mask value that is not scored and leaves pixels open; ``auto``: 255, unless the masks hold exactly
             0 and 255; ``None`` takes every value for a label.
         name: Name of the data set in results and random seeds; that of the input if left out.
+        fps: Frames a second to take of a stream; all if left out.
+        when_late: What to do with a stream's frames that come too fast: ``drop`` or ``wait``; see `StreamVideo`.
     """
 
     def __init__(
@@ -61,6 +68,8 @@ class VideoFolder(VideoDataModule):
         class_names: Sequence[str] | None = None,
         ignore_value: int | Literal["auto"] | None = "auto",
         name: str | None = None,
+        fps: float | None = None,
+        when_late: WhenLate | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -68,11 +77,14 @@ class VideoFolder(VideoDataModule):
             raise ValueError("data.class_names names the values of masks, but data.masks is not given")
         if "" in (input, masks):  # as a path, the current folder
             raise ValueError(f"data.{'masks' if input else 'input'} is empty; give a video file or a folder")
+        self.stream = str(input) if is_stream(str(input)) else None
         self.input = Path(input).expanduser()
+        _check_stream(self.stream, masks=masks, fps=fps, when_late=when_late)
+        self.fps, self.when_late = fps, when_late
         self.masks = None if masks is None else Path(masks).expanduser()
         self.class_names = None if class_names is None else tuple(class_names)
         self.ignore_value = ignore_value
-        self.name = name or video_name(self.input)
+        self.name = name or (stream_name(self.stream) if self.stream else video_name(self.input))
         self._taxonomy: Taxonomy | None = None
         self._single_label: int | None = None
         if masks is not None:
@@ -90,6 +102,14 @@ class VideoFolder(VideoDataModule):
     def find_videos(self) -> list[Video]:
         """The videos in the numeric order of their names."""
         sources = find_sources(self.input, self.masks)
+        if self.stream is not None:
+            held = 2 * self.clip_length
+            return [
+                StreamVideo(self.name, UNKNOWN_LENGTH, self.stream, self.fps, self.when_late, held, self.time_limit)
+            ]
+        sources = find_sources(self.input)
+        if len(sources) > _LOOKED_INTO and self.masks is None and self.decoder != "decord":
+            return [self._unread(source) for source in sources]
         videos: list[Video] = []
         for source in sources:
             name = video_name(source)
@@ -112,6 +132,11 @@ class VideoFolder(VideoDataModule):
         self._taxonomy = None
         _ = self.taxonomy
         return videos
+
+    def _unread(self, source: Path) -> Video:
+        """A video of which nothing is known but its place."""
+        frames = source if source.is_file() else tuple(list_images(source))
+        return FileVideo(video_name(source), UNKNOWN_LENGTH, frames, decoder=self.decoder)
 
     def _frames(self, source: Path) -> tuple[Path | tuple[Path, ...], VideoFacts]:
         """The video file or the images, and what is known of them."""
@@ -139,6 +164,20 @@ class VideoFolder(VideoDataModule):
                 f"{self.masks}: the masks give no label but {self._single_label} (data.ignore_value, {ignored}, leaves "
                 "pixels open), so there is nothing to tell apart; give every object a value of its own, or take every "
                 "value for a label by --data.ignore_value null"
+            )
+
+
+def _check_stream(stream: str | None, *, masks: Any, fps: float | None, when_late: WhenLate | None) -> None:
+    """Refuse what only streams have, and what they cannot have."""
+    if stream is not None and masks is not None:
+        raise ValueError(f"data.masks cannot be given for the stream {stream}: record it first and give the file")
+    if fps is not None and fps <= 0:
+        raise ValueError(f"data.fps is {fps}; it must be above 0")
+    for key, value in {"fps": fps, "when_late": when_late}.items():
+        if stream is None and value is not None:
+            raise ValueError(
+                f"data.{key} is {value}, but data.input is no stream (a URL, a camera device, or - for the standard "
+                f"input): leave data.{key} out"
             )
 
 

@@ -71,6 +71,11 @@ class ClipLoader:
         # Lightning leaves out the whole loop of a process without a clip, for which the others would wait at its end.
         return max(1, len(self.plan))
 
+    @property
+    def num_frames(self) -> int | None:
+        """Frames of all videos; None if that is not known yet."""
+        return sum(planned.num_final for planned in self.plan)
+
     def __iter__(self) -> Iterator[Clip]:
         """Yield the clips.
 
@@ -103,9 +108,9 @@ class ClipLoader:
             num_workers=num_workers,
             # A dying worker takes prefetched clips with it; with one clip under way it is clear which one killed it.
             prefetch_factor=1 if num_workers else None,
-            collate_fn=_unchanged,
+            collate_fn=unchanged,
             timeout=self.time_limit if num_workers else 0,
-            worker_init_fn=partial(_use_scratch, scratch),
+            worker_init_fn=partial(use_scratch, scratch),
         )
         items = WatchedItems(loader)
         try:
@@ -131,7 +136,7 @@ class ClipLoader:
                 elif num_workers == 1:
                     yield _failure(planned, "the decoder crashed; is the file damaged? Copy it again or convert it")
                 return
-            if isinstance(item, _PackedClip):
+            if isinstance(item, PackedClip):
                 item = item.unpack(slots[number % len(slots)], pinned=self.pin_memory)
             yield item
 
@@ -148,21 +153,23 @@ class ClipLoader:
             self.failures[failure.video] = failure
 
 
-class _PackedClip(NamedTuple):
-    """A clip whose images lie in a slot."""
+class PackedClip(NamedTuple):
+    """A clip on its way from a worker, whose images lie in a slot."""
 
     clip: Clip
     places: list[Place]
     fields: tuple[str, ...]
 
     @classmethod
-    def pack(cls, clip: Clip, slot: Slot) -> _PackedClip:
+    def pack(cls, clip: Clip, slot: Slot) -> PackedClip:
+        """Put a clip's images into a slot."""
         images: dict[str, Any] = {name: value for name in _IMAGES if (value := getattr(clip, name)) is not None}
         # As a list: a tensor would go through a file of its own.
         others: dict[str, Any] = {"labelled_T": clip.labelled_T.tolist(), **dict.fromkeys(images)}
         return cls(clip._replace(**others), slot.put(list(images.values())), tuple(images))
 
     def unpack(self, slot: Slot, *, pinned: bool) -> Clip:
+        """The clip with its images out of the slot, in pinned memory if asked."""
         images: dict[str, Any] = dict(zip(self.fields, slot.take(self.places, pinned=pinned), strict=True))
         return self.clip._replace(labelled_T=torch.tensor(self.clip.labelled_T), **images)
 
@@ -181,13 +188,13 @@ class _PlannedClips(Dataset[Any]):
     def __len__(self) -> int:
         return len(self._plan)
 
-    def __getitem__(self, item: int) -> Clip | _PackedClip | UnreadableVideoError:
+    def __getitem__(self, item: int) -> Clip | PackedClip | UnreadableVideoError:
         planned = self._plan[item]
         try:
             clip = self._read(planned)
         except Exception as error:  # decoders raise types of their own; one bad video must not sink a run
             return _failure(planned, first_line(error))
-        return _PackedClip.pack(clip, self._slots[item % len(self._slots)]) if self._slots else clip
+        return PackedClip.pack(clip, self._slots[item % len(self._slots)]) if self._slots else clip
 
     def _read(self, planned: PlannedClip) -> Clip:
         video, stop = planned.video, planned.start + planned.length
@@ -207,15 +214,17 @@ class _PlannedClips(Dataset[Any]):
             num_final=planned.num_final,
             video_length=video.num_frames,
             frame_names=self._open.names[planned.start : stop],
-            resized_THW3=self._resize(frames_THW3),
+            resized_THW3=resized(frames_THW3, self._network_size),
         )
 
-    def _resize(self, frames_THW3: Tensor) -> Tensor | None:
-        own = (frames_THW3.shape[1], frames_THW3.shape[2])
-        with contextlib.suppress(ValueError):  # too small for the network: no fault of the video's, the network tells
-            if self._network_size is not None and (size := self._network_size.of(*own)) != own:
-                return resize_frames(frames_THW3, size)
-        return None
+
+def resized(frames_THW3: Tensor, network_size: NetworkSize | None) -> Tensor | None:
+    """Frames at the size that the network sees; None if that is their own, or it is not known."""
+    own = (frames_THW3.shape[1], frames_THW3.shape[2])
+    with contextlib.suppress(ValueError):  # too small for the network: no fault of the video's, the network tells
+        if network_size is not None and (size := network_size.of(*own)) != own:
+            return resize_frames(frames_THW3, size)
+    return None
 
 
 def call_with_time_limit(function: Callable[..., _T], *args: Any, seconds: float) -> _T:
@@ -255,9 +264,11 @@ def _failure(planned: PlannedClip, reason: str) -> UnreadableVideoError:
     return UnreadableVideoError(planned.video.name, planned.video.path, reason)
 
 
-def _unchanged(item: _T) -> _T:
+def unchanged(item: _T) -> _T:
+    """Collate nothing."""
     return item
 
 
-def _use_scratch(scratch: str, _worker: int) -> None:
+def use_scratch(scratch: str, _worker: int) -> None:
+    """Let a worker leave its temporary files in a folder of its parent's."""
     tempfile.tempdir = scratch

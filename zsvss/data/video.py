@@ -5,9 +5,10 @@ T frames, H W pixels; 3 is RGB.
 
 from __future__ import annotations
 
+import sys
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +17,13 @@ from torch import Tensor
 
 from zsvss.data.facts import VideoFacts
 from zsvss.data.images import ByteArray, mask_size, read_mask
+from zsvss.data.planner import Frame
 from zsvss.data.reader import Decoder, FrameReader, open_frames
 
 UNLABELLED = 255
+UNKNOWN_LENGTH = sys.maxsize
+"""Number of frames of a video that is used to its end, wherever that is."""
+_READ_AT_ONCE = 8
 
 
 class UnreadableVideoError(ValueError):
@@ -43,6 +48,9 @@ class UnsegmentedVideoError(UnreadableVideoError):
 class OpenVideo(ABC):
     """A video opened for reading."""
 
+    num_dropped: int = 0
+    """Frames of a stream that were left out because they came too fast."""
+
     @property
     @abstractmethod
     def names(self) -> tuple[str, ...]:
@@ -57,6 +65,25 @@ class OpenVideo(ABC):
             has any; bool (T), which frames have.
         """
 
+    @property
+    def num_frames(self) -> int | None:
+        """How many frames there are; None if that shows at the end."""
+        return len(self.names)
+
+    @property
+    def facts(self) -> VideoFacts | None:
+        """Times of the frames and shape of the pixels, where the video is a file; None for images."""
+        return None
+
+    def frames(self, start: int, stop: int) -> Iterator[Frame]:
+        """The frames start..stop-1, or to the video's end, one after the other."""
+        names = self.names
+        for first in range(start, min(stop, len(names)), _READ_AT_ONCE):
+            last = min(first + _READ_AT_ONCE, stop, len(names))
+            frames_THW3, labels_THW, labelled_T = self.read(first, last)
+            for t, name in enumerate(names[first:last]):
+                yield Frame(name, frames_THW3[t], labels_THW[t] if labels_THW is not None and labelled_T[t] else None)
+
     def close(self) -> None:  # noqa: B027
         """Free what is held."""
 
@@ -67,7 +94,7 @@ class Video(ABC):
 
     Attributes:
         name: Unique in the dataset.
-        num_frames: Number of frames to use, from the first.
+        num_frames: Number of frames to use, from the first; `UNKNOWN_LENGTH` where that shows only when it is read.
     """
 
     name: str
@@ -92,6 +119,15 @@ class Video(ABC):
     def source(self) -> VideoFacts | None:
         """Times of the frames and shape of the pixels, where the video is a file; None for images."""
         return None
+
+    @property
+    def is_live(self) -> bool:
+        """Whether its frames come once and from outside, so that they cannot be read again."""
+        return False
+
+    def opened(self, num_frames: int | None, facts: VideoFacts | None) -> Video:
+        """The same with what is known now that it is open."""
+        return self if num_frames is None else replace(self, num_frames=min(num_frames, self.num_frames))
 
     @abstractmethod
     def open(self) -> OpenVideo:
@@ -140,11 +176,16 @@ class FileVideo(Video):
         """Whether the first frame has a mask."""
         return self.labels is not None and self.labels[0] is not None
 
+    def opened(self, num_frames: int | None, facts: VideoFacts | None) -> Video:
+        """The same with what is known now that it is open."""
+        video = super().opened(num_frames, facts)
+        return replace(video, facts=self.facts or facts) if isinstance(video, FileVideo) else video
+
     def open(self) -> OpenVideo:
         """Open the files; masks of several sizes are refused before anything is computed."""
         _check_sizes([path for path in (self.labels or ())[: self.num_frames] if path is not None])
         reader = open_frames(self.frames, self.decoder, self.facts)
-        if len(reader) < self.num_frames:
+        if len(reader) < self.num_frames != UNKNOWN_LENGTH:
             raise ValueError(f"{self.path} has {len(reader)} frames where {self.num_frames} were expected")
         return _OpenFiles(reader, self.labels, self.read_labels)
 
@@ -173,6 +214,10 @@ class _OpenFiles(OpenVideo):
     @property
     def names(self) -> tuple[str, ...]:
         return self._names
+
+    @property
+    def facts(self) -> VideoFacts | None:
+        return self._reader.facts if self._reader.facts.stamps else None
 
     def read(self, start: int, stop: int) -> tuple[Tensor, Tensor | None, Tensor]:
         paths = [None] * (stop - start) if self._labels is None else list(self._labels[start:stop])

@@ -16,7 +16,7 @@ import torch
 import zsvss
 from zsvss.backbones.base import Backbone
 from zsvss.data.datamodule import VideoDataModule
-from zsvss.data.video import FileVideo, Video
+from zsvss.data.video import UNKNOWN_LENGTH, FileVideo, Video
 from zsvss.gathering import gather
 from zsvss.stages.precision import tf32_settings
 
@@ -109,6 +109,14 @@ def video_source(video: Video) -> str:
     files = [f"{path.name} {path.stat().st_size if path.exists() else 'missing'}" for path in frames]
     files += [f"{path.name} {_content(path)}" for path in masks]
     return f"{video.num_frames} frames, {len(files)} files {hashlib.sha256(' '.join(files).encode()).hexdigest()[:16]}"
+
+
+def is_source(recorded: str, video: Video) -> bool:
+    """Whether `video_source` of a video is what was recorded, as far as can be told before it is read."""
+    now = video_source(video)
+    if video.num_frames == UNKNOWN_LENGTH:
+        recorded, now = (text.partition(", ")[2] for text in (recorded, now))
+    return recorded == now
 
 
 @functools.cache

@@ -31,6 +31,8 @@ Ids = npt.NDArray[np.int32]
 Color = tuple[int, int, int]
 
 FILE = "segments.json"
+LINES = "segments.jsonl"
+"""What ``segments.json`` will be made of, one line a frame, while a video is not finished."""
 FORMAT = "zsvss-predictions"
 _DEPTH = 3  # names of videos may hold slashes
 VERSION = 2
@@ -123,6 +125,19 @@ class Segment:
         return index < len(self.frames) and int(self.frames[index]) == frame
 
 
+@dataclass(frozen=True)
+class Shot:
+    """A shot of a video: frames without a cut between them.
+
+    Attributes:
+        first_frame: Counted from 0.
+        num_frames: How many frames it has.
+    """
+
+    first_frame: int
+    num_frames: int
+
+
 @dataclass(frozen=True, eq=False)
 class Predictions:
     """The predictions of one video.
@@ -144,6 +159,7 @@ class Predictions:
         classes: The benchmark's classes; empty without one.
         settings: Of the run.
         segments: In the order of their ids.
+        shots: In order; None where shots were not looked for.
     """
 
     folder: Path
@@ -162,6 +178,7 @@ class Predictions:
     classes: tuple[PredictedClass, ...]
     settings: Mapping[str, Any] = field(repr=False)
     segments: tuple[Segment, ...]
+    shots: tuple[Shot, ...] | None = None
 
     @classmethod
     def read(cls, folder: Path, file: str = FILE) -> Predictions:
@@ -235,6 +252,11 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
+        if (path.parent / LINES).is_file():
+            raise PredictionsError(
+                f"{path} is not there yet: the run that writes it goes on, or was killed. Start it again, and it "
+                "goes on where it was"
+            ) from error
         raise PredictionsError(
             f"{path} cannot be read ({error.strerror or error}); was the run interrupted?"
         ) from error
@@ -281,6 +303,7 @@ def _fields(content: Mapping[str, Any]) -> dict[str, Any]:
         **{key: _tuple(content[key]) for key in ("frame_names", "frame_times", "mask_files")},
         "classes": tuple(PredictedClass(**{**entry, "color": _color(entry["color"])}) for entry in content["classes"]),
         "segments": tuple(map(_segment, content["segments"])),
+        "shots": None if content.get("shots") is None else tuple(Shot(**entry) for entry in content["shots"]),
     }
 
 

@@ -58,6 +58,36 @@ def measure(ids_HW: npt.NDArray[np.integer]) -> list[Measured]:
     return measured
 
 
+class FrameLine(NamedTuple):
+    """What is written of a frame at once, as a line of JSON.
+
+    Attributes:
+        name: of the frame.
+        time: seconds from a stream's first frame; None for other videos.
+        shot: number of its shot; None where shots are not followed.
+        segments: what was measured.
+    """
+
+    name: str
+    time: float | None
+    shot: int | None
+    segments: list[Measured]
+
+    def to_json(self) -> str:
+        """One line, with its end."""
+        return json.dumps(self, ensure_ascii=False, separators=(",", ":")) + "\n"
+
+    @classmethod
+    def of_json(cls, line: str) -> FrameLine:
+        """What `to_json` gave.
+
+        Raises:
+            ValueError: the line is cut short.
+        """
+        name, time, shot, segments = json.loads(line)
+        return cls(name, time, shot, [Measured(id, area, tuple(box), parts) for id, area, box, parts in segments])
+
+
 class SegmentTable:
     """What was measured of a video, in a temporary file: memory grows by a few bytes a frame at most."""
 

@@ -46,3 +46,8 @@ def _sampled(side: int, new_side: int) -> tuple[int, ...]:
     """Which of ``side`` cells each of ``new_side`` takes, asked of Pillow itself, whose centres add up in float64."""
     ramp = Image.fromarray(np.arange(side, dtype=np.int32)[None])
     return tuple(np.asarray(ramp.resize((new_side, 1), Image.Resampling.NEAREST))[0].tolist())
+
+
+def to_grid(labels_HW: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Sample a label map at the centre of each cell of the token grid, as the released code does; int64."""
+    return nearest(labels_HW, grid).long()

@@ -7,6 +7,7 @@ n tokens, c channels, L labels, P trajectories.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -65,3 +66,22 @@ class Trace:
         rows_B2 = torch.cat(self.rows_B2)
         rows_B = (rows_B2[:, 1] == label_index).nonzero().flatten()
         return rows_B2[rows_B, 0], rows_B
+
+
+class SegmentedClip(NamedTuple):
+    """A clip's segmentation; all labels are int64, on the backbone's device.
+
+    Attributes:
+        labels_THW: at the frames' own size.
+        coarse_Thw: of the scene context model, on the token grid.
+        refined_Thw: after the correspondence-based refinement, on the token grid.
+        seconds: by stage; their sum is the time spent in all.
+        clusters_2hw: cluster and class of each token of the video's first frame, with the clip that clusters take
+            classes in; otherwise ``None``.
+    """
+
+    labels_THW: Tensor
+    coarse_Thw: Tensor
+    refined_Thw: Tensor
+    seconds: dict[str, float]
+    clusters_2hw: Tensor | None = None

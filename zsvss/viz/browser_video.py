@@ -7,18 +7,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from fractions import Fraction
+from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import av
 import numpy as np
+from av.bitstream import BitStreamFilterContext
 from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc
 
 from zsvss.data.facts import VideoFacts
+from zsvss.results.files import TEMPORARY
 from zsvss.results.palette import UInt8
 
 _FALLBACK_FPS = 15.0
+_FRAGMENTED = {"movflags": "frag_every_frame+empty_moov+default_base_moof", "flush_packets": "1"}
 _FRAME_DURATION = 1 << 8  # AV_CODEC_FLAG_FRAME_DURATION: the encoder hands on how long a frame is shown
 # What MP4 files count time in where the source counts finer; it divides the usual frame rates.
 _FINEST_TIME_BASE = Fraction(1, 90_000)
@@ -28,6 +32,9 @@ class BrowserVideo:
     """An H.264 file with 4:2:0 colours and its index in front, which is what every browser plays.
 
     That format needs even sizes: an odd last row or column is repeated once. Colours are BT.709, and tagged as that.
+
+    While it is written the file is fragmented, and plays up to its last frame but one: what a killed process leaves can
+    be looked at, and `resume` goes on with it. Finishing it copies its packets into a file with an index in front.
 
     Args:
         path: file to write.
@@ -48,13 +55,20 @@ class BrowserVideo:
             self._rate = Fraction(fps or _FALLBACK_FPS).limit_denominator(1001)
             self._time_base, self._stamps = 1 / self._rate, []
         self._written = 0
+        self._kept: Path | None = None
         self._container: Any = None
         self._stream: Any = None
 
-    def write(self, frame_HW3: UInt8) -> None:
-        """Append a frame; all must have one size."""
-        height, width = frame_HW3.shape[:2]
-        frame_HW3 = np.pad(frame_HW3, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+    def write(self, frame_HW3: UInt8, time: float | None = None) -> None:
+        """Append a frame; all must have one size.
+
+        Args:
+            frame_HW3: uint8 RGB.
+            time: seconds from the first frame to this one, where only the frame tells; ``source`` then knows no times.
+        """
+        frame_HW3 = _even(frame_HW3)
+        if time is not None:
+            self._note(time)
         if self._container is None:
             self._open(frame_HW3.shape[:2])
         rgb = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame_HW3), format="rgb24")
@@ -65,12 +79,40 @@ class BrowserVideo:
         self._container.mux(self._stream.encode(frame))
         self._written += 1
 
+    def resume(self, num_frames: int, last_frame_HW3: UInt8, times: Sequence[float] = ()) -> None:
+        """Go on with the file of a process that was stopped, in place of the first `write`.
+
+        Args:
+            num_frames: how many of its frames to keep.
+            last_frame_HW3: the last of them, which the file may lack.
+            times: of these frames, where only frames tell theirs.
+
+        Raises:
+            ValueError: the file cannot be read or has too few frames.
+        """
+        self._kept = self.path.with_name(f"{TEMPORARY}{self.path.name}")
+        try:
+            self.path.replace(self._kept)
+            with av.open(f"file:{self._kept}") as kept:
+                found = sum(packet.size > 0 for packet in kept.demux(video=0))
+        except (OSError, av.error.FFmpegError) as error:
+            raise ValueError(f"{self.path} cannot be read ({error})") from error
+        if found < num_frames - 1:
+            raise ValueError(f"{self.path} has {found} frames where {num_frames} are expected")
+        self._open(_even(last_frame_HW3).shape[:2])
+        for time in times[: min(found, num_frames)]:
+            self._note(time)
+        self._copy(min(found, num_frames))
+        if found < num_frames:
+            self.write(last_frame_HW3, times[num_frames - 1] if times else None)
+
     def close(self) -> None:
         """Flush the encoder and finish the file."""
         if self._container is not None:
             self._container.mux(self._stream.encode(None))
             self._container.close()
             self._container = None
+            self._finish()
 
     def __enter__(self) -> BrowserVideo:
         return self
@@ -82,7 +124,7 @@ class BrowserVideo:
 
     def _open(self, size: Sequence[int]) -> None:
         # The prefix lets names have a colon, which would otherwise be a protocol.
-        self._container = av.open(f"file:{self.path}", "w", options={"movflags": "faststart"})
+        self._container = av.open(f"file:{self.path}", "w", options=_FRAGMENTED)
         self._stream = self._container.add_stream("libx264", rate=self._rate)
         codec = self._stream.codec_context
         codec.height, codec.width = size
@@ -92,9 +134,46 @@ class BrowserVideo:
         codec.flags |= _FRAME_DURATION
         codec.colorspace, codec.color_range = 1, ColorRange.MPEG  # AVCOL_SPC_BT709
         codec.color_primaries, codec.color_trc = ColorPrimaries.BT709, ColorTrc.BT709
-        # In MP4 the last frame has a duration of its own only where no frame is stored behind one that it needs.
-        own_times = {"bf": "0"} if self._stamps else {}
-        self._stream.options = {"crf": "18", "preset": "veryfast", **own_times}
+        # Without B-frames and lookahead a frame is in the file when it is written, and the file can be cut anywhere.
+        self._stream.options = {"crf": "18", "preset": "veryfast", "tune": "zerolatency"}
+
+    def _note(self, time: float) -> None:
+        """Take the time of the next frame."""
+        if not self._stamps:
+            self._time_base = _FINEST_TIME_BASE
+        self._stamps.append(max(round(time / self._time_base), self._stamps[-1] + 1 if self._stamps else 0))
+
+    def _copy(self, num_frames: int) -> None:
+        """Take over the first packets of the kept file, as the encoder would have given them."""
+        assert self._kept is not None
+        with av.open(f"file:{self._kept}") as kept:
+            source = kept.streams.video[0]
+            as_encoded = BitStreamFilterContext("h264_mp4toannexb", source)
+            packets: Any = (packet for packet in kept.demux(source) if packet.size)
+            for packet in islice(packets, num_frames):
+                for copy in as_encoded.filter(packet):
+                    begin, end = self._when(self._written), self._when(self._written + 1)
+                    copy.pts, copy.dts, copy.duration = begin, begin, end - begin
+                    copy.time_base, copy.stream = self._time_base, self._stream
+                    self._container.mux(copy)
+                    self._written += 1
+
+    def _finish(self) -> None:
+        """Put the index in front, which a file has only when all of it is known."""
+        whole = self.path.with_name(f"{TEMPORARY}whole-{self.path.name}")
+        with (
+            av.open(f"file:{self.path}") as fragments,
+            av.open(f"file:{whole}", "w", format="mp4", options={"movflags": "faststart"}) as written,
+        ):
+            source = fragments.streams.video[0]
+            copy = written.add_stream_from_template(source)
+            for packet in fragments.demux(source):
+                if packet.size:
+                    packet.stream = copy
+                    written.mux(packet)
+        whole.replace(self.path)
+        if self._kept is not None:
+            self._kept.unlink(missing_ok=True)
 
     def _when(self, number: int) -> int:
         """Time stamp of a frame; frames behind the source's last one follow at its rate."""
@@ -102,6 +181,11 @@ class BrowserVideo:
             return self._stamps[number]
         beyond = number - max(0, len(self._stamps) - 1)
         return (self._stamps[-1] if self._stamps else 0) + round(beyond / self._rate / self._time_base)
+
+
+def _even(frame_HW3: UInt8) -> UInt8:
+    height, width = frame_HW3.shape[:2]
+    return np.pad(frame_HW3, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
 
 
 def _rescaled(source: VideoFacts, time_base: Fraction) -> list[int]:

@@ -41,13 +41,20 @@ class Captions:
         self._num_rows: int | None = None
         self._legend: tuple[tuple[int, ...], tuple[int, ...], UInt8] | None = None
 
-    def draw(self, image_HW3: UInt8, ids_HW: npt.NDArray[np.integer], measured: Sequence[Measured]) -> UInt8:
+    def draw(
+        self,
+        image_HW3: UInt8,
+        ids_HW: npt.NDArray[np.integer],
+        measured: Sequence[Measured],
+        new_shot: int | None = None,
+    ) -> UInt8:
         """A frame with captions and legend.
 
         Args:
             image_HW3: uint8 RGB; not changed.
             ids_HW: its segments' ids.
             measured: what `measure` says of them.
+            new_shot: number of a shot that begins, which is told in the upper left corner.
 
         Returns:
             uint8 RGB; as wide as the frame and higher by the legend.
@@ -56,9 +63,22 @@ class Captions:
         for segment in measured:
             if (place := self._place(ids_HW, segment)) is not None:
                 _paste(image_HW3, _stamp(str(segment.id), self.text_height), place)
+        if new_shot is not None:
+            stamp_hw4 = _stamp(f"shot {new_shot}", self.text_height)
+            margin = self.text_height // 2
+            _paste(image_HW3, stamp_hw4, (margin + stamp_hw4.shape[1] // 2, margin + stamp_hw4.shape[0] // 2))
         present = tuple(segment.id for segment in measured)
         self._seen += [segment for segment in present if segment not in self._seen]
         return np.concatenate([image_HW3, self._legend_of(present)])
+
+    @property
+    def state(self) -> tuple[dict[int, tuple[int, int]], list[int], int | None]:
+        """Where captions stand, the segments so far, and the rows of the legend: what the next frame depends on."""
+        return dict(self._places), list(self._seen), self._num_rows
+
+    @state.setter
+    def state(self, state: tuple[dict[int, tuple[int, int]], list[int], int | None]) -> None:
+        self._places, self._seen, self._num_rows = dict(state[0]), list(state[1]), state[2]
 
     def _place(self, ids_HW: npt.NDArray[np.integer], segment: Measured) -> tuple[int, int] | None:
         """Centre (x, y) of a segment's caption; None where there is no room for it."""

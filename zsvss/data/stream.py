@@ -1,0 +1,241 @@
+"""Streams: frames that come from outside, once and at their own pace, from whatever PyAV opens.
+
+T frames of a clip, H W pixels; 3 is RGB.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+import av
+import torch
+
+from zsvss.data.facts import VideoFacts
+from zsvss.data.locations import PIPE, URL, is_camera
+from zsvss.data.planner import Frame
+from zsvss.data.readers.base import first_line
+from zsvss.data.readers.pyav_decoding import RgbConverter, orientation, pixel_aspect
+from zsvss.data.video import OpenVideo, Video
+
+WhenLate = Literal["drop", "wait"]
+
+# Who sends these does not wait for who reads them.
+_SENT_ANYWAY = ("rtsp", "rtsps", "rtp", "udp", "srt", "rtmp", "rtmps")
+# What cameras are to FFmpeg; not every build knows them.
+_CAMERA_FORMATS = ("v4l2", "video4linux2", "avfoundation", "dshow")
+
+
+@dataclass(frozen=True)
+class StreamVideo(Video):
+    """A stream as a video whose length shows at its end.
+
+    Attributes:
+        location: URL, camera device, or ``-`` for the standard input.
+        fps: Frames to take in a second; None takes all.
+        when_late: Whether frames that nobody has time for are left out (``drop``) or waited for (``wait``); None drops
+            what is sent anyway (RTSP, RTP, UDP, SRT, RTMP, cameras) and waits for the rest (HTTP, pipes, files).
+        num_held: Frames that are held for who reads them.
+        time_limit: Seconds without a frame after which the stream counts as broken.
+    """
+
+    location: str = PIPE
+    fps: float | None = None
+    when_late: WhenLate | None = None
+    num_held: int = 28
+    time_limit: float = 60.0
+
+    @property
+    def path(self) -> str:
+        """The URL or the device."""
+        return "standard input" if self.location == PIPE else self.location
+
+    @property
+    def has_ground_truth(self) -> bool:
+        """Streams have none."""
+        return False
+
+    @property
+    def is_live(self) -> bool:
+        """Its frames come once."""
+        return True
+
+    def open(self) -> OpenStream:
+        """Open the stream and wait for its first frame.
+
+        Raises:
+            ValueError: If it cannot be opened or holds no video.
+        """
+        return OpenStream(self)
+
+
+class OpenStream(OpenVideo):
+    """A stream being received, by a thread of its own."""
+
+    def __init__(self, video: StreamVideo) -> None:
+        self._video = video
+        scheme = urlsplit(video.location).scheme.lower()
+        is_sent_anyway = scheme in _SENT_ANYWAY or is_camera(video.location)
+        self._drops = (video.when_late or ("drop" if is_sent_anyway else "wait")) == "drop"
+        self._frames: deque[Frame] = deque()
+        self._changed = threading.Condition()
+        self._is_over = self._is_closed = False
+        self._error: BaseException | None = None
+        self._container = _opened(video)
+        self._facts: VideoFacts | None = None
+        self._thread = threading.Thread(target=self._receive, name="stream", daemon=True)
+        self._thread.start()
+        with self._changed:
+            self._await(lambda: bool(self._frames) or self._is_over)
+        if not self._frames:
+            self._raise()
+            raise ValueError("it ended before its first frame")
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Unknown beforehand; frames bear their numbers."""
+        return ()
+
+    @property
+    def num_frames(self) -> int | None:
+        """Unknown."""
+        return None
+
+    @property
+    def facts(self) -> VideoFacts | None:
+        """Size of the frames and shape of their pixels."""
+        return self._facts
+
+    def read(self, start: int, stop: int) -> Any:
+        """Streams come once, in order: see `frames`."""
+        raise NotImplementedError("a stream cannot be read by frame numbers")
+
+    def frames(self, start: int, stop: int) -> Iterator[Frame]:
+        """The frames as they come, numbered from ``start``."""
+        for number in range(start, stop):
+            with self._changed:
+                self._await(lambda: bool(self._frames) or self._is_over)
+                frame = self._frames.popleft() if self._frames else None
+                self._changed.notify_all()
+            if frame is None:
+                self._raise()
+                return
+            yield frame._replace(name=f"{number:05d}")
+
+    def close(self) -> None:
+        """Stop receiving."""
+        with self._changed:
+            self._is_closed = True
+            self._changed.notify_all()
+        # A thread that waits for a packet ends with the process: to close what it reads from would crash.
+        self._thread.join(timeout=1)
+
+    def _await(self, ready: Any) -> None:
+        """Wait until something is so, at most as long as a stream may be silent; the lock is held."""
+        if not self._changed.wait_for(ready, timeout=self._video.time_limit):
+            raise ValueError(
+                f"nothing came for {self._video.time_limit:g} s; is the sender running? If it is only slow, raise "
+                "data.time_limit"
+            )
+
+    def _raise(self) -> None:
+        if self._error is not None:
+            raise ValueError(f"it broke off: {first_line(self._error)}") from self._error
+
+    def _receive(self) -> None:
+        """Take frames until the stream ends, in the thread."""
+        try:
+            self._take_all()
+        except Exception as error:  # told to who reads
+            self._error = error
+        finally:
+            with self._changed:
+                self._is_over = True
+                self._changed.notify_all()
+            self._container.close()
+
+    def _take_all(self) -> None:
+        stream = self._container.streams.video[0]
+        stream.thread_type = "SLICE"  # whole frames at a time would come late
+        converter: RgbConverter | None = None
+        begin: float | None = None
+        due = 0.0
+        for decoded in self._decoded(stream):
+            received = time.time()
+            own = received if decoded.time is None else float(decoded.time)
+            begin = own if begin is None else begin
+            if own - begin < due - 1e-6:
+                continue
+            if self._video.fps:
+                due = max(due + 1 / self._video.fps, own - begin - 1 / self._video.fps)
+            if converter is None:
+                turn = orientation(decoded)
+                size = (decoded.height, decoded.width) if turn < 5 else (decoded.width, decoded.height)
+                self._facts = VideoFacts(0, size, sample_aspect_ratio=pixel_aspect(stream, turn), orientation=turn)
+                converter = RgbConverter(size, turn)
+            image_HW3 = torch.from_numpy(converter.convert(decoded).copy())
+            if not self._hand_over(Frame("", image_HW3, time=own - begin, received=received)):
+                return
+
+    def _decoded(self, stream: Any) -> Iterator[Any]:
+        """Frames; a stream that is joined in its midst begins with what cannot be decoded."""
+        for packet in self._container.demux(stream):
+            with suppress(av.error.InvalidDataError):
+                yield from packet.decode()
+
+    def _hand_over(self, frame: Frame) -> bool:
+        """Put a frame where it is taken from; False if nobody wants it any more."""
+        with self._changed:
+            if self._drops:
+                while len(self._frames) >= self._video.num_held:
+                    self._frames.popleft()
+                    self.num_dropped += 1
+            else:
+                self._changed.wait_for(lambda: self._is_closed or len(self._frames) < self._video.num_held)
+            if self._is_closed:
+                return False
+            self._frames.append(frame)
+            self._changed.notify_all()
+        return True
+
+
+def stream_name(location: str) -> str:
+    """Name of a stream: the last part of its place, and the time of day, so that no recording replaces another."""
+    last = "pipe" if location == PIPE else re.split(r"[/?]", location.rstrip("/"))[-1] or "stream"
+    if URL.match(location):
+        url = urlsplit(location)
+        last = Path(url.path).stem or url.hostname or "stream"
+    return f"{last.replace(':', '-')}-{datetime.now():%Y%m%d-%H%M%S}"
+
+
+def _opened(video: StreamVideo) -> Any:
+    location, settings = video.location, dict[str, Any]()
+    if location == PIPE:
+        location = "pipe:0"
+    elif is_camera(location):
+        known = [name for name in _CAMERA_FORMATS if name in av.formats_available]
+        if not known:
+            raise ValueError(
+                "this build of PyAV reads no cameras; let FFmpeg read it: `ffmpeg -f v4l2 -i "
+                f"{location} -f mpegts - | zsvss predict -`"
+            )
+        settings = {"format": known[0], "options": {"framerate": f"{video.fps:g}"} if video.fps else {}}
+    elif location.lower().startswith("rtsp"):
+        settings = {"options": {"rtsp_transport": "tcp"}}
+    try:
+        container = av.open(location, timeout=video.time_limit, **settings)
+    except (av.error.FFmpegError, OSError) as error:
+        raise ValueError(f"it cannot be opened ({first_line(error)}); is the sender running?") from error
+    if not container.streams.video:
+        container.close()
+        raise ValueError("it has no video")
+    return container
