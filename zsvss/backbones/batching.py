@@ -71,7 +71,8 @@ def in_batches(
         The results, in the items' order.
 
     Raises:
-        RuntimeError: PyTorch's own, if memory does not hold even the smallest batch.
+        RuntimeError: PyTorch's own, which then tells the smallest batch, if memory does not hold even that. Nothing is
+            logged: a caller may free memory and try again.
 
     Example:
         >>> list(in_batches(lambda part: range(7)[part], 7, BatchLimit(3)))
@@ -87,8 +88,7 @@ def in_batches(
             if not is_out_of_memory(error):
                 raise
             if end - done <= whole and relief is None:
-                _log.error("out of memory with %d %s, which is the smallest batch", end - done, limit.items)
-                raise
+                raise _with_batch(error, end - done, limit.items)
             failure = error.with_traceback(None)  # which would keep the failed batch's tensors
         else:
             done = end
@@ -104,8 +104,7 @@ def in_batches(
         elif relief is not None and relief():
             limit.size = size
         else:
-            _log.error("out of memory with %d %s, which is the smallest batch", end - done, limit.items)
-            raise failure
+            raise _with_batch(failure, end - done, limit.items)
         torch.cuda.empty_cache()
 
 
@@ -129,6 +128,12 @@ def once(compute: Callable[[], _T], what: str, relief: Callable[[], bool] | None
     _log.warning("out of memory for the %s; trying again", what)
     torch.cuda.empty_cache()
     return compute()
+
+
+def _with_batch(error: RuntimeError, num_items: int, items: str) -> RuntimeError:
+    """The same error, whose message tells the batch that did not fit."""
+    error.args = (f"{error} Out of memory with {num_items} {items}, which is the smallest batch.",)
+    return error
 
 
 def is_out_of_memory(error: BaseException) -> bool:
