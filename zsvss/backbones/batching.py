@@ -88,7 +88,8 @@ def in_batches(
             if not is_out_of_memory(error):
                 raise
             if end - done <= whole and relief is None:
-                raise _with_batch(error, end - done, limit.items)
+                _tell_batch(error, end - done, limit.items)
+                raise
             failure = error.with_traceback(None)  # which would keep the failed batch's tensors
         else:
             done = end
@@ -104,7 +105,8 @@ def in_batches(
         elif relief is not None and relief():
             limit.size = size
         else:
-            raise _with_batch(failure, end - done, limit.items)
+            _tell_batch(failure, end - done, limit.items)
+            raise failure
         torch.cuda.empty_cache()
 
 
@@ -130,10 +132,9 @@ def once(compute: Callable[[], _T], what: str, relief: Callable[[], bool] | None
     return compute()
 
 
-def _with_batch(error: RuntimeError, num_items: int, items: str) -> RuntimeError:
-    """The same error, whose message tells the batch that did not fit."""
+def _tell_batch(error: RuntimeError, num_items: int, items: str) -> None:
+    """Let the error's message tell the batch that did not fit."""
     error.args = (f"{error} Out of memory with {num_items} {items}, which is the smallest batch.",)
-    return error
 
 
 def is_out_of_memory(error: BaseException) -> bool:
