@@ -3,7 +3,9 @@
 Importing this module registers the device in PyTorch (its ``PrivateUse1``, of which a process has one). Within
 `running`:
 
-- an operation that mixes pretend and CPU tensors fails, but for copies, indices and tensors without dimensions;
+- an operation that mixes pretend and CPU tensors fails, but for copies, CPU indices into a pretend tensor and CPU
+  tensors without dimensions (of which joining takes none);
+- a matrix product of integers fails;
 - what would make the host wait is counted in `Pretend.stalls`;
 - a copy from the device that nobody waits for arrives at the next wait, and one to it must find its source unchanged;
 - an operation without a deterministic kernel on CUDA fails in deterministic mode;
@@ -35,7 +37,9 @@ _STALLS = {  # their result's size or value is asked of the device
     *("_local_scalar_dense", "nonzero", "_unique2", "unique_dim", "unique_consecutive", "masked_select", "equal"),
     *("bincount", "repeat_interleave.Tensor", "_linalg_check_errors", "linalg_solve", "linalg_cholesky", "linalg_inv"),
 }
-_MAY_MIX = {"_to_copy", "copy_", "index", "index_put_", "index_put", "_index_put_impl_", "_index_put_impl"}
+_INDEXING = {"index", "index_put_", "index_put", "_index_put_impl_", "_index_put_impl"}
+_JOINING = {"cat", "stack"}
+_PRODUCTS = {"mm", "bmm", "addmm", "addmv", "baddbmm", "mv", "dot", "matmul", "linear"}
 _NOT_DETERMINISTIC = {"cumsum", "cumsum_", "histc", "put_", "kthvalue", "median.dim", "_ctc_loss", "nll_loss2d_forward"}
 # Composite operations that ask the device for nothing, run as they are; attention would choose another kernel else.
 _WHOLE = {"linear", "conv2d", "conv3d", "layer_norm", "group_norm", "matmul", "scaled_dot_product_attention"}
@@ -309,13 +313,20 @@ def _laid_out(name: str, args: Any) -> Any:
 
 def _check(func: Any, name: str, tensors: list[Tensor], args: Any) -> None:
     """Refuse what CUDA refuses, and count what it waits for."""
-    on_cpu = [tuple(t.shape) for t in tensors if not isinstance(t, PretendTensor) and t.ndim]
-    if on_cpu and name not in _MAY_MIX:
+    if name in _INDEXING:  # indices may lie on the CPU, what they point into may not, nor what is put there
+        tensors = [tensor for tensor in (args[0], *args[2:3]) if isinstance(tensor, Tensor)]
+        is_mixed = not isinstance(args[0], PretendTensor)
+    else:
+        is_mixed = name in _JOINING and not all(isinstance(tensor, PretendTensor) for tensor in tensors)
+    on_cpu = [tuple(t.shape) for t in tensors if not isinstance(t, PretendTensor) and (t.ndim or is_mixed)]
+    if on_cpu:
         raise RuntimeError(f"{name}: expected all tensors to be on the same device, found pretend:0 and cpu {on_cpu}")
+    if name in _PRODUCTS and not (tensors[0].is_floating_point() or tensors[0].is_complex()):
+        raise RuntimeError(f'"{name}_cuda" not implemented for {tensors[0].dtype}')
     overload = str(func).removeprefix("aten.").removesuffix(".default")
     if name in _STALLS or overload in _STALLS:
         PRETEND.wait(name)
-    if name in ("index", "index_put_", "index_put", "_index_put_impl_"):
+    if name in _INDEXING:
         indices = [index for index in args[1] if index is not None]
         for index in indices:
             if index.dtype in (torch.bool, torch.uint8):

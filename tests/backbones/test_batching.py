@@ -6,7 +6,7 @@ import pytest
 import torch
 from lightning.pytorch.utilities.memory import is_oom_error
 
-from zsvss.backbones.batching import BatchLimit, in_batches, is_out_of_memory
+from zsvss.backbones.batching import BatchLimit, in_batches, is_out_of_memory, once
 
 OUT_OF_MEMORY = [
     torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
@@ -92,12 +92,29 @@ def test_other_errors_are_not_tried_again(error):
     assert limit.size == 8
 
 
-def test_the_smallest_batch_raises_what_pytorch_raised_and_says_so(caplog):
-    limit = BatchLimit(4, "images")
-    with pytest.raises(torch.cuda.OutOfMemoryError, match=r"2\.00 GiB"):
-        list(in_batches(Device(fits=0), 4, limit))
+@pytest.mark.parametrize("relief", [None, lambda: False])
+def test_the_smallest_batch_raises_what_pytorch_raised_and_says_so(relief, caplog):
+    device = Device(fits=0, error=torch.cuda.OutOfMemoryError("Tried to allocate 2.00 GiB."))
+    said = "2.00 GiB. Out of memory with 1 images, which is the smallest batch."
+    with pytest.raises(torch.cuda.OutOfMemoryError, match=said):
+        list(in_batches(device, 4, BatchLimit(4, "images"), relief=relief))
     assert "out of memory with a batch of 4 images; retrying with batches of 2" in caplog.text
-    assert "out of memory with 1 images, which is the smallest batch" in caplog.text
+
+
+def test_a_shortage_that_is_mended_is_logged_as_no_error(caplog):
+    device = Device(fits=0, error=RuntimeError("CUDA error: out of memory"))
+
+    def compute():
+        return flat(in_batches(device, 2, BatchLimit(1)))
+
+    def free_memory():
+        device.fits = 1
+        return True
+
+    assert once(compute, "clip's conditioning", free_memory) == [0, 1]
+    assert [(record.levelname, record.message) for record in caplog.records] == [
+        ("WARNING", "out of memory for the clip's conditioning; trying again")
+    ]
 
 
 @pytest.mark.parametrize("error", [*OUT_OF_MEMORY, *OTHER], ids=repr)

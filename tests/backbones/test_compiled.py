@@ -63,6 +63,17 @@ def test_a_result_outlives_the_next_replay_of_its_graph(fresh_dynamo):
     assert (first.tolist(), second.tolist()) == ([2, 2], [6, 6])
 
 
+def test_from_the_ninth_shape_on_passes_run_as_they_are(fresh_dynamo, caplog):
+    counter = Replays()
+    passes = CompiledPasses(Doubling(), counter)
+    for _ in range(2):
+        for size in range(2, 11):
+            assert passes.whole(sample=torch.full((size, 1), 1.5)).tolist() == [[3]] * size
+    assert counter.frame_count == 8
+    (said,) = (record.message for record in caplog.records if record.name == "zsvss.backbones.compiled")
+    assert said == "passes of shape [10, 1] run without being compiled: PyTorch compiles for 8 shapes"
+
+
 # Tracing a whole U-Net takes 10 s of a processor, and that of the video model more.
 @pytest.mark.slow
 @pytest.mark.parametrize(("kind", "chosen"), [(StableDiffusion, "reduce-overhead"), (StableVideoDiffusion, True)])

@@ -53,6 +53,39 @@ def test_mixing_devices_is_refused_but_for_numbers_and_indices():
 
 
 @pytest.mark.parametrize(
+    "mix",
+    [
+        lambda there, here: here[there.long()],
+        lambda there, here: there.index_put_((torch.tensor([0, 1]),), here[:2]),
+        lambda there, here: there.__setitem__(there.long()[:2], here[:2]),
+        lambda there, here: here.__setitem__(there.long()[:2], 1.0),
+        lambda there, here: torch.stack([there[0], here[0]]),
+        lambda there, here: torch.cat([there[:1], here[:1]]),
+        lambda there, here: there @ here,
+    ],
+)
+def test_what_cuda_refuses_to_mix_is_refused(mix):
+    with running(), pytest.raises(RuntimeError, match="same device, found pretend:0 and cpu"):
+        mix(torch.arange(4.0, device=DEVICE), torch.arange(4.0))
+
+
+def test_a_number_of_the_cpu_may_be_put_there():
+    with running():
+        there = torch.zeros(4, device=DEVICE)
+        there[torch.tensor([1, 2])] = torch.tensor(5.0)
+        assert there.tolist() == [0, 5, 5, 0]
+
+
+@pytest.mark.parametrize("shapes", [((2, 3), (3, 2)), ((1, 2, 3), (1, 3, 2)), ((3,), (3,)), ((2, 3), (3,))])
+def test_integers_are_not_multiplied_as_matrices(shapes):
+    with running():
+        first, second = (torch.ones(shape, dtype=torch.int64, device=DEVICE) for shape in shapes)
+        assert (first.float() @ second.float()).unique().tolist() == [3]
+        with pytest.raises(RuntimeError, match=r"not implemented for torch\.int64"):
+            first @ second
+
+
+@pytest.mark.parametrize(
     ("wait", "num"),
     [
         (lambda tensor: tensor + 1, 0),

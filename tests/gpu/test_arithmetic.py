@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 import torch
@@ -58,7 +59,16 @@ def traced(segmenter: VideoSegmenter, clips: list[Tensor]) -> list[Trace]:
 def test_two_runs_give_the_same_bits(
     make_segmenter: Callable[..., VideoSegmenter], device: torch.device, clips: list[Tensor]
 ) -> None:
-    segmenter = make_segmenter()
+    same_bits_twice(make_segmenter(), clips)
+
+
+def test_two_runs_in_deterministic_mode_give_the_same_bits(
+    make_segmenter: Callable[..., VideoSegmenter], device: torch.device, clips: list[Tensor], deterministic: None
+) -> None:
+    same_bits_twice(make_segmenter(), clips)
+
+
+def same_bits_twice(segmenter: VideoSegmenter, clips: list[Tensor]) -> None:
     for first, second in zip(traced(segmenter, clips), traced(segmenter, clips), strict=True):
         for name in ("latents_Tcuv", "features_Tnc", "coarse_Tn", "refined_Tn", "labels_THW"):
             assert torch.equal(getattr(first, name), getattr(second, name)), name
@@ -82,14 +92,18 @@ def test_labels_are_the_cpus(
         assert float(same) > 0.99, "pixels where two labels' differences are equal within rounding may differ"
 
 
-def test_deterministic_mode_is_obeyed(device: torch.device, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # as Lightning sets it; cuBLAS is refused without
-    points = torch.randn(2000, 16, generator=torch.Generator().manual_seed(0)).to(device)
+@pytest.fixture
+def deterministic(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Deterministic mode, as Lightning sets it: cuBLAS is refused without the variable."""
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True)
-    try:
-        first, second = (kmeans(points, 8, generator=torch.Generator().manual_seed(1)) for _ in range(2))
-    finally:
-        torch.use_deterministic_algorithms(False)
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+def test_clustering_obeys_deterministic_mode(device: torch.device, deterministic: None) -> None:
+    points = torch.randn(2000, 16, generator=torch.Generator().manual_seed(0)).to(device)
+    first, second = (kmeans(points, 8, generator=torch.Generator().manual_seed(1)) for _ in range(2))
     assert torch.equal(first.labels_N, second.labels_N)
     assert first.inertia == second.inertia
 
@@ -103,12 +117,14 @@ def test_full_precision_is_that_of_a_cpu(gpu: torch.device) -> None:
     generator = torch.Generator().manual_seed(0)
     image, kernel = torch.randn(1, 64, 64, 64, generator=generator), torch.randn(64, 64, 3, 3, generator=generator)
     expected = torch.nn.functional.conv2d(image.double(), kernel.double())
-    torch.backends.cuda.matmul.fp32_precision = "tf32"
+    products: Any = torch.backends.cuda.matmul
+    before = products.fp32_precision
+    products.fp32_precision = "tf32"
     try:
         with torch.autocast("cuda"), full_precision(gpu):
             found = torch.nn.functional.conv2d(image.to(gpu), kernel.to(gpu)).cpu().double()
             product = (image[0, 0].to(gpu) @ image[0, 1].to(gpu)).cpu().double()
     finally:
-        torch.backends.cuda.matmul.fp32_precision = "ieee"
+        products.fp32_precision = before
     assert float((found - expected).abs().max()) < 1e-3, "TF32 is off by 0.02"
     assert float((product - image[0, 0].double() @ image[0, 1].double()).abs().max()) < 1e-4

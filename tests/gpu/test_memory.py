@@ -105,7 +105,7 @@ def test_kernels_are_told(gpu: torch.device) -> None:
 
 
 def test_attention_over_time_fits_a_grid(gpu: torch.device) -> None:
-    """The limit that `zsvss.backbones.unet` keeps to: one batch more fails at launch."""
+    """The most batches that the network is given."""
     from zsvss.backbones.denoising import MOST_ATTENTION_BATCHES
 
     token = torch.zeros(MOST_ATTENTION_BATCHES, 1, 4, 8, device=gpu, dtype=torch.float16)
@@ -123,4 +123,4 @@ def test_keys_are_recorded_where_they_are_wanted(
         noised_Tchw = backbone.add_noise(backbone.encode(images_T3HW, noise), noise)
         key = FeatureKey(24, 7)
         recording = backbone.record(noised_Tchw, backbone.condition(images_T3HW, noise), [key])
-    assert recording.half(key).device.type == device.type
+    assert recording.tensors[key].device.type == device.type

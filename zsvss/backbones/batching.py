@@ -71,7 +71,8 @@ def in_batches(
         The results, in the items' order.
 
     Raises:
-        RuntimeError: PyTorch's own, if memory does not hold even the smallest batch.
+        RuntimeError: PyTorch's own, which then tells the smallest batch, if memory does not hold even that. Nothing is
+            logged: a caller may free memory and try again.
 
     Example:
         >>> list(in_batches(lambda part: range(7)[part], 7, BatchLimit(3)))
@@ -87,7 +88,7 @@ def in_batches(
             if not is_out_of_memory(error):
                 raise
             if end - done <= whole and relief is None:
-                _log.error("out of memory with %d %s, which is the smallest batch", end - done, limit.items)
+                _tell_batch(error, end - done, limit.items)
                 raise
             failure = error.with_traceback(None)  # which would keep the failed batch's tensors
         else:
@@ -104,7 +105,7 @@ def in_batches(
         elif relief is not None and relief():
             limit.size = size
         else:
-            _log.error("out of memory with %d %s, which is the smallest batch", end - done, limit.items)
+            _tell_batch(failure, end - done, limit.items)
             raise failure
         torch.cuda.empty_cache()
 
@@ -129,6 +130,11 @@ def once(compute: Callable[[], _T], what: str, relief: Callable[[], bool] | None
     _log.warning("out of memory for the %s; trying again", what)
     torch.cuda.empty_cache()
     return compute()
+
+
+def _tell_batch(error: RuntimeError, num_items: int, items: str) -> None:
+    """Let the error's message tell the batch that did not fit."""
+    error.args = (f"{error} Out of memory with {num_items} {items}, which is the smallest batch.",)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

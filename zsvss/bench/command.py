@@ -78,6 +78,8 @@ def _page() -> argparse.ArgumentParser:
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--minutes", type=float, default=4.0, help="at most")
     parser.add_argument("--tests", type=Path, help="JUnit file of the GPU's tests, to be told on the page")
+    parser.add_argument("--tests-status", type=int, default=0, help="exit status of these tests")
+    parser.add_argument("--tests-limit", type=float, default=0.0, help="seconds after which they were to be stopped")
     parser.add_argument("--json", type=Path, help="write the measurements to this file")
     return parser
 

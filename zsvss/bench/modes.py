@@ -17,16 +17,17 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 import yaml
 from rich.console import Console
+from torch import Tensor
 
 from zsvss.backbones.embedded import Embedded
 from zsvss.backbones.stable_diffusion import StableDiffusion
-from zsvss.bench.meters import agreement, count, matrix_rate
+from zsvss.bench.meters import Counted, agreement, count, matrix_rate
 from zsvss.bench.published import PublishedSchedule
 from zsvss.bench.rows import STAGES, Case, Row, table
 from zsvss.bench.stand_ins import RandomWeights, SparseLabels
@@ -43,6 +44,7 @@ from zsvss.stages.trace import SegmentedClip
 
 _SD21 = Path(__file__).parent / "sd21"
 _PRESENT = (1.0, 0.6)
+Mode = Callable[[], SegmentedClip]
 
 
 def run(options: argparse.Namespace) -> int:
@@ -96,6 +98,13 @@ def _cases(options: argparse.Namespace, *, on_gpu: bool) -> list[Case]:
     return cases
 
 
+class Measured(NamedTuple):
+    """What was measured of modes, and the exact one's labels, which others are compared with."""
+
+    rows: list[Row]
+    exact: SegmentedClip
+
+
 def compare(case: Case, device: str, dtype: torch.dtype, wanted: Sequence[str] | None = None) -> list[Row]:
     """Run all modes in turn, again and again, after one run of each that counts arithmetic and memory.
 
@@ -107,90 +116,129 @@ def compare(case: Case, device: str, dtype: torch.dtype, wanted: Sequence[str] |
         dtype: of the networks.
         wanted: modes beside the exact one; ``None`` takes all.
     """
-    modes = modes_of(case, device, dtype)
+    modes = Modes(case, device, dtype)
+    chosen = modes.ours()
+    if wanted is None or any(name.startswith("published") for name in wanted):
+        if case.published_repeats:
+            chosen = modes.published(chosen["exact"]().refined_Thw) | chosen
+        else:
+            print(f"the published schedule is left out: too slow for L = {case.num_labels}", file=sys.stderr)
     if wanted is not None:
-        modes = {name: mode for name, mode in modes.items() if name == "exact" or name in wanted}
-    return measured(modes, case, device, dtype)
+        chosen = {name: mode for name, mode in chosen.items() if name == "exact" or name in wanted}
+    return measured(chosen, case, device, dtype).rows
 
 
-def measured(
-    modes: Mapping[str, Callable[[], SegmentedClip]], case: Case, device: str, dtype: torch.dtype
-) -> list[Row]:
+def measured(modes: Mapping[str, Mode], case: Case, device: str, dtype: torch.dtype) -> Measured:
     """Run modes, the exact one among them, as :func:`compare` does."""
-    rows: dict[str, Row] = {}
-    results: dict[str, SegmentedClip] = {}
+    counted: dict[str, Counted[SegmentedClip]] = {}
     for name, mode in modes.items():
         try:
-            counted = count(mode, device)
+            found = count(mode, device)
         except torch.cuda.OutOfMemoryError as error:
             if name == "exact":
                 raise  # what the others are compared with
             print(f"{name} is left out of {case}: {str(error).splitlines()[0]}", file=sys.stderr)
             torch.cuda.empty_cache()
             continue
-        tflop = counted.flop / case.num_frames / 1e12
-        rows[name] = Row(name, tflop_per_frame=tflop, peak_mib=counted.peak / 2**20)
-        results[name] = counted.result
-    for name, row in rows.items():
-        row.agreement = agreement(results[name].labels_THW, results["exact"].labels_THW)
-        row.labels_per_frame = statistics.mean(len(labels_hw.unique()) for labels_hw in results["exact"].refined_Thw)
+        counted[name] = found
+    exact = counted["exact"].result
+    rows = {name: _row(name, found, exact, case) for name, found in counted.items()}
     _time(rows, modes, case, device, dtype)
-    return list(rows.values())
+    return Measured(list(rows.values()), exact)
 
 
-def modes_of(case: Case, device: str, dtype: torch.dtype) -> dict[str, Callable[[], SegmentedClip]]:
-    """What each mode runs, on the same frames."""
-    scene = Scene(scene_split("test")[0], num_frames=case.num_frames, height=case.size[0], width=case.size[1])
-    frames_THW3 = torch.from_numpy(np.stack([scene.render(number)[0] for number in range(case.num_frames)]))
-    thin = SparseLabels(CorrespondenceRefinement(), case.num_labels, case.present)
-    random = RandomWeights(_SD21)
+def measured_once(name: str, mode: Mode, exact: SegmentedClip, case: Case, device: str, dtype: torch.dtype) -> Row:
+    """Run a mode that takes long a single time, which is both counted and timed.
 
-    def network(**settings: Any) -> StableDiffusion:
+    Counting costs the host some microseconds an operation.
+
+    Raises:
+        OutOfMemoryError: PyTorch's own.
+    """
+    start = time.process_time()
+    counted = count(mode, device)
+    processor_seconds = time.process_time() - start
+    row = _row(name, counted, exact, case)
+    _add_run(row, counted.result.seconds, processor_seconds, case)
+    _conclude(row, [counted.result.seconds], matrix_rate(device, dtype), case, device)
+    return row
+
+
+class Modes:
+    """What each mode runs, on the same frames.
+
+    Args:
+        case: what to run on.
+        device: where to run.
+        dtype: of the networks.
+    """
+
+    def __init__(self, case: Case, device: str, dtype: torch.dtype) -> None:
+        scene = Scene(scene_split("test")[0], num_frames=case.num_frames, height=case.size[0], width=case.size[1])
+        self._frames_THW3 = torch.from_numpy(np.stack([scene.render(number)[0] for number in range(case.num_frames)]))
+        self._refinement = SparseLabels(CorrespondenceRefinement(), case.num_labels, case.present)
+        self._weights = RandomWeights(_SD21)
+        self._case, self._device, self._dtype = case, device, dtype
+
+    def ours(self) -> dict[str, Mode]:
+        """Those of the method."""
+        fast_settings, fast_modulation = fast_mode()
+        shared = self._network()
+        return {
+            "exact": self._segmented(shared, MaskedModulation()),
+            "fast, modulated": self._segmented(shared, MaskedModulation(guided=False, num_steps=1)),
+            "fast": self._segmented(self._network(**fast_settings), fast_modulation),
+        }
+
+    def published(self, labels_Thw: Tensor) -> dict[str, Mode]:
+        """The published schedule, in memory and through disk; its third stage gets these token labels."""
+        case = self._case
+        plain = self._network(reuse_recorded=False, max_batch=2 * case.num_frames)
+        noise = plain.sample_noise(case.num_frames, *case.size, torch.Generator().manual_seed(0))
+        label_set_L = torch.arange(case.num_labels, device=self._device)
+
+        def run(folder: Path | None = None) -> SegmentedClip:
+            schedule = PublishedSchedule(plain, case.num_labels, self._refinement, folder)
+            return schedule(self._frames_THW3, noise, labels_Thw, label_set_L)
+
+        def run_through_disk() -> SegmentedClip:
+            with tempfile.TemporaryDirectory(prefix="zsvss-bench-") as folder:
+                return run(Path(folder))
+
+        return {"published": run, "published, through disk": run_through_disk}
+
+    def _network(self, **settings: Any) -> StableDiffusion:
         backbone: StableDiffusion = Embedded(**{"guidance": 5.0, **settings})  # as the published schedule has it
-        if case.network == "sd21":
-            backbone = StableDiffusion(random.name, **settings)
-            backbone.source = random
+        if self._case.network == "sd21":
+            backbone = StableDiffusion(self._weights.name, **settings)
+            backbone.source = self._weights
         backbone.load()
-        return backbone.to(device, dtype)  # buffers are cast too, as by Lightning's precisions
+        return backbone.to(self._device, self._dtype)  # buffers are cast too, as by Lightning's precisions
 
-    def segmented(backbone: StableDiffusion, modulation: Modulation) -> Callable[[], SegmentedClip]:
-        segmenter = VideoSegmenter(backbone, KNNSceneContext(case.num_labels), thin, modulation)
+    def _segmented(self, backbone: StableDiffusion, modulation: Modulation) -> Mode:
+        context = KNNSceneContext(self._case.num_labels)
+        segmenter = VideoSegmenter(backbone, context, self._refinement, modulation)
 
         def run() -> SegmentedClip:
             segmenter.reset()
-            result: SegmentedClip = segmenter(frames_THW3)
+            result: SegmentedClip = segmenter(self._frames_THW3)
             return result
 
         return run
 
-    fast_settings, fast_modulation = fast_mode()
-    shared = network()
-    modes = {
-        "exact": segmented(shared, MaskedModulation()),
-        "fast, modulated": segmented(shared, MaskedModulation(guided=False, num_steps=1)),
-        "fast": segmented(network(**fast_settings), fast_modulation),
-    }
-    if not case.published_repeats:
-        print(f"the published schedule is left out: too slow for L = {case.num_labels}", file=sys.stderr)
-        return modes
-    plain = network(reuse_recorded=False, max_batch=2 * case.num_frames)
-    noise = plain.sample_noise(case.num_frames, *case.size, torch.Generator().manual_seed(0))
-    labels_Thw = modes["exact"]().refined_Thw
-    label_set_L = torch.arange(case.num_labels, device=device)
 
-    def run(folder: Path | None = None) -> SegmentedClip:
-        return PublishedSchedule(plain, case.num_labels, thin, folder)(frames_THW3, noise, labels_Thw, label_set_L)
-
-    def run_through_disk() -> SegmentedClip:
-        with tempfile.TemporaryDirectory(prefix="zsvss-bench-") as folder:
-            return run(Path(folder))
-
-    return {"published": run, "published, through disk": run_through_disk, **modes}
+def _row(name: str, counted: Counted[SegmentedClip], exact: SegmentedClip, case: Case) -> Row:
+    """What one run has counted of a mode."""
+    return Row(
+        name,
+        tflop_per_frame=counted.flop / case.num_frames / 1e12,
+        peak_mib=counted.peak / 2**20,
+        agreement=agreement(counted.result.labels_THW, exact.labels_THW),
+        labels_per_frame=statistics.mean(len(labels_hw.unique()) for labels_hw in exact.refined_Thw),
+    )
 
 
-def _time(
-    rows: dict[str, Row], modes: Mapping[str, Callable[[], SegmentedClip]], case: Case, device: str, dtype: torch.dtype
-) -> None:
+def _time(rows: Mapping[str, Row], modes: Mapping[str, Mode], case: Case, device: str, dtype: torch.dtype) -> None:
     """Fill in the rows' seconds, and what follows from them."""
     stages: dict[str, list[dict[str, float]]] = {name: [] for name in rows}
     rates = []
@@ -201,15 +249,24 @@ def _time(
                 continue
             start = time.process_time()
             seconds = modes[name]().seconds
-            row.processor_seconds.append((time.process_time() - start) / case.num_frames)
+            _add_run(row, seconds, time.process_time() - start, case)
             stages[name].append(seconds)
-            row.all_seconds.append(sum(seconds.values()) / case.num_frames)
     for name, row in rows.items():
-        for stage, parts in STAGES.items():
-            sums = [sum(seconds.get(part, 0.0) for part in parts) for seconds in stages[name]]
-            row.seconds[stage] = statistics.median(sums) / case.num_frames
-        per_frame = row.seconds_per_frame if device != "cpu" else statistics.median(row.processor_seconds)
-        row.share_of_matrix_rate = row.tflop_per_frame * 1e12 / per_frame / statistics.median(rates)
+        _conclude(row, stages[name], statistics.median(rates), case, device)
+
+
+def _add_run(row: Row, seconds: Mapping[str, float], processor_seconds: float, case: Case) -> None:
+    row.processor_seconds.append(processor_seconds / case.num_frames)
+    row.all_seconds.append(sum(seconds.values()) / case.num_frames)
+
+
+def _conclude(row: Row, stages: Sequence[Mapping[str, float]], rate: float, case: Case, device: str) -> None:
+    """Fill in what follows from a row's runs and the matrix rate."""
+    for stage, parts in STAGES.items():
+        sums = [sum(seconds.get(part, 0.0) for part in parts) for seconds in stages]
+        row.seconds[stage] = statistics.median(sums) / case.num_frames
+    per_frame = row.seconds_per_frame if device != "cpu" else statistics.median(row.processor_seconds)
+    row.share_of_matrix_rate = row.tflop_per_frame * 1e12 / per_frame / rate
 
 
 def fast_mode() -> tuple[dict[str, Any], Modulation]:

@@ -23,26 +23,23 @@ def full_precision(device: torch.device) -> Iterator[None]:
 def tf32_settings() -> dict[str, str]:
     """What float32 convolutions and matrix products are computed in on a GPU: ``ieee`` or ``tf32``, by operation."""
     return {
-        operation: "tf32" if getattr(backend, name) in (True, "tf32") else "ieee"
-        for operation, (backend, name) in _switches().items()
+        operation: "tf32" if backend.fp32_precision == "tf32" else "ieee" for operation, backend in _backends().items()
     }
 
 
-def _switches() -> dict[str, tuple[Any, str]]:
-    """Backend and attribute that decide on TF32, by operation."""
-    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
-    if hasattr(matmul, "fp32_precision"):  # PyTorch 2.9 and later, which refuses a mixture of both
-        return {"convolution": (cudnn.conv, "fp32_precision"), "matmul": (matmul, "fp32_precision")}  # type: ignore[attr-defined, unused-ignore]
-    return {"convolution": (cudnn, "allow_tf32"), "matmul": (matmul, "allow_tf32")}
+def _backends() -> dict[str, Any]:
+    """What decides on TF32 by its ``fp32_precision``, by operation."""
+    cudnn: Any = torch.backends.cudnn
+    return {"convolution": cudnn.conv, "matmul": torch.backends.cuda.matmul}
 
 
 @contextmanager
 def _without_tf32() -> Iterator[None]:
-    before = [(backend, name, getattr(backend, name)) for backend, name in _switches().values()]
-    for backend, name, _ in before:
-        setattr(backend, name, "ieee" if name == "fp32_precision" else False)
+    before = [(backend, backend.fp32_precision) for backend in _backends().values()]
+    for backend, _ in before:
+        backend.fp32_precision = "ieee"
     try:
         yield
     finally:
-        for backend, name, value in before:
-            setattr(backend, name, value)
+        for backend, value in before:
+            backend.fp32_precision = value
