@@ -278,8 +278,8 @@ def test_advice_is_what_saves_most():
     kernels = [Kernel("vectorized_elementwise_kernel", 9, 3.0, 0.6), Kernel("ampere_gemm", 5, 2.0, 0.4)]
     first, second, third = next_things(row, waits=1000, kernels=kernels, memory_gib=80.0, num_frames=10)
     assert first == (
-        "modulation takes 90% of the time; the whole clip reaches 10% of the matrix rate and would take 2.00 s in place "
-        "of 10.00 s at 50%."
+        "modulation takes 90% of the time; the whole clip reaches 10% of the matrix rate and would take 2.00 s in "
+        "place of 10.00 s at 50%."
     )
     assert "`vectorized_elementwise_kernel`" in second
     assert "60%" in second
