@@ -61,6 +61,14 @@ def test_an_http_stream_gives_every_frame_in_short_clips(tmp_path: Path, server:
     assert clips[-1].video_length == 30
 
 
+def test_a_limit_ends_a_stream_without_a_plan(tmp_path: Path, server: str) -> None:
+    encode(tmp_path / "v.ts", numbered_frames(30), crf="12")
+    data = VideoFolder(f"{server}/v.ts", clip_length=4, limit_frames=10, shots=None, num_workers=2)
+    clips = list(data.predict_dataloader())
+    assert numbers_of(torch.cat([clip.frames_THW3 for clip in clips])) == list(range(10))
+    assert clips[-1].is_last
+
+
 def test_fps_takes_so_many_frames_a_second(tmp_path: Path, server: str) -> None:
     encode(tmp_path / "v.ts", numbered_frames(30), crf="12")
     clips = clips_of(stream(f"{server}/v.ts", fps=5.0))
