@@ -19,12 +19,15 @@ from zsvss.backbones.embedded import Embedded
 from zsvss.backbones.stable_diffusion import StableDiffusion
 from zsvss.backbones.stable_video_diffusion import StableVideoDiffusion
 from zsvss.backbones.unet import UNetBackbone
+from zsvss.bench.meters import agreement
 from zsvss.bench.published import put_back_plain_layers
 from zsvss.segmenter import VideoSegmenter
 from zsvss.stages.context import KNNSceneContext
 from zsvss.stages.modulation import MaskedModulation
 from zsvss.stages.refinement import CorrespondenceRefinement
 
+# Share of the pixels whose label is float32's, of two clusters of features of random weights.
+SAME_IN_HALF = {torch.float16: 0.95, torch.bfloat16: 0.85}
 KINDS = [StableDiffusion, StableVideoDiffusion, Embedded]
 
 
@@ -85,12 +88,13 @@ def test_labels_are_the_cpus_and_waits_grow_with_nothing(kind, make):
 def test_half_precision_by_autocast_and_by_weights(kind, dtype, make):
     """On a CPU a pass of the video model in float16 takes minutes."""
     clips = clips_of(2)
+    (expected_THW,) = segment_on_cpu(lambda: make(kind, num_clusters=2), clips)
     with running():
         for weights in (torch.float32, dtype)[kind is StableVideoDiffusion :]:
             with torch.autocast(NAME, dtype, enabled=weights == torch.float32):
-                (labels_THW,) = segment_on_device(lambda w=weights: make(kind).to(w), clips).labels
-            assert labels_THW.shape == (2, 64, 64)
-            assert labels_THW.max() < 3
+                (labels_THW,) = segment_on_device(lambda w=weights: make(kind, num_clusters=2).to(w), clips).labels
+            print("AGREE", kind, dtype, weights, agreement(labels_THW, expected_THW))
+            assert agreement(labels_THW, expected_THW) >= SAME_IN_HALF[dtype]
 
 
 def test_deterministic_mode_is_obeyed(make):
