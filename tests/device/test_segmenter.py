@@ -88,7 +88,7 @@ def test_labels_are_the_cpus_and_waits_grow_with_nothing(kind, make):
     ],
 )
 def test_half_precision_by_autocast_and_by_weights(kind, dtype, share, make):
-    """Share of the pixels whose label is float32's, with two clusters and random weights: 0.99, 0.87 and 0.66 were found.
+    """Share of the pixels with float32's label, by two clusters and random weights: 0.99, 0.87 and 0.66 were found.
 
     On a CPU a pass of the video model in float16 takes minutes.
     """
