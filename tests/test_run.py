@@ -23,6 +23,7 @@ from lightning.pytorch.strategies import SingleDeviceStrategy
 from PIL import Image
 from warm_python import WarmPython, command_line
 
+from zsvss.commands.config import find_config
 from zsvss.commands.default_config import with_config
 from zsvss.commands.lightning import Rehearsal, choose_device, import_components
 from zsvss.results.predictions import Predictions
@@ -241,6 +242,12 @@ def test_paths_are_text(parsing_quietly: None, config: Path, name: str) -> None:
         (ValueError("damaged"), [], "predict.yaml", "taking predict.yaml"),
         (FileNotFoundError("no file"), [], "predict_embedded.yaml", "taking predict_embedded.yaml"),
         (None, ["--model.backbone", "Embedded"], "predict_embedded.yaml", ""),
+        (
+            FileNotFoundError("no file"),
+            ["--data.masks", "drawn"],
+            "predict_masks_embedded.yaml",
+            "taking predict_masks_embedded.yaml",
+        ),
         (FileNotFoundError("no file"), ["--model.backbone.weights", "folder"], "predict.yaml", ""),
     ],
 )
@@ -263,7 +270,12 @@ def test_config_of_predict_without_one(
     assert (name, option, Path(path).name, rest) == ("predict", "--config", config, options)
     assert said in capsys.readouterr().err
     assert not constants.HF_HUB_OFFLINE
-    assert with_config(["predict", "--config", "mine.yaml"]) == ["predict", "--config", "mine.yaml"]
+    overlaid = with_config(["predict", "--config", str(find_config("paper")), *options])
+    assert [Path(word).name for word in overlaid[:5]] == ["predict", "--config", config, "--config", "paper.yaml"]
+    whole = ["predict", "--config", str(find_config("predict"))]
+    assert with_config(whole) == whole
+    with_data = ["predict", "--config", str(find_config("paper")), "--data", "CamVid"]
+    assert with_config(with_data) == with_data
     assert with_config(["test"]) == ["test"]
 
 

@@ -1,7 +1,8 @@
 """Compare the stages on held-out videos: `python experiments/embedded_backbone/compare.py --camvid data/camvid`.
 
-Every system labels the same procedural videos of the test seeds, and CamVid val where it is given; the tables go into
-this folder's README. Videos that are in the results file already are not computed again.
+Every system labels the same procedural videos of the test seeds, and CamVid val where it is given, there with several
+seeds of noise and K-means; the tables go into this folder's README. What is in the results file already is not computed
+again.
 
 Shape legend: T frames of a clip, H W pixels.
 """
@@ -43,9 +44,10 @@ from zsvss.results.files import fill_in
 from zsvss.segmenter import VideoSegmenter
 from zsvss.stages.context import KNNSceneContext, PerFrameClustering
 from zsvss.stages.features import AttentionFeatures, ColorPositionFeatures, Features
-from zsvss.stages.joint_features import LatentFeatures
-from zsvss.stages.modulation import MaskedModulation
+from zsvss.stages.joint_features import JointFeatures, LabFeatures, LatentFeatures, PositionFeatures
+from zsvss.stages.modulation import MaskedModulation, Modulation
 from zsvss.stages.refinement import CorrespondenceRefinement
+from zsvss.stages.upsampling import GuidedUpsampling
 
 HERE = Path(__file__).parent
 GENERATED, CAMVID = "generated", "CamVid val"
@@ -62,15 +64,29 @@ class System:
     features: Callable[[], Features]
     context: bool
     refinement: bool = False
-    modulation: bool = False
+    modulation: Callable[[], Modulation] | None = None
     before: str | None = None
+
+    @property
+    def is_slow(self) -> bool:
+        """Whether it runs masked modulation, which takes far longer than the rest."""
+        return self.modulation is MaskedModulation
 
 
 COLOUR, LATENTS, UNTRAINED, TRAINED = "colour and position", "bare latents", "untrained U-Net", "trained U-Net"
 CONTEXT = " + scene context"
 BASELINE = COLOUR + CONTEXT
+THREE_STAGES = f"{COLOUR}, all three stages"
 WITH_POSITION = "bare latents and position" + CONTEXT
 latents_and_position = partial(LatentFeatures, position_weight=0.5)
+
+
+def enhanced_features() -> Features:
+    """As in `configs/ablations/enhanced.yaml`."""
+    return JointFeatures([AttentionFeatures(), LabFeatures(), PositionFeatures()], [1, 0.5, 0.5])
+
+
+enhanced_upsampling = partial(GuidedUpsampling, eps=0.003)
 SYSTEMS = [
     System(f"{COLOUR}, per frame", "trained", ColorPositionFeatures, context=False),
     System(BASELINE, "trained", ColorPositionFeatures, context=True),
@@ -82,7 +98,9 @@ SYSTEMS = [
     System(f"{TRAINED}, per frame", "trained", AttentionFeatures, context=False),
     System(TRAINED + CONTEXT, "trained", AttentionFeatures, context=True, before=BASELINE),
     System("... + refinement", "trained", AttentionFeatures, True, refinement=True, before=BASELINE),
-    System("... + masked modulation", "trained", AttentionFeatures, True, True, modulation=True, before=BASELINE),
+    System("... + masked modulation", "trained", AttentionFeatures, True, True, MaskedModulation, before=BASELINE),
+    System("enhanced", "trained", enhanced_features, True, True, enhanced_upsampling, before=BASELINE),
+    System(THREE_STAGES, "trained", ColorPositionFeatures, True, True, MaskedModulation, before=BASELINE),
 ]
 
 
@@ -120,7 +138,7 @@ class OnePassAClip:
 
 def build_backbones(keys: Callable[[Embedded], Collection[FeatureKey]] = lambda _: ()) -> dict[str, OnePassAClip]:
     """The embedded backbone, and the same with a U-Net as it was before training; ``keys`` as in `OnePassAClip`."""
-    trained, untrained = Embedded(guidance=1), Embedded(guidance=1)
+    trained, untrained = Embedded(), Embedded()
     trained.load()
     untrained.load()
     with torch.random.fork_rng():
@@ -137,7 +155,7 @@ def build_segmenter(
         backbones[system.network],  # type: ignore[arg-type]
         KNNSceneContext() if system.context else PerFrameClustering(),
         CorrespondenceRefinement() if system.refinement else None,
-        MaskedModulation() if system.modulation else None,
+        system.modulation() if system.modulation else None,
         features=system.features(),
         input_size=input_size,
     )
@@ -153,7 +171,7 @@ def source_of(dataset: str, number: int, args: argparse.Namespace) -> tuple[Vide
 
 
 def score_video(dataset: str, number: int, systems: Sequence[System], args: argparse.Namespace) -> list[dict[str, Any]]:
-    """Records of one video, one a system."""
+    """Records of one video, one a system; CamVid val is one video, of which ``number`` is the seed."""
     torch.set_num_threads(args.threads)
     data, taxonomy = source_of(dataset, number, args)
     (video,) = data.videos()
@@ -169,7 +187,7 @@ def score_video(dataset: str, number: int, systems: Sequence[System], args: argp
             start = time.process_time()
             labels_THW = segmenter(
                 clip.frames_THW3,
-                generator=clip_generator(0, data.name, clip.video, clip.index),
+                generator=clip_generator(number if dataset == CAMVID else 0, data.name, clip.video, clip.index),
                 first_labels_HW=taxonomy.class_ids(clip.labels_THW[0]),
                 num_wanted=clip.num_final,
             ).labels_THW
@@ -193,15 +211,16 @@ def compute(args: argparse.Namespace) -> list[dict[str, Any]]:
     lines = args.results.read_text().splitlines() if args.results.exists() else []
     records = [record for line in lines if (record := json.loads(line))["weights"] == weights]
     done = {(record["system"], record["dataset"], record["video"]) for record in records}
-    videos = [(CAMVID, 0)] if args.camvid else []
+    videos = [(CAMVID, seed) for seed in range(args.seeds if args.camvid else 0)]
     videos += [(GENERATED, number) for number in range(args.videos)]
     plain, slow = [], []
     for dataset, number in videos:
-        missing = [system for system in SYSTEMS if (system.name, dataset, number) not in done]
-        plain.append((dataset, number, [system for system in missing if not system.modulation]))
-        # Masked modulation takes far longer than the rest, which is therefore computed before it.
-        if number < args.modulated:
-            slow += [(dataset, number, [system]) for system in missing if system.modulation]
+        wanted = [system for system in SYSTEMS if system.name in (args.only or (system.name,))]
+        missing = [system for system in wanted if (system.name, dataset, number) not in done]
+        plain.append((dataset, number, [system for system in missing if not system.is_slow]))
+        # Masked modulation comes after the rest.
+        if number < (args.modulated_seeds if dataset == CAMVID else args.modulated):
+            slow += [(dataset, number, [system]) for system in missing if system.is_slow]
     args.results.parent.mkdir(parents=True, exist_ok=True)
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(args.processes, mp_context=context) as pool, args.results.open("a") as results:
@@ -262,21 +281,21 @@ def generated_row(records: Sequence[dict[str, Any]], system: System) -> str:
 
 
 def camvid_row(records: Sequence[dict[str, Any]], system: System) -> str:
-    """One row of CamVid's table: a single video, of which no error is known."""
+    """One row of CamVid's table: a single video, whose errors are those of seeds."""
     results = of_system(records, system.name, CAMVID)
     if not results:
         return ""
-    numbers = fold_results(results.values())
-    return (
-        f"| {system.name} | " + " | ".join(f"{100 * numbers[f'test/{n}']:.1f}" for n in ("mIoU", "VC8", "VC16")) + " |"
-    )
+    every = [fold_results([result]) for result in results.values()]
+    cells = [with_error([numbers[f"test/{name}"] for numbers in every]) for name in ("mIoU", "VC8", "VC16")]
+    cells += gains(results, of_system(records, system.before, CAMVID)) if system.before else ["", ""]
+    return f"| {system.name} | {len(results)} | {' | '.join(cells)} |"
 
 
 HEADER = (
     "| system | videos | mIoU | VC8 | normal: mIoU ± SE | hard: mIoU ± SE | Δ mIoU ± SE | Δ VC8 ± SE "
     "| hard: Δ mIoU ± SE |\n|---|--:|--:|--:|--:|--:|--:|--:|--:|"
 )
-CAMVID_HEADER = "| system | mIoU | VC8 | VC16 |\n|---|--:|--:|--:|"
+CAMVID_HEADER = "| system | seeds | mIoU | VC8 | VC16 | Δ mIoU | Δ VC8 |\n|---|--:|--:|--:|--:|--:|--:|"
 
 
 def tables(records: Sequence[dict[str, Any]], args: argparse.Namespace) -> str:
@@ -290,7 +309,8 @@ def tables(records: Sequence[dict[str, Any]], args: argparse.Namespace) -> str:
         "token grid 16x28. mIoU and VC8 are of all videos together, the others means over videos. Δ is the paired "
         f"difference to {BASELINE}.",
         "\n".join([HEADER, *rows]),
-        f"CamVid val, 101 frames of one video, seen at {CAMVID_SIZE[0]}x{CAMVID_SIZE[1]}.",
+        f"CamVid val, 101 frames of one video, seen at {CAMVID_SIZE[0]}x{CAMVID_SIZE[1]}; means over seeds of "
+        "noise and K-means ± standard errors, which say nothing about other videos.",
         "\n".join([CAMVID_HEADER, *camvid]),
     ]
     return "\n\n".join(parts if camvid else parts[:3])
@@ -301,9 +321,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--videos", type=int, default=20)
     parser.add_argument("--frames", type=int, default=42)
-    parser.add_argument(
-        "--modulated", type=int, default=20, help="generated videos with masked modulation; with 1 or more, CamVid too"
-    )
+    parser.add_argument("--modulated", type=int, default=20, help="generated videos with masked modulation")
+    parser.add_argument("--modulated-seeds", type=int, default=1, help="seeds of CamVid with masked modulation")
+    parser.add_argument("--seeds", type=int, default=5, help="of CamVid")
+    parser.add_argument("--only", nargs="+", choices=[system.name for system in SYSTEMS], help="compute these alone")
     parser.add_argument("--camvid", type=Path, help="root of CamVid")
     parser.add_argument("--processes", type=int, default=os.cpu_count())
     parser.add_argument("--threads", type=int, default=1, help="of each process")

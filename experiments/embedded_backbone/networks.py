@@ -94,6 +94,16 @@ class _Training(LightningModule):
         """Follow the weights with their moving average."""
         self.average.update_parameters(self.network)
 
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip the norm of the gradients, which are not scaled: Lightning refuses to of any fused optimizer."""
+        if gradient_clip_val is not None:
+            nn.utils.clip_grad_norm_(self.network.parameters(), gradient_clip_val)
+
     def rate(self, step: int) -> float:
         """Share of the learning rate at a step."""
         cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, step / self.num_steps)))

@@ -61,7 +61,6 @@ LATE_PIXELS = 100  # that a class must have in some frame to have entered
 class Settings:
     """What is chosen on validation seeds."""
 
-    num_blocks: int = 3
     color: float = 0.5
     position: float = 0.5
     margin: float = 1.5
@@ -69,19 +68,20 @@ class Settings:
 
 @dataclass(frozen=True)
 class Row:
-    """A system; ``features`` is queries (the paper's), blocks, color (queries, colour, position), joint or rgb."""
+    """A system; ``features`` is queries (the paper's), blocks, color (queries, colour, position) or rgb."""
 
     name: str
     features: str = "queries"
     ward: bool = False
     padding: int = 0
-    upsampling: type[Modulation] | None = None
+    upsampling: Callable[[], Modulation] | None = None
     novelty: bool = False
     network: str = "trained"
     settings: Settings = Settings()
 
 
-ALL = Row("all together", "joint", ward=True, padding=16, upsampling=GuidedUpsampling, novelty=True)
+guided = partial(GuidedUpsampling, eps=0.003)
+ENHANCED = Row("enhanced: colour and position, guided upsampling", "color", upsampling=guided)
 ROWS = [
     Row("the paper's, without masked modulation"),
     Row("+ Ward", ward=True),
@@ -89,11 +89,12 @@ ROWS = [
     Row("+ colour and position", "color"),
     Row("+ padding by 16 pixels", padding=16),
     Row("+ soft upsampling", upsampling=SoftUpsampling),
-    Row("+ guided upsampling", upsampling=GuidedUpsampling),
+    Row("+ guided upsampling", upsampling=guided),
     Row("+ novelty", novelty=True),
-    ALL,
-    replace(ALL, name="all but novelty", novelty=False),
-    replace(ALL, name="all but padding", padding=0),
+    ENHANCED,
+    replace(ENHANCED, name="enhanced + Ward", ward=True),
+    replace(ENHANCED, name="enhanced + padding", padding=16),
+    replace(ENHANCED, name="enhanced + Ward, padding and novelty", ward=True, padding=16, novelty=True),
     Row("RGB+xy K-means", "rgb"),
     Row("RGB+xy Ward", "rgb", ward=True),
     Row("untrained U-Net", network="untrained"),
@@ -102,15 +103,11 @@ ROWS = [
 
 def build_features(kind: str, settings: Settings) -> Features:
     """Features of a row."""
-    blocks: list[Features] = [BlockFeatures(block) for block in BLOCKS[: settings.num_blocks]]
-    color: list[Features] = [LabFeatures(), PositionFeatures()]
-    weights = [settings.color, settings.position]
     if kind == "blocks":
-        return JointFeatures(blocks)
+        return JointFeatures([BlockFeatures(block) for block in BLOCKS])
     if kind == "color":
-        return JointFeatures([AttentionFeatures(), *color], [1.0, *weights])
-    if kind == "joint":
-        return JointFeatures([*blocks, *color], [1.0] * len(blocks) + weights)
+        parts = [AttentionFeatures(), LabFeatures(), PositionFeatures()]
+        return JointFeatures(parts, [1.0, settings.color, settings.position])
     return ColorPositionFeatures() if kind == "rgb" else AttentionFeatures()
 
 
@@ -287,11 +284,11 @@ def choose(args: argparse.Namespace) -> None:
     """Try feature weights and the margin of novelty on validation videos."""
     records = Records(args.results.with_name("enhanced_validation.jsonl"))
     features = {
-        settings: Row(f"features {settings}", "joint", ward=True, settings=settings)
-        for settings in (Settings(*values) for values in product((1, 2, 3), (0.5, 1.0), (0.5, 1.0)))
+        settings: replace(ENHANCED, name=f"features {settings}", settings=settings)
+        for settings in (Settings(*values) for values in product((0.25, 0.5, 1.0), (0.25, 0.5, 1.0)))
     }
     novelty = {
-        settings: Row(f"novelty {settings}", "joint", ward=True, novelty=True, settings=settings)
+        settings: replace(ENHANCED, name=f"novelty {settings}", novelty=True, settings=settings)
         for settings in (Settings(margin=margin) for margin in (1.0, 1.5, 2.0, 3.0))
     }
     rows = [*features.values(), *novelty.values()]

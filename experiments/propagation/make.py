@@ -35,16 +35,16 @@ from zsvss.module import clip_generator
 from zsvss.results.files import fill_in, write_atomically
 from zsvss.segmenter import VideoSegmenter
 from zsvss.stages.context import KNNSceneContext, SceneContext
-from zsvss.stages.features import ColorPositionFeatures, Features
+from zsvss.stages.features import AttentionFeatures, ColorPositionFeatures, Features
 from zsvss.stages.given_labels import GivenLabels
-from zsvss.stages.joint_features import BlockFeatures, JointFeatures, LabFeatures, LatentFeatures, PositionFeatures
+from zsvss.stages.joint_features import JointFeatures, LabFeatures, LatentFeatures, PositionFeatures
 from zsvss.stages.upsampling import GuidedUpsampling
 
 HERE = Path(__file__).parent
 CHOSEN_ON = ("bmx-trees", "car-roundabout", "goat", "kite-surf")
 POSITION = 0.5
-BLOCKS = (8,)
 ALL = "all together"
+PREDICT = "U-Net features, Lab and position (0.25)"
 CLUSTERS = "all together, clusters named by the first frame"
 # Tried one after another, each from the best of what was tried before.
 TRIED: dict[str, Sequence[Any]] = {
@@ -58,18 +58,17 @@ TRIED: dict[str, Sequence[Any]] = {
 
 def all_rows() -> dict[str, Features]:
     """Features of each row; all lie on the grid of output blocks 6..8."""
-    blocks: list[Features] = [BlockFeatures(block) for block in BLOCKS]
-    together = [*blocks, LatentFeatures(), LabFeatures(), PositionFeatures()]
+    unet, latents, lab, position = AttentionFeatures(), LatentFeatures(), LabFeatures(), PositionFeatures()
+    together = JointFeatures([unet, latents, lab, position], [1, 1, 1, POSITION])
     return {
         "colour and position": ColorPositionFeatures(),
-        "Lab and position": JointFeatures([LabFeatures(), PositionFeatures()], [1, POSITION]),
-        "autoencoder's latents": LatentFeatures(),
+        "Lab and position": JointFeatures([lab, position], [1, POSITION]),
         "autoencoder's latents and position": LatentFeatures(POSITION),
-        "U-Net features": JointFeatures(blocks),
-        "U-Net features and position": JointFeatures([*blocks, PositionFeatures()], [1] * len(blocks) + [POSITION]),
-        "all but U-Net features": JointFeatures(together[len(blocks) :], [1, 1, POSITION]),
-        ALL: JointFeatures(together, [1] * len(blocks) + [1, 1, POSITION]),
-        CLUSTERS: JointFeatures(together, [1] * len(blocks) + [1, 1, POSITION]),
+        "U-Net features and position": JointFeatures([unet, position], [1, POSITION]),
+        PREDICT: JointFeatures([unet, lab, position], [1, 1, 0.25]),
+        "all but U-Net features": JointFeatures([latents, lab, position], [1, 1, POSITION]),
+        ALL: together,
+        CLUSTERS: together,
     }
 
 
@@ -153,7 +152,7 @@ class Run:
 
 def build_backbone() -> SharedPass:
     """The backbone that ships with the package, in one step without guidance as `fast.yaml` has it."""
-    backbone = Embedded(num_steps=100, first_step=99, guidance=1)
+    backbone = Embedded(num_steps=100, first_step=99)
     backbone.load()
     return SharedPass(backbone.eval())
 
@@ -217,7 +216,9 @@ def score(args: argparse.Namespace) -> None:
     args.results.parent.mkdir(parents=True, exist_ok=True)
     names = listed(args)
     for video in names:
-        missing = [row for row in all_rows() if not any(r["row"] == row and r["video"] == video for r in records)]
+        missing = [
+            row for row in args.only or all_rows() if not any(r["row"] == row and r["video"] == video for r in records)
+        ]
         if not missing:
             continue
         runs = {row: Run(backbone, row, settings, args.input_size) for row in missing}
@@ -229,8 +230,8 @@ def score(args: argparse.Namespace) -> None:
             records.append(record)
             with args.results.open("a") as file:
                 file.write(json.dumps(record) + "\n")
-        print(video, {row: round(100 * j_of(of_row(records, row, [video])[0]), 1) for row in all_rows()})
-    fill_in(HERE / "README.md", "propagation", tables(records, names, args))
+        print(video, {row: round(100 * j_of(of_row(records, row, [video])[0]), 1) for row in runs})
+    fill_in(HERE / "README.md", "{}x{}".format(*args.input_size), tables(records, names, args))
 
 
 def of_row(records: Sequence[dict[str, Any]], row: str, videos: Sequence[str]) -> list[VideoResult]:
@@ -245,13 +246,15 @@ def tables(records: Sequence[dict[str, Any]], names: Sequence[str], args: argpar
     columns = [f"{score}, {group}" for group in groups for score in ("J", "F")]
     lines = [
         f"{len(names)} videos" + (f", their first {args.frames} frames" if args.frames else "") + f", seen at "
-        f"{args.input_size[0]}x{args.input_size[1]}; naming `given_first_frame` (the last row: `first_frame`); J and F "
-        f"`semi_supervised`, per cent. Settings were chosen on {', '.join(CHOSEN_ON)}.",
+        f"{args.input_size[0]}x{args.input_size[1]}; naming `given_first_frame` (rows with clusters: `first_frame`); J "
+        f"and F `semi_supervised`, per cent. Settings were chosen on {', '.join(CHOSEN_ON)}.",
         "",
         f"| features | {' | '.join(columns)} | J decay, all | {' | '.join(names)} |",
         f"|---|{'--:|' * (len(columns) + 1 + len(names))}",
     ]
     for row in all_rows():
+        if len(of_row(records, row, names)) < len(names):
+            continue
         cells = []
         for videos in groups.values():
             scores = scores_of(of_row(records, row, videos))
@@ -275,6 +278,7 @@ def main() -> None:
     parser.add_argument("--split", default="all", help="of DAVIS 2016 (default: every video of the folder)")
     parser.add_argument("--frames", type=int, help="use only so many frames of each video")
     parser.add_argument("--input-size", type=int, nargs=2, default=(256, 448), metavar=("HEIGHT", "WIDTH"))
+    parser.add_argument("--only", nargs="+", choices=list(all_rows()), help="compute these rows alone")
     parser.add_argument("--results", type=Path, default=Path("runs/propagation.jsonl"))
     args = parser.parse_args()
     args.input_size = tuple(args.input_size)

@@ -119,7 +119,7 @@ def main() -> None:
     torch.set_num_threads(1)
     keep_freed_memory()
     settings, modulation = fast_mode()
-    backbones = {"exact": Embedded(), "fast": Embedded(**settings)}
+    backbones = {"exact": Embedded(guidance=5.0), "fast": Embedded(**settings)}
     segmenters = {}
     for mode, backbone in backbones.items():
         backbone.load()

@@ -13,6 +13,7 @@ import torch
 
 import zsvss.backbones
 from zsvss.backbones.base import Backbone, FeatureKey
+from zsvss.backbones.stable_diffusion import StableDiffusion
 from zsvss.segmenter import VideoSegmenter
 from zsvss.stages.context import KNNSceneContext
 from zsvss.stages.modulation import MaskedModulation
@@ -39,6 +40,8 @@ def close(ours, expected):
 def make(request, settings_of):
     """Load the backbone under test with some settings."""
     own = next(settings_of[kind] for kind in request.param.__mro__ if kind in settings_of)
+    if issubclass(request.param, StableDiffusion):
+        own = {**own, "guidance": 5.0}  # both halves, whatever a kind's default
 
     def make(**settings):
         return request.param.from_pretrained(**{"first_step": 23, **own, **settings})

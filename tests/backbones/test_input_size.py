@@ -40,6 +40,8 @@ def test_the_embedded_backbone_knows_its_own_size():
 
     assert seen() == (128, 224)
     assert seen(input_size=(480, 853)) == seen(input_size="frames") == (480, 832)
+    larger = VideoSegmenter(Embedded(native_size=(256, 448)))
+    assert (larger.network_size.of(480, 853), larger.network_size.of(853, 480)) == ((256, 448), (448, 256))
     elsewhere = VideoSegmenter(Embedded(str(Path(embedded.__file__).parent)))
     assert elsewhere.network_size.of(480, 853) == (480, 832), "other weights may be made for anything"
 

@@ -100,7 +100,7 @@ def mistake(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
         ),
         (
             "sweep --sweep x",
-            "zsvss sweep: the following arguments are required: --config `zsvss sweep --help` tells all",
+            "zsvss sweep: the following arguments are required: --config `zsvss sweep --help` lists all",
         ),
     ],
 )

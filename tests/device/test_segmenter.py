@@ -35,7 +35,7 @@ def loaded(settings_of):
 
     @functools.cache
     def load(kind, **settings):
-        own = settings_of.get(kind, {})
+        own = settings_of.get(kind, {"guidance": 5.0})  # both halves of the one that ships
         backbone = kind(**{**own, "first_step": 23, **settings})
         backbone.load()
         for network in (backbone.unet, backbone.vae):

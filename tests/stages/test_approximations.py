@@ -24,7 +24,7 @@ def frames_THW3():
 
 @pytest.fixture(scope="module")
 def backbone():
-    embedded = Embedded()
+    embedded = Embedded(guidance=5.0)
     embedded.load()
     return embedded
 
@@ -58,7 +58,8 @@ def test_agreement_with_exact(backbone, frames_THW3, exact_THW, modulation, agre
 
 
 def test_agreement_without_guidance(frames_THW3, exact_THW):
-    unguided = Embedded(guidance=1)
+    unguided = Embedded()
+    assert not unguided.is_guided
     unguided.load()
     labels_THW = segmented(unguided, frames_THW3, MaskedModulation())
     assert (labels_THW == exact_THW).double().mean() >= 0.90  # measured 0.946: the features are other ones too
@@ -102,7 +103,13 @@ def test_a_feature_pass_that_ends_early_records_the_same(backbone):
         backbone.condition(None, noise),
     )
     keys = VideoSegmenter(backbone).features.keys(backbone)
-    whole, short = (backbone.record(noised, conditioning, keys, for_denoising=flag) for flag in (True, False))
+    attention, ran = backbone.unet.up_blocks[2].attentions[2].transformer_blocks[0].attn1, []
+    handle = attention.to_out[0].register_forward_hook(lambda *_: ran.append(True))
+    whole = backbone.record(noised, conditioning, keys)
+    num_ran = len(ran)
+    short = backbone.record(noised, conditioning, keys, for_denoising=False)
+    handle.remove()
+    assert len(ran) == 2 * num_ran - 1, "the last step ends behind the last query, before anything attends by it"
     assert set(short.tensors) == set(keys) < set(whole.tensors)
     assert backbone.steps[-1] in whole.latents
     assert backbone.steps[-1] not in short.latents

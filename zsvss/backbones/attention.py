@@ -70,6 +70,7 @@ class EditedAttentionProcessor:
         else:
             context = hidden_states if encoder_hidden_states is None else encoder_hidden_states
             query = replace["query"] if "query" in replace else attn.to_q(hidden_states)
+            self._keep(query=query)  # a pass may end here
             key = replace["key"] if "key" in replace else attn.to_k(context)
             value = attn.to_v(context)
             if edit.shared_map_B is None:
@@ -77,13 +78,13 @@ class EditedAttentionProcessor:
             else:
                 attended = _attend_with_shared_maps(query, key, value, edit.shared_map_B, attn.heads)
             output_Bnc = attn.to_out[1](attn.to_out[0](attended)) / attn.rescale_output_factor
-            self._keep(query=query, key=key, value=value, output=output_Bnc)
+            self._keep(key=key, value=value, output=output_Bnc)
         if edit.offset_Bn is not None:
             output_Bnc = output_Bnc + edit.offset_Bn.to(output_Bnc.dtype)[..., None]
         return output_Bnc
 
     def _keep(self, **tensors: Tensor) -> None:
-        for projection in self.edit.record:
+        for projection in self.edit.record & tensors.keys():
             self.edit.recorded[projection] = tensors[projection]
 
 

@@ -68,6 +68,22 @@ def recorded(unet: Any, paths: Mapping[FeatureKey, str | None], num_samples: int
             tensors[key] = by_frame(edits[path].recorded[key.projection], key.layer, num_samples)
 
 
+def last_module(unet: Any, paths: Mapping[FeatureKey, str | None]) -> nn.Module:
+    """The module behind whose call everything is recorded: of the last block as little is run as will do.
+
+    Args:
+        unet: the network.
+        paths: as :func:`recorded` takes them.
+    """
+    block = max((key.block for key in paths), default=0)
+    wanted = {(key.layer, key.projection, path) for key, path in paths.items() if key.block == block}
+    last: nn.Module = output_block(unet, block)
+    if {(layer, projection) for layer, projection, _ in wanted} == {("self", "query")}:
+        ((_, _, path),) = wanted
+        last = unet.get_submodule(f"{path}.to_k")  # asked for when the query is kept
+    return last
+
+
 def join_passes(passes: Sequence[RecordedPass], num_frames: int) -> RecordedPass:
     """Join all passes of a step."""
     outputs, tensors, states = zip(*passes, strict=True)

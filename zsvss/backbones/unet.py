@@ -22,8 +22,8 @@ from zsvss.backbones.batching import in_batches, once
 from zsvss.backbones.compiled import CompiledPasses
 from zsvss.backbones.host_memory import picked
 from zsvss.backbones.latent_diffusion import LatentDiffusion
-from zsvss.backbones.layout import LAYERS_PER_UP_BLOCK, NUM_BLOCKS, blocks_with_attention, output_block, token_grid
-from zsvss.backbones.recording import RecordedPass, as_in_layer, by_half, join_passes, recorded
+from zsvss.backbones.layout import LAYERS_PER_UP_BLOCK, NUM_BLOCKS, blocks_with_attention, token_grid
+from zsvss.backbones.recording import RecordedPass, as_in_layer, by_half, join_passes, last_module, recorded
 from zsvss.backbones.resume import (
     ResumeState,
     modulated,
@@ -247,8 +247,8 @@ class UNetBackbone(LatentDiffusion):
         self, x_Tchw: Tensor, step: int, conditioning: Conditioning, keys: set[FeatureKey], samples: Samples
     ) -> RecordedPass:
         """Run the network only as far as something is to be kept."""
-        last = output_block(self.unet, max((key.block for key in keys), default=0))
-        with recorded(self.unet, self._paths(keys), len(samples.row_b)) as tensors, ending_behind(last):
+        paths = self._paths(keys)
+        with recorded(self.unet, paths, len(samples.row_b)) as tensors, ending_behind(last_module(self.unet, paths)):
             self._pass(x_Tchw, step, conditioning, samples, len(x_Tchw))
         return RecordedPass(x_Tchw[samples.row_b][:, :0], tensors, None)
 

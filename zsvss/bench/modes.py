@@ -207,7 +207,7 @@ class Modes:
         return {"published": run, "published, through disk": run_through_disk}
 
     def _network(self, **settings: Any) -> StableDiffusion:
-        backbone: StableDiffusion = Embedded(**settings)
+        backbone: StableDiffusion = Embedded(**{"guidance": 5.0, **settings})  # as the published schedule has it
         if self._case.network == "sd21":
             backbone = StableDiffusion(self._weights.name, **settings)
             backbone.source = self._weights

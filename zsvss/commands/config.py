@@ -5,12 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import yaml
+
 import zsvss
 from zsvss.commands.refusals import did_you_mean
 
 _PACKAGE = Path(zsvss.__file__).parent
 # In a checkout the configs lie beside the package; in an installed wheel they lie inside it.
 PACKAGED_CONFIGS = _PACKAGE / "configs" if (_PACKAGE / "configs").is_dir() else _PACKAGE.parent / "configs"
+
+
+SMALL, SMALL_WITH_MASKS = "predict_embedded.yaml", "predict_masks_embedded.yaml"
+"""What ``predict`` takes by itself on the small model that ships with the package, and where masks are given."""
 
 
 def config_folders() -> list[Path]:
@@ -51,3 +57,29 @@ def config_paths(arguments: Sequence[str]) -> list[str]:
     pairs = zip(arguments, [*arguments, ""][1:], strict=True)
     given = [(name, value) for name, value in pairs if name in ("--config", "-c") or name.startswith("--config=")]
     return [value if "=" not in name else name.partition("=")[2] for name, value in given]
+
+
+def names_no_system(arguments: Sequence[str]) -> bool:
+    """Whether there is no config, or overlays alone: neither they nor an option say what the data are, or the backbone.
+
+    Raises:
+        OSError: if a config cannot be read.
+        yaml.YAMLError: if it is not YAML.
+    """
+    paths = config_paths(arguments)
+    has_data = any(argument == "--data" or argument.startswith("--data=") for argument in arguments)
+    return not paths or not (has_data or any(_names_system(find_config(path)) for path in paths))
+
+
+def has_masks(arguments: Sequence[str]) -> bool:
+    """Whether labels are given."""
+    return any(argument == "--data.masks" or argument.startswith("--data.masks=") for argument in arguments)
+
+
+def _names_system(path: Path) -> bool:
+    content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    if not isinstance(content, dict):
+        return True  # is refused as it is
+    model = content.get("model")
+    parts = [content.get("data"), model.get("backbone") if isinstance(model, dict) else None]
+    return any(isinstance(part, str) or (isinstance(part, dict) and "class_path" in part) for part in parts)

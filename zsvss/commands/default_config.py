@@ -1,46 +1,50 @@
-"""The config that ``predict`` takes where none is given: Stable Diffusion's if its weights are at hand."""
+"""The config that ``predict`` takes below overlays or alone: Stable Diffusion's if its weights are at hand."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 from zsvss.backbones.base import Backbone
 from zsvss.backbones.stable_diffusion import StableDiffusion
-from zsvss.commands.config import config_paths, find_config
+from zsvss.commands.config import SMALL, SMALL_WITH_MASKS, config_paths, find_config, has_masks, names_no_system
 from zsvss.commands.interruption import tell
 
-_FULL, _SMALL = "predict.yaml", "predict_embedded.yaml"
+_FULL = "predict.yaml"
 
 
 def with_config(arguments: Sequence[str]) -> list[str]:
-    """The arguments of ``predict`` with a config, if they name none; which one, and how to get the other, is logged.
+    """The arguments of ``predict`` with a config, if they name none, or overlays alone; which one it is, is logged.
 
     Args:
         arguments: the command's name and its options; those of other commands are left as they are.
     """
-    if arguments[0] != "predict" or config_paths(arguments):
+    if arguments[0] != "predict" or not names_no_system(arguments):
         return list(arguments)
     return [arguments[0], "--config", str(find_config(_chosen(arguments))), *arguments[1:]]
 
 
 def _chosen(arguments: Sequence[str]) -> str:
     words = " ".join(arguments)
+    small = SMALL_WITH_MASKS if has_masks(arguments) else SMALL
     if "--model.backbone" in words:
-        return _SMALL if "--model.backbone Embedded" in words or "--model.backbone=Embedded" in words else _FULL
+        return small if "--model.backbone Embedded" in words or "--model.backbone=Embedded" in words else _FULL
     backbone = StableDiffusion()
     name = backbone.weights_names[0]
+    overlays = [Path(path).name for path in config_paths(arguments)]
+    reason = f"{', '.join(overlays)} alone" if overlays else "no config"
     if is_on_this_machine(backbone):
         tell(
-            f"no config given: taking {_FULL}, as the weights of Stable Diffusion ({name}) are on this machine. For "
-            f"the small model that ships with the package, add --config {_SMALL}"
+            f"{reason} given: taking {_FULL}, as the weights of Stable Diffusion ({name}) are on this machine. For "
+            f"the small model that ships with the package, add --config {small}"
         )
         return _FULL
     tell(
-        f"no config given: taking {_SMALL}, the small model that ships with the package, as the weights of Stable "
+        f"{reason} given: taking {small}, the small model that ships with the package, as the weights of Stable "
         f"Diffusion ({name}) are not on this machine. To fetch and use them (5 GB), add --config {_FULL}"
     )
-    return _SMALL
+    return small
 
 
 def is_on_this_machine(backbone: Backbone) -> bool:

@@ -90,11 +90,11 @@ def look(command: str, words: CommandLineWords, assumed: Sequence[str] = ()) -> 
     Args:
         command: ``test`` or ``predict``.
         words: what follows it.
-        assumed: configs that the run takes where none is given.
+        assumed: configs that the run takes below those that are given.
     """
     configs = words.values("--config", "-c")
     settings = [
-        *(setting for name in configs or assumed for setting in _of_config(name)),
+        *(setting for name in [*assumed, *configs] for setting in _of_config(name)),
         *(setting for name, value in words.given for setting in _of_option(name, value)),
     ]
     if not configs and not assumed and not any(setting.key[:2] == ("model", "backbone") for setting in settings):

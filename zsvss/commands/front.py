@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import yaml
+
 from zsvss.commands import usage
-from zsvss.commands.config import resolve_configs
+from zsvss.commands.config import SMALL_WITH_MASKS, has_masks, names_no_system, resolve_configs
 from zsvss.commands.first_look import CommandLineWords, look, take_apart
 from zsvss.commands.interruption import leaving
 from zsvss.commands.refusals import fail
 
 ASSUMED = "predict.yaml"
-"""What ``predict`` is like without a config, whichever backbone it then takes."""
+"""What ``predict`` is like without a config or below overlays, whichever backbone it then takes."""
 
 
 def test(arguments: Sequence[str]) -> int:
@@ -30,10 +32,20 @@ def _run(command: str, arguments: Sequence[str]) -> int:
         print(usage.command(command, words.others[0] if words.others else ""))
         return 0
     words = _with_input(command, words)
-    look(command, words, [ASSUMED] if command == "predict" else [])
+    look(command, words, _assumed(command, words))
     with leaving(lambda: "stopped before the run began: nothing was written; start the same command again"):
         from zsvss.commands import lightning
     return lightning.main([command, *resolve_configs(words.arguments())])
+
+
+def _assumed(command: str, words: CommandLineWords) -> list[str]:
+    """The config of the package that goes below what is given; configs that cannot be read are refused later."""
+    arguments = words.arguments()
+    try:
+        is_needed = command == "predict" and names_no_system(arguments)
+    except (OSError, ValueError, yaml.YAMLError):
+        return []
+    return [SMALL_WITH_MASKS if has_masks(arguments) else ASSUMED] if is_needed else []
 
 
 def _with_input(command: str, words: CommandLineWords) -> CommandLineWords:

@@ -15,9 +15,20 @@ class Embedded(StableDiffusion):
 
     Args:
         weights: diffusers folder; ``None`` takes the one that ships with the package.
-        settings: of :class:`StableDiffusion`.
+        guidance: scale of classifier-free guidance. The paper's 5 blurs the features of what ships, so that the default
+            is 1, which is none.
+        native_size: height and width at about whose number of pixels larger frames are seen, in their own shape, where
+            nothing sets an input size; for the weights that ship alone.
+        settings: others of :class:`StableDiffusion`.
     """
 
-    def __init__(self, weights: str | None = None, **settings: Any) -> None:
-        super().__init__(weights or str(Path(__file__).parent), **settings)
-        self.native_size = (128, 224) if weights is None else None
+    def __init__(
+        self,
+        weights: str | None = None,
+        *,
+        guidance: float = 1.0,
+        native_size: tuple[int, int] = (128, 224),
+        **settings: Any,
+    ) -> None:
+        super().__init__(weights or str(Path(__file__).parent), guidance=guidance, **settings)
+        self.native_size = native_size if weights is None else None
