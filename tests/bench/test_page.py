@@ -223,7 +223,7 @@ def test_failed_tests_are_told_and_fail_the_command(steps, tmp_path, capsys):
 
 PYTHON = """#!/bin/sh
 case "$*" in
-  *pytest*) test ! -e {folder}/gpu.json.xml || exit 9; {tests} ;;
+  "-m pytest "*) test ! -e {folder}/gpu.json.xml || exit 9; {tests} ;;
   *) echo "$@" > {folder}/called ;;
 esac
 """
@@ -238,11 +238,11 @@ def test_make_gpu_tells_the_page_how_the_tests_ended(tests, status, tmp_path):
     (tmp_path / "bin" / "python").chmod(0o755)
     (tmp_path / ".installed").touch()
     (tmp_path / "gpu.json.xml").write_text(JUNIT)
-    settings = [f"VENV={tmp_path}", f"GPU_JSON={tmp_path}/gpu.json", "GPU_SECONDS=1"]
+    settings = [f"VENV={tmp_path}", f"GPU_JSON={tmp_path}/gpu.json", "GPU_SECONDS=3"]
     root = Path(__file__).parents[2]
     subprocess.run(["make", "-C", root, "gpu", *settings], check=True, capture_output=True, timeout=60)
     called = (tmp_path / "called").read_text()
-    assert f"--tests {tmp_path}/gpu.json.xml --tests-status {status} --tests-limit 1 " in called
+    assert f"--tests {tmp_path}/gpu.json.xml --tests-status {status} --tests-limit 3 " in called
 
 
 def test_without_a_gpu_the_page_says_so(monkeypatch, capsys):
