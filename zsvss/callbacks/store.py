@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lightning.fabric.utilities import move_data_to_device
 from lightning.pytorch import LightningModule, Trainer
+from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor
 
 from zsvss.backbones.base import Backbone
@@ -200,7 +200,7 @@ class ResultStore(ClipCallback):
             "run": self._digest,
             "source": self._source,
             "place": clip.place,
-            "segmenter": move_data_to_device(module.segmenter.state(), "cpu"),
+            "segmenter": _on_cpu(module.segmenter.state()),
         }
         midway = self._midway
         writer.afterwards(lambda written: midway.save(clip.video, {**state, "written": written}))
@@ -212,6 +212,18 @@ class ResultStore(ClipCallback):
     def _write(self, clip: Clip, content: Mapping[str, Any]) -> None:
         assert self._records is not None
         self._records.write(clip.video, self._digest, {"source": self._source, **content})
+
+
+def _on_cpu(state: Any) -> Any:
+    """Named tuples with their tensors on the CPU; what is there twice is copied once, and saved once."""
+    copies: dict[int, Tensor] = {}
+
+    def copied(tensor: Tensor) -> Tensor:
+        if id(tensor) not in copies:
+            copies[id(tensor)] = tensor.cpu()
+        return copies[id(tensor)]
+
+    return apply_to_collection(state, Tensor, copied)
 
 
 def _prediction_writer(trainer: Trainer, task: str) -> PredictionWriter | None:
