@@ -72,6 +72,8 @@ class PredictionWriter(ClipCallback):
         """The run's settings, which ``segments.json`` repeats; whoever knows them sets them before the first clip."""
         self.left: dict[str, Mapping[str, Any]] = {}
         """What was written of videos that an earlier start left in their midst, by name."""
+        self.keeps_lines = False
+        """Whether somebody else calls `forget_lines` when it is sure that a video is finished."""
         self._open: VideoPredictions | None = None
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="predictions")
         self._pending: deque[Future[None]] = deque()
@@ -116,6 +118,11 @@ class PredictionWriter(ClipCallback):
         except OSError:
             return False
 
+    def forget_lines(self, video: str) -> None:
+        """Remove what only a start that goes on in the midst of a video needs."""
+        assert self.folder is not None
+        (self.folder / safe_folder(video) / LINES).unlink(missing_ok=True)
+
     def afterwards(self, function: Callable[[Mapping[str, Any]], None]) -> None:
         """Call a function with the state of the open video when the clips so far are written."""
         opened = self._open
@@ -155,7 +162,7 @@ class PredictionWriter(ClipCallback):
             try:
                 self._wait()
             finally:
-                opened.close(names)
+                opened.close(names, keep_lines=self.keeps_lines)
 
     def _wait(self, leave: int = 0) -> None:
         """Wait until at most so many clips are still to be written; raises what went wrong in the thread."""

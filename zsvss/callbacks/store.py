@@ -61,6 +61,7 @@ class ResultStore(ClipCallback):
         if (writer := _prediction_writer(trainer, task)) is not None:
             parts = {key: self.settings[key] for key in ("model", "data") if key in self.settings}
             writer.settings = {**parts, "precision": str(trainer.precision)}
+            writer.keeps_lines = task == "predict"
         self._records = RecordFolder(Path(trainer.default_root_dir) / "records" / task)
         devices = device_facts(trainer.strategy.root_device)
         self._midway = MidwayFolder(self._records.folder / "midway") if task == "predict" else None
@@ -103,6 +104,8 @@ class ResultStore(ClipCallback):
         self._write(clip, content)
         if self._midway is not None:
             self._midway.forget(clip.video)
+            if (writer := _prediction_writer(trainer, "predict")) is not None:
+                writer.forget_lines(clip.video)
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Record the failures."""

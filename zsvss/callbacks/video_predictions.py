@@ -207,11 +207,12 @@ class VideoPredictions:
     def _kind(self) -> dict[str, Any]:
         return kind_of(self.masks, self._movie is not None, self._with_captions, self.alpha)
 
-    def close(self, names: Mapping[int, int] | None = None) -> None:
+    def close(self, names: Mapping[int, int] | None = None, *, keep_lines: bool = False) -> None:
         """Finish the overlay and write the list of segments.
 
         Args:
             names: class id of each cluster that was named after the run.
+            keep_lines: leave the lines of a finished video too, so that it can be gone on with in its midst.
         """
         if self._movie is not None:
             self._movie.close()
@@ -220,7 +221,7 @@ class VideoPredictions:
         self._table.close()
         if self._lines is not None:
             self._lines.close()
-            if self._is_complete:
+            if self._is_complete and not keep_lines:
                 (self.folder / LINES).unlink(missing_ok=True)
 
     def _new_shot(self) -> int | None:

@@ -108,6 +108,7 @@ class VideoDataModule(lightning.LightningDataModule, ABC):
         self.unreadable: dict[str, str] = {}
         """Videos that `find_videos` could not read, and why; they are failures of the run, and the others go on."""
         self._videos: list[Video] | None = None
+        self._numbers: dict[str, int] = {}
         self._loader: ClipLoader | None = None
 
     @property
@@ -246,7 +247,9 @@ class VideoDataModule(lightning.LightningDataModule, ABC):
     def _when_opened(self, opened: Opened) -> None:
         """Keep what is known of a video now that it is open."""
         videos = self.videos()
-        number = next(number for number, video in enumerate(videos) if video.name == opened.name)
+        if not self._numbers:
+            self._numbers = {video.name: number for number, video in enumerate(videos)}
+        number = self._numbers[opened.name]
         videos[number] = videos[number].opened(opened.num_frames, opened.facts)
 
 
