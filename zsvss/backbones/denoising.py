@@ -22,9 +22,6 @@ from zsvss.backbones.recording import RecordedPass, by_half, join_passes
 from zsvss.backbones.samples import CONDITIONAL, UNCONDITIONAL, Samples
 from zsvss.progress import part
 
-# Batches of one attention call that CUDA's kernels take (a dimension of their grid).
-MOST_ATTENTION_BATCHES = 65_535
-
 _T = TypeVar("_T")
 
 
@@ -177,13 +174,5 @@ class DenoisingNetwork(LatentDiffusion):
         )
 
     def _bounds(self, x_Bchw: Tensor, num_frames: int) -> tuple[int, int | None]:
-        """Samples that stay together in a pass, and how many attention over time, a batch a latent cell, may get."""
-        if not self.couples_frames:
-            return 1, None
-        cells = x_Bchw[0, 0].numel()
-        if x_Bchw.device.type != "cpu" and cells > MOST_ATTENTION_BATCHES:
-            raise ValueError(
-                f"{cells} latent cells a frame are more than the {MOST_ATTENTION_BATCHES} that attention over time "
-                "takes on a GPU. Set model.input_size to something smaller."
-            )
-        return num_frames, num_frames * max(1, MOST_ATTENTION_BATCHES // cells)
+        """Samples that stay together in a pass, and the most that a pass may get, whatever memory holds."""
+        return num_frames if self.couples_frames else 1, None

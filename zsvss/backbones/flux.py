@@ -19,8 +19,7 @@ from zsvss.backbones.base import ClipNoise, Conditioning
 from zsvss.backbones.flow_matching import FlowMatching, shift_by_size
 from zsvss.backbones.samples import Samples
 from zsvss.backbones.seams import Seams, attention_seams
-from zsvss.backbones.stable_diffusion_3 import check_embedding
-from zsvss.backbones.text import clip_embedding, clip_widths, t5_embedding, t5_width
+from zsvss.backbones.text import check_embedding, clip_embedding, clip_widths, t5_embedding, t5_width
 
 _T5_LENGTHS = {True: 512, False: 256}  # of what is told the guidance (dev), and what is not (schnell)
 
@@ -114,9 +113,6 @@ class Flux(FlowMatching):
     def encoder_parts(self) -> tuple[str, ...]:
         return () if self._context() else ("tokenizer", "text_encoder", "text_encoder_2")
 
-    def _context(self) -> dict[str, Tensor]:
-        return self.source.tensors("context.safetensors")
-
     @override
     def check_conditioner(self) -> None:
         config = self.source.config("transformer")
@@ -140,9 +136,7 @@ class Flux(FlowMatching):
             length = _T5_LENGTHS[self._is_told]
             pooled_1c = clip_embedding(self.source).pooled_1c
             context = {"cond": t5_embedding(self.source, "text_encoder_2", length=length), "pooled": pooled_1c}
-        for name, kept in (("cond", "context_Gmc"), ("pooled", "pooled_Gc")):
-            halves = torch.cat([torch.zeros_like(context[name]), context[name]])
-            self.register_buffer(kept, halves, persistent=False)
+        self._keep_embedding(context)
 
     @cached_property
     def _is_told(self) -> bool:

@@ -119,6 +119,17 @@ class LatentDiffusion(Backbone):
     def load_conditioner(self) -> None:
         """Read what :meth:`condition` needs."""
 
+    def _context(self) -> dict[str, Tensor]:
+        """The empty prompt's embedding that the model gives, by name; empty if it gives none."""
+        return self.source.tensors("context.safetensors")
+
+    def _keep_embedding(self, context: Mapping[str, Tensor]) -> None:
+        """Keep ``cond`` and, if it is there, ``pooled`` behind zeros: the halves of the guidance."""
+        for name, kept in (("cond", "context_Gmc"), ("pooled", "pooled_Gc")):
+            if name in context:
+                halves = torch.cat([torch.zeros_like(context[name]), context[name]])
+                self.register_buffer(kept, halves, persistent=False)
+
     @abstractmethod
     def check_conditioner(self) -> None:
         """Refuse encoders that do not fit the network, by their configs; raises what :meth:`check` raises."""

@@ -193,9 +193,9 @@ class StableDiffusion(UNetBackbone):
         uncond_1mc = context.get("uncond", torch.zeros_like(cond_1mc))
         self.register_buffer("context_Gmc", torch.cat([uncond_1mc, cond_1mc]), persistent=False)
 
+    @override
     def _context(self) -> dict[str, Tensor]:
-        """Tensors of the folder's ``context.safetensors``; empty if it has none."""
-        context = self.source.tensors("context.safetensors")
+        context = super()._context()
         wanted = self.source.config("unet")["cross_attention_dim"]
         if context and ("cond" not in context or context["cond"].ndim != 3 or context["cond"].shape[-1] != wanted):
             found = {name: tuple(tensor.shape) for name, tensor in context.items()}

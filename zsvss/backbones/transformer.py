@@ -120,8 +120,9 @@ class TransformerBackbone(DenoisingNetwork):
         return (hidden, text) if self.image_index == 0 else (text, hidden)
 
     def scaled(self, x_bchw: Tensor, step: int) -> Tensor:
-        """Latents as the network takes them; flow matching takes them as they are."""
-        return x_bchw
+        """Latents of unit variance, as the network takes them; flow matching takes them as they are."""
+        scale: float = (self.sigmas[step] ** 2 + 1) ** 0.5
+        return x_bchw / scale
 
     @cached_property
     def num_blocks(self) -> int:

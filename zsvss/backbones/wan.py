@@ -19,8 +19,7 @@ from zsvss.backbones.base import ClipNoise, Conditioning
 from zsvss.backbones.flow_matching import FlowMatching
 from zsvss.backbones.samples import Samples
 from zsvss.backbones.seams import Seams, attention_seams
-from zsvss.backbones.stable_diffusion_3 import check_embedding
-from zsvss.backbones.text import t5_embedding, t5_width
+from zsvss.backbones.text import check_embedding, t5_embedding, t5_width
 from zsvss.backbones.video_transformer import VideoTransformer
 
 _TEXT_LENGTH = 512
@@ -109,9 +108,6 @@ class Wan(VideoTransformer, FlowMatching):
     def encoder_parts(self) -> tuple[str, ...]:
         return () if self._context() else ("text_encoder",)
 
-    def _context(self) -> dict[str, Tensor]:
-        return self.source.tensors("context.safetensors")
-
     @override
     def check_conditioner(self) -> None:
         width = int(self.source.config("transformer").get("text_dim", 4096))
@@ -134,7 +130,7 @@ class Wan(VideoTransformer, FlowMatching):
         else:  # behind the end of the prompt there are zeros, which the network sees
             end_1mc = t5_embedding(self.source, length=1, is_masked=True)
             cond_1mc = functional.pad(end_1mc, (0, 0, 0, _TEXT_LENGTH - end_1mc.shape[1]))
-        self.register_buffer("context_Gmc", torch.cat([torch.zeros_like(cond_1mc), cond_1mc]), persistent=False)
+        self._keep_embedding({"cond": cond_1mc})
 
     @override
     def condition(self, images_T3HW: Tensor, noise: ClipNoise) -> Conditioning:
