@@ -106,19 +106,21 @@ def transformer(pipeline: str, network: dict[str, Any], scheduler: dict[str, Any
     }
 
 
-def pixart(pipeline: str) -> Layout:
+def pixart(pipeline: str, scaling_factor: float, **entries: Any) -> Layout:
     """PixArt-alpha or PixArt-Sigma."""
     network = {
-        "_class_name": "PixArtTransformer2DModel",
+        "_class_name": "Transformer2DModel",
+        "norm_type": "ada_norm_single",
         "num_layers": 28,
         "in_channels": 4,
         "out_channels": 8,
         "patch_size": 2,
         "sample_size": 128,
         "caption_channels": 4096,
+        **entries,
     }
     scheduler = {"_class_name": "DPMSolverMultistepScheduler", "beta_schedule": "linear", "prediction_type": "epsilon"}
-    layout = transformer(pipeline, network, scheduler, {**_KL, "scaling_factor": 0.13025})
+    layout = transformer(pipeline, network, scheduler, {**_KL, "scaling_factor": scaling_factor})
     return {**layout, "text_encoder/config.json": _T5}
 
 
@@ -224,8 +226,8 @@ LAYOUTS: dict[str, tuple[Layout, dict[str, Any]]] = {
     "Stable Video Diffusion": (video(), {}),
     "Stable Video Diffusion XT": (video(), {}),
     "AnimateDiff": (index("AnimateDiffPipeline"), {}),
-    "PixArt-alpha": (pixart("PixArtAlphaPipeline"), {}),
-    "PixArt-Sigma": (pixart("PixArtSigmaPipeline"), {}),
+    "PixArt-alpha": (pixart("PixArtAlphaPipeline", 0.18215), {}),
+    "PixArt-Sigma": (pixart("PixArtSigmaPipeline", 0.13025, use_additional_conditions=False), {}),
     "Stable Diffusion 3 medium": (sd3(), {}),
     "Stable Diffusion 3.5 medium": (sd3(dual_attention_layers=list(range(13)), qk_norm="rms_norm"), {}),
     "Stable Diffusion 3.5 large": (sd3(num_layers=38, qk_norm="rms_norm"), {}),

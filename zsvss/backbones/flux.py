@@ -56,6 +56,7 @@ class Flux(FlowMatching):
     preferred_block: ClassVar[int] = 28
     compared_block: ClassVar[int | None] = 24
     preferred_place = "image.query"
+    packed_cells = 4
     context_Gmc: Tensor
     pooled_Gc: Tensor
 
@@ -102,10 +103,6 @@ class Flux(FlowMatching):
             "image": attention_seams("attn", "image", output=None),
             "text": attention_seams("attn", "text", output=None),
         }
-
-    @override
-    def input_channels(self, vae: Mapping[str, Any]) -> int:
-        return 4 * super().input_channels(vae)
 
     # Conditioning
 

@@ -97,6 +97,8 @@ class PixArt(TransformerBackbone):
     def set_schedule(self) -> None:
         scheduler, place = self.source.config("scheduler"), f"{self.source.name}/scheduler"
         check_kind(scheduler, place)
+        if scheduler.get("prediction_type", "epsilon") != "epsilon":
+            raise ValueError(f"{place}: prediction_type must be 'epsilon', as in all of PixArt.")
         self.prediction_type = "epsilon"
         sigmas = training_sigmas({"beta_schedule": "linear", "beta_start": 1e-4, "beta_end": 0.02, **scheduler}, place)
         self.timesteps = trailing_timesteps(self.num_steps, len(sigmas))

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from functools import cached_property
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -65,8 +66,15 @@ class Wan(VideoTransformer, FlowMatching):
     @override
     def check_network(self, config: Mapping[str, Any], vae: Mapping[str, Any]) -> None:
         super().check_network(config, vae)
-        if self.source.pipeline().get("transformer_2", [None])[0] is not None or vae.get("patch_size") is not None:
+        second = self.source.pipeline().get("transformer_2") or [None]
+        if second[0] is not None or vae.get("patch_size") is not None:
             raise ValueError(f"{self.source.name} is Wan 2.2; Wan needs {self.needs}.")
+        for key in ("image_dim", "added_kv_proj_dim"):
+            if config.get(key) is not None:
+                raise ValueError(
+                    f"{self.source.name}/transformer: {key} = {config[key]} must be null: the network also takes an "
+                    f"image. Wan needs {self.needs}."
+                )
 
     # Images and latents
 
@@ -79,10 +87,6 @@ class Wan(VideoTransformer, FlowMatching):
     @override
     def latent_channels(self) -> int:
         return int(self.source.config("vae").get("z_dim", 16))
-
-    @override
-    def input_channels(self, vae: Mapping[str, Any]) -> int:
-        return int(vae.get("z_dim", 16))
 
     def _statistics(self, like: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of the latents' channels [c, 1, 1], float32, on a tensor's device."""
@@ -140,13 +144,18 @@ class Wan(VideoTransformer, FlowMatching):
 
     @override
     def flow_config(self, config: Mapping[str, Any], place: str) -> Mapping[str, Any]:
-        if config.get("use_flow_sigmas"):
-            return {"shift": config.get("flow_shift", 3.0), "num_train_timesteps": 1000}
-        return super().flow_config(config, place)
+        if not config.get("use_flow_sigmas"):
+            return super().flow_config(config, place)
+        if config.get("use_dynamic_shifting"):
+            raise ValueError(f"{place}: use_dynamic_shifting must be false, as in all of Wan 2.1.")
+        return {"shift": config.get("flow_shift", 1.0), "num_train_timesteps": config.get("num_train_timesteps", 1000)}
 
     @override
     def schedule_options(self, config: Mapping[str, Any]) -> dict[str, Any]:
-        return {}
+        if not config.get("use_flow_sigmas"):
+            return {}
+        # Without them, the scheduler of Euler steps begins and ends at levels that are shifted, and shifts them again.
+        return {"sigmas": np.linspace(1, 1 / config.get("num_train_timesteps", 1000), self.num_steps + 1)[:-1]}
 
     # Network
 
