@@ -18,7 +18,7 @@ from typing_extensions import Self, override
 from zsvss.backbones.base import Backbone, ClipNoise
 from zsvss.backbones.batching import BatchLimit, in_batches
 from zsvss.backbones.checks import check_pipeline
-from zsvss.backbones.half_precision import in_float32
+from zsvss.backbones.half_precision import in_float32, sparing
 from zsvss.backbones.memory_format import image_format, lay_out
 from zsvss.backbones.schedule import PredictionType
 from zsvss.backbones.single_file import open_weights
@@ -223,7 +223,7 @@ class LatentDiffusion(Backbone):
 
     @override
     def _apply(self, fn: Any, recurse: bool = True) -> Self:
-        nn.Module._apply(self, fn, recurse)
+        nn.Module._apply(self, sparing(fn, getattr(self, self.network_part, None)), recurse)
         for network in (getattr(self, name, None) for name in ("vae", "tiny_decoder")):
             if network is not None:
                 lay_out(network, image_format(self.device))

@@ -199,6 +199,7 @@ class TransformerBackbone(DenoisingNetwork):
 
     @override
     def load_networks(self) -> None:
+        self._name_distillation(self.guidance)
         super().load_networks()
         self._check_reach()
 
@@ -296,9 +297,8 @@ class TransformerBackbone(DenoisingNetwork):
         with ExitStack() as stack:
             if offset_Bn is not None:
                 path = f"{self._block_paths[self.modulation_block]}.{self.modulated_attention}"
-                changes.append(
-                    (self.transformer.get_submodule(path), adding(self._offset_of(offset_Bn, samples, num_frames)))
-                )
+                offset_bn = self._offset_of(offset_Bn, samples, num_frames)
+                changes.append((self.transformer.get_submodule(path), adding(offset_bn)))
                 if self._resumes_at(step):
                     if not isinstance(recording.resume, ResumeState):
                         raise TypeError("the recording holds no state to resume from; record with reuse_recorded=True.")
