@@ -28,13 +28,16 @@ class Flux(FlowMatching):
     """FLUX.1 dev or schnell: blocks of joint attention, then blocks in which text and image share all weights.
 
     Blocks are counted through both kinds: of the published 57, ``block.19`` is the first of the second kind. The
-    network was distilled from its guidance, which it is told as a number: only the conditional half is run.
+    network was distilled from its guidance, which it is told as a number: only the conditional half is run. In blocks
+    of the second kind the modulation is added ahead of the projection that attention shares with the feed-forward
+    layer, which mixes it over the channels before the gate.
 
     Args:
         weights: diffusers folder or hub id (``transformer/``, ``vae/``, ``scheduler/`` and, for the empty prompt, a
             tokenizer and two text encoders or a ``context.safetensors`` holding ``cond`` [1, m, c] and ``pooled``
             [1, c]). The second encoder takes 19 GB of the host's memory while it is run, once.
-        num_steps: steps of the whole schedule; 33 end with timesteps 240, 169 and 90.
+        num_steps: steps of the whole schedule; 33 end with timesteps 240, 169 and 90 (dev); for schnell take 11,
+            and ``first_step`` 8: 273, 182 and 91.
         first_step: first step that is run; masked modulation acts in it.
         told_guidance: what the network is told, where it takes a guidance (dev).
         image_tokens: tokens of an image for whose size the levels of noise are chosen; 4096 is 1024x1024.

@@ -29,7 +29,7 @@ from zsvss.backbones.seams import Change, Part, Seam, Seams, adding, begun_at, c
 from zsvss.backbones.weights import Variant
 
 # Class and norm of published configs -> the class into which diffusers has made them since.
-_SINCE_RENAMED = {("Transformer2DModel", "ada_norm_single"): "PixArtTransformer2DModel"}
+_SINCE_RENAMED: dict[Any, str] = {("Transformer2DModel", "ada_norm_single"): "PixArtTransformer2DModel"}
 
 
 class TransformerBackbone(DenoisingNetwork):

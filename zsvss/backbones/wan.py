@@ -30,7 +30,8 @@ class Wan(VideoTransformer, FlowMatching):
     """Wan 2.1 from text, of 1.3 or 14 billion parameters: the frames of a clip are denoised together.
 
     Self-attention reaches over all frames. The middle block of the smaller one is read and modulated, by no more than
-    analogy. Steps are Euler's, on the levels that the published scheduler takes, which is of a higher order.
+    analogy. Steps are Euler's, on the levels that the published scheduler takes, which is of a higher order. They end
+    at timesteps 267, 190 and 103, which have about the share of noise of the paper's with Stable Diffusion.
 
     Args:
         weights: diffusers folder or hub id (``transformer/``, ``vae/``, ``scheduler/`` and, for the empty prompt,
