@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 from typing import Any
 
 
 def at_clip(index: int) -> None:
-    """Kill the process when it is to segment a clip, and what comes before has had time to be written."""
+    """Kill the process when it is to segment a clip, and what comes before is written."""
+    from zsvss.callbacks.prediction_writer import PredictionWriter
     from zsvss.module import VideoSegmentation
 
     original = VideoSegmentation.predict_step
 
     def killed(self: VideoSegmentation, clip: Any, batch_idx: int) -> Any:
         if clip.index == index:
-            time.sleep(1)
+            for callback in self.trainer.callbacks:
+                if isinstance(callback, PredictionWriter):
+                    callback._wait()
             os.kill(os.getpid(), signal.SIGKILL)
         return original(self, clip, batch_idx)
 

@@ -82,8 +82,11 @@ def test_a_stream_is_segmented_until_it_ends(
     tmp_path: Path, config: Path, served: tuple[Path, str], warm_python: WarmPython
 ) -> None:
     encode(served[0] / "cut.ts", scene(0, 20) + scene(1, 15), crf="12")
-    predict(warm_python, tmp_path, f"{served[1]}/cut.ts", "--output", "run")
+    url = served[1].replace("//", "//me:secret@")
+    predict(warm_python, tmp_path, f"{url}/cut.ts", "--output", "run")
     (folder,) = find_predictions(tmp_path / "run")
+    written = [path for path in (tmp_path / "run").rglob("*") if path.is_file()]
+    assert not [path for path in written if b"secret" in path.read_bytes()], "no password is written"
     video = Predictions.read(folder)
     assert video.complete
     assert (video.num_frames, video.shots) == (35, (Shot(0, 20), Shot(20, 15)))

@@ -169,7 +169,7 @@ def test_a_half_precision_default_does_not_change_distances():
 def test_seconds_of_every_stage_are_reported(monkeypatch):
     """By a clock that ticks once a look: stages are measured one after another, without a gap and none twice."""
     ticks = itertools.count()
-    monkeypatch.setattr(VideoSegmenter, "_clock", lambda _: float(next(ticks)))
+    monkeypatch.setattr("zsvss.segmenter.device_clock", lambda _: float(next(ticks)))
     seconds = full_method()(striped_video()[0], generator=generator()).seconds
     # Each of the stages' eight functions takes a tick, and so does the look for what is not finite; one of K-means and
     # two of neighbours lie within.

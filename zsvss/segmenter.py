@@ -7,7 +7,6 @@ Shape legend: T frames of a clip, H W pixels, u v latent cells, h w token grid o
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
@@ -28,10 +27,11 @@ from zsvss.stages.nearest import to_grid
 from zsvss.stages.padding import margins_on, mirror
 from zsvss.stages.precision import full_precision
 from zsvss.stages.refinement import Refinement, check_grids
+from zsvss.stages.shares import imposed
 from zsvss.stages.shots import ShotBank, ShotMatching
 from zsvss.stages.specks import merge_specks
 from zsvss.stages.trace import SegmentedClip, Trace
-from zsvss.stopwatch import Stopwatch, measured
+from zsvss.stopwatch import Stopwatch, device_clock, measured
 
 
 class VideoSegmenter(nn.Module):
@@ -162,7 +162,7 @@ class VideoSegmenter(nn.Module):
         generator = generator or torch.Generator().manual_seed(0)
         kept = Trace() if trace is None else trace
         self._cut(frames_THW3, shot)
-        with Stopwatch(self._clock).running() as watch:
+        with Stopwatch(partial(device_clock, self.backbone.device)).running() as watch:
             images_T3HW, kept.noise = self._prepare(frames_THW3, resized_THW3, noise, generator)
             kept.recording = self._see(images_T3HW, kept.noise, conditioning, trace)
             kept.latents_Tcuv = kept.recording.encoded_Tchw
@@ -180,18 +180,13 @@ class VideoSegmenter(nn.Module):
                 labelled = labelled._replace(shares=memory.propagated.shares)
             kept.labels_THW = self._modulate(labelled, images_T3HW, num_wanted, trace)
             if given_THW is not None:
-                given_THW = given_THW[:num_wanted].to(kept.labels_THW)
-                kept.labels_THW = torch.where(given_THW >= 0, given_THW, kept.labels_THW)
+                kept.labels_THW = imposed(kept.labels_THW, given_THW[:num_wanted])
         kept.label_set_L = memory.label_set_L
-        coarse_Thw = kept.coarse_Tn.unflatten(1, kept.grid)
-        clusters_2hw = None if memory.clusters_2n is None else memory.clusters_2n.unflatten(1, kept.grid)
-        return SegmentedClip(
-            kept.labels_THW, coarse_Thw[:num_wanted], refined_Thw[:num_wanted], watch.seconds, clusters_2hw
-        )
+        return SegmentedClip.of(kept, watch.seconds, num_wanted, memory.clusters_2n)
 
     def _cut(self, frames_THW3: Tensor, shot: int | None) -> None:
         """Let the scene context model open anew where a clip is of another shot, unless it is too small for that."""
-        if shot is not None and self.bank.shots and self.bank.shots[-1].number != shot:
+        if self.bank.ends_before(shot):
             with suppress(ValueError):
                 self.check((frames_THW3.shape[1], frames_THW3.shape[2]), len(frames_THW3))
                 self.memory = None
@@ -269,6 +264,8 @@ class VideoSegmenter(nn.Module):
     ) -> tuple[Tensor, Memory]:
         """Features -> coarse labels [T, n], and the memory that they come from."""
         with full_precision(features_Tnc.device):
+            if self.memory is None:
+                self.memory, self.bank = self.shots.find_again(self.bank, features_Tnc)
             if given_THW is not None:
                 return self.context.propagate(features_Tnc, grid, given_THW, self.memory)
             if self.memory is not None:
@@ -296,7 +293,7 @@ class VideoSegmenter(nn.Module):
         with full_precision(features_Tnc.device):
             memory = self.context.update(features_Tnc, refined_Tn, memory)
             if shot is not None:
-                self.bank = self.shots.remember(self.bank, shot, features_Tnc, refined_Tn, memory)
+                self.bank = self.shots.remember(self.context, self.bank, shot, features_Tnc, refined_Tn, memory)
             return memory
 
     @measured("modulation")
@@ -317,16 +314,7 @@ class VideoSegmenter(nn.Module):
         return NetworkSize(wanted, self.backbone.size_multiple, self.padding, native)
 
     def to_images(self, frames_THW3: Tensor, resized_THW3: Tensor | None = None) -> Tensor:
-        """Resize frames to the backbone's input (PIL bicubic, if the size differs) and scale them to [-1, 1].
-
-        Args:
-            frames_THW3: uint8 frames at their own size.
-            resized_THW3: the same at `network_size`, if they were resized before.
-
-        Returns:
-            float32 [T, 3, H', W'], contiguous, on the backbone's device; without the padding, which makes the size up
-            to a multiple of the backbone's.
-        """
+        """Frames as the backbone takes them, but for the padding; see `as_images`."""
         return as_images(frames_THW3, resized_THW3, self.network_size, self.backbone.device)
 
     def check_places(self) -> None:
@@ -352,9 +340,3 @@ class VideoSegmenter(nn.Module):
         height, width = (side // stride for side in self.network_size.of(*own))
         grid = self.features.grid_of(self.backbone, (height, width))
         self.context.check(num_frames, grid[0] * grid[1])
-
-    def _clock(self) -> float:
-        """Seconds; on a GPU, of finished work."""
-        if self.backbone.device.type == "cuda":
-            torch.cuda.synchronize(self.backbone.device)
-        return time.perf_counter()

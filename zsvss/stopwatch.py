@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import ParamSpec, TypeVar
 
+import torch
+
 from zsvss.progress import stage
 
 _P = ParamSpec("_P")
@@ -55,6 +57,13 @@ class Stopwatch:
             total = self._clock() - start
             self.seconds[name] = self.seconds.get(name, 0.0) + total - self._within
             self._within = before + total
+
+
+def device_clock(device: torch.device) -> float:
+    """Seconds; on a GPU, of finished work."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
 
 
 def measured(name: str) -> Callable[[Callable[_P, _R]], Callable[_P, _R]]:

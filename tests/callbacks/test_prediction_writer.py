@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from zsvss.callbacks.prediction_writer import PredictionWriter
-from zsvss.callbacks.video_predictions import Origin, VideoPredictions
+from zsvss.callbacks.video_predictions import Origin, VideoPredictions, kind_of
 from zsvss.results.predictions import Predictions
 from zsvss.viz.browser_video import BrowserVideo
 
@@ -57,6 +57,41 @@ def test_writes_what_was_predicted(tmp_path: Path, height: int, width: int) -> N
         assert segment["num_frames"] == len(present)
     assert segments["segments"][-1]["last_frame"] == 2
     assert (segments["complete"], segments["video_length"], segments["overlay_alpha"]) == (True, 6, 0.5)
+
+
+def test_goes_on_only_with_what_is_there_and_drawn_alike(tmp_path: Path) -> None:
+    frames_THW3, labels_THW = _video(6, 32, 48)
+    begun = VideoPredictions(tmp_path / "swan", "swan", origin=Origin(video_length=9), alpha=0.3)
+    begun.write(frames_THW3, labels_THW, [str(number) for number in range(6)])
+    state = begun.state()
+    same = PredictionWriter(str(tmp_path), alpha=0.3)
+    assert same.can_go_on("swan", state | {"num_frames": 6})
+    assert not PredictionWriter(str(tmp_path), alpha=0.5).can_go_on("swan", state), (
+        "the overlay would change in its midst"
+    )
+    assert not PredictionWriter(str(tmp_path), alpha=0.3, captions=False).can_go_on("swan", state)
+    begun.close()
+    overlay = tmp_path / "swan" / "overlay.mp4"
+    overlay.rename(tmp_path / "swan" / ".tmp-overlay.mp4")  # as a process leaves it that is killed while it goes on
+    assert same.can_go_on("swan", state)
+    (tmp_path / "swan" / ".tmp-overlay.mp4").unlink()
+    assert not same.can_go_on("swan", state)
+    without = PredictionWriter(str(tmp_path), video=False)
+    assert without.can_go_on("swan", state | {"settings": kind_of(True, False, True, 0.5)})
+    (tmp_path / "swan" / "masks" / "3.png").unlink()
+    assert not without.can_go_on("swan", state | {"settings": kind_of(True, False, True, 0.5)})
+
+
+def test_a_stream_s_overlay_has_its_times_or_the_rate_that_is_wanted(tmp_path: Path) -> None:
+    frames_THW3, labels_THW = _video(4, 32, 48)
+    times = [0.0, 0.1, 0.5, 0.6]
+    for fps, expected in ((None, times), (5.0, [0.0, 0.2, 0.4, 0.6])):
+        writer = VideoPredictions(tmp_path, "door", fps=fps)
+        writer.write(frames_THW3, labels_THW, ["0", "1", "2", "3"], times=times)
+        writer.close()
+        with av.open(str(tmp_path / "overlay.mp4")) as container:
+            np.testing.assert_allclose([frame.time for frame in container.decode(video=0)], expected, atol=1e-3)
+        assert json.loads((tmp_path / "segments.json").read_text())["frame_times"] == times
 
 
 def test_an_interrupted_video_says_that_it_is_partial(tmp_path: Path) -> None:

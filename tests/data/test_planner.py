@@ -11,6 +11,7 @@ import torch
 from zsvss.data.clip import Tail, clip_starts
 from zsvss.data.planner import ClipPlanner, Cutout, Frame
 from zsvss.data.shots import ShotDetector
+from zsvss.stages.clips import in_clips
 
 
 def picture(seed: int) -> torch.Tensor:
@@ -33,6 +34,15 @@ def each_shot_apart(lengths: list[int], clip_length: int, tail: Tail) -> list[tu
         clips += [(first + start, long, final, shot) for start, long, final in clip_starts(length, clip_length, tail)]
         first += length
     return clips
+
+
+@pytest.mark.parametrize("shots", [None, ShotDetector()])
+@pytest.mark.parametrize("lengths", [[1], [12], [5, 7, 30, 9, 12]])
+def test_frames_given_one_by_one_are_cut_likewise(lengths: list[int], shots: ShotDetector | None) -> None:
+    frames = [frame.image_HW3 for frame in frames_of(lengths)]
+    own = [(len(frames_THW3), shot) for frames_THW3, shot in in_clips(frames, 6, shots and shots.start())]
+    planner = ClipPlanner(6, "short", shots)
+    assert own == [(len(cutout.frames), cutout.shot) for cutout in planner.clips(frames_of(lengths))]
 
 
 @pytest.mark.parametrize("is_known", [False, True])

@@ -60,7 +60,10 @@ def test_a_flash_is_no_cut(num_frames: int) -> None:
 def test_black_frames_end_a_shot_where_another_picture_follows() -> None:
     assert shots_of([A] * 20 + [BLACK] * 7 + [A] * 20) == []
     assert shots_of([A] * 20 + [BLACK] * 7 + [B] * 20) == [27]
-    assert shots_of([BLACK] * 7 + [A] * 20) == []
+    assert shots_of([BLACK] * 7 + [A] * 20) == [7]
+    assert shots_of([BLACK] * 4 + mixed(BLACK, A, 9) + [A] * 20) == [4]
+    assert shots_of([BLACK] * 3 + [A] * 20) == []
+    assert shots_of([BLACK] * 7 + [A] * 20 + [B] * 20) == [7, 27]
     assert shots_of([A] * 20 + [BLACK] * 30) == []
 
 
@@ -101,7 +104,7 @@ def test_uncut_footage_has_none() -> None:
 
 
 def test_settings_that_cannot_be_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"shots\.threshold = 1"):
+    with pytest.raises(ValueError, match=r"data\.shots\.threshold = 1"):
         ShotDetector(threshold=1)
     with pytest.raises(ValueError, match="shortest_shot = 0"):
         ShotDetector(shortest_shot=0)

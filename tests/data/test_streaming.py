@@ -85,6 +85,13 @@ def test_a_limit_and_a_known_length_hold() -> None:
     assert cuts_of(list(loader)) == [("a", *clip, 9) for clip in clip_starts(9, 6)]
 
 
+def test_a_limit_is_no_expectation() -> None:
+    videos = [FakeVideo("a", UNKNOWN_LENGTH, limit=9), FakeVideo("b", UNKNOWN_LENGTH, limit=50)]
+    clips = list(StreamingLoader(videos, Cutting(6), num_workers=0))
+    expected = [("a", *clip, 9) for clip in clip_starts(9, 6)] + [("b", *clip, 20) for clip in clip_starts(20, 6)]
+    assert cuts_of(clips) == expected
+
+
 @pytest.mark.parametrize("trouble", ["raises", "hangs", "dies"])
 def test_what_cannot_be_read_is_left_out_and_the_others_go_on(trouble: str) -> None:
     videos = [fake("a"), fake("bad", trouble), fake("c")]
@@ -119,6 +126,10 @@ def test_a_large_folder_is_not_looked_into_before_the_run(tmp_path: Path, monkey
     (tmp_path / "v040").mkdir()
     for number in range(3):
         Image.new("RGB", (64, 48)).save(tmp_path / "v040" / f"{number:05d}.png")
+    limited = VideoFolder(tmp_path, num_workers=0, limit_videos=2, limit_frames=9, shots=None)
+    assert [(clip.num_final, clip.is_last) for clip in limited.predict_dataloader()] == [(5, True)] * 2
+    shorter = VideoFolder(tmp_path, num_workers=2, limit_videos=1, limit_frames=3)
+    assert [clip.num_final for clip in shorter.predict_dataloader()] == [3]
     opened: list[Path | tuple[Path, ...]] = []
     original = FileVideo.open
     monkeypatch.setattr(FileVideo, "open", lambda self: (opened.append(self.frames), original(self))[1])

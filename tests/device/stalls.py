@@ -24,7 +24,7 @@ class Segmented(NamedTuple):
 @contextmanager
 def counting_waits() -> Iterator[None]:
     """Let the segmenter's clock count waits in place of seconds."""
-    with patch.object(VideoSegmenter, "_clock", lambda _: float(PRETEND.num_stalls)):
+    with patch("zsvss.segmenter.device_clock", lambda _: float(PRETEND.num_stalls)):
         yield
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 from PIL import Image
 from toy_backbone import ToyBackbone, striped_video
 
+from zsvss.data.shots import ShotDetector
 from zsvss.segmenter import VideoSegmenter
 from zsvss.stages.context import KNNSceneContext, Memory, PerFrameClustering, SceneContext
 from zsvss.stages.given_labels import GivenLabels
@@ -129,11 +131,85 @@ def test_the_bank_does_not_grow() -> None:
         features = torch.randn(2, 12, 5, generator=generator)
         labels = torch.arange(shot * 4, shot * 4 + 4).repeat(3).expand(2, 12)
         memory = Memory(features.flatten(0, 1), labels.flatten(), labels.unique())
-        bank = matching.remember(bank, shot, features, labels, memory)
+        bank = matching.remember(PerFrameClustering(4), bank, shot, features, labels, memory)
     assert [shot.number for shot in bank.shots] == [17, 18, 19]
     assert bank.seen is not None
     assert bank.seen.labels_L.tolist() == list(range(70, 80))
     assert bank.first_free == 80
+
+
+def test_the_bank_keeps_the_last_frame_of_each_shot_and_none_twice(swan: torch.Tensor) -> None:
+    segmenter = segmenter_of(KNNSceneContext(6))
+    scenes = [swan[:5], other_scene(5), swan[5:10], other_scene(5), other_scene(5, 7)]
+    labels_of(segmenter, [(frames, number) for number, frames in enumerate(scenes)])
+    assert [shot.number for shot in segmenter.bank.shots] == [2, 3, 4], "shots that go on take the place of their own"
+    num_tokens = 16 * 28
+    *ended, latest = segmenter.bank.shots
+    assert latest.memory is segmenter.memory
+    for shot in ended:
+        assert len(shot.memory.points_Nc) == len(shot.memory.labels_N) == num_tokens
+        assert torch.equal(shot.memory.points_Nc, shot.tokens_nc)
+        assert shot.tokens_nc.untyped_storage().nbytes() == shot.tokens_nc.numel() * 4, "no view of the clip"
+
+
+def test_a_memory_of_some_frames_holds_no_others(swan: torch.Tensor) -> None:
+    segmenter = segmenter_of(ward())
+    labels_of(segmenter, [(swan[:6], None)])
+    points = segmenter.memory.points_Nc
+    assert len(points) == 4 * 16 * 28
+    assert points.untyped_storage().nbytes() == points.numel() * 4
+
+
+def test_masks_are_kept_behind_a_false_cut_where_another_mask_is_given(swan: torch.Tensor) -> None:
+    given = torch.full((5, 256, 448), -1)
+    given[0] = (torch.arange(448) > 200).long() + 4
+    later = torch.full((5, 256, 448), -1)
+    later[0, :40, :40] = 9
+    behind = {}
+    for shot in (0, 1):
+        segmenter = segmenter_of(GivenLabels())
+        segmenter(swan[:5], shot=0, given_THW=given)
+        behind[shot] = segmenter(swan[5:10], shot=shot, given_THW=later).labels_THW
+    assert set(behind[0].unique().tolist()) == {4, 5, 9}
+    assert torch.equal(behind[0], behind[1])
+
+
+def test_goes_on_from_a_state_on_disk_behind_a_cut(swan: torch.Tensor, tmp_path: Path) -> None:
+    """With novelty and with a shot that comes back: the same bits as without a stop."""
+    clips = [(swan[:4], 0), (other_scene(4), 1), (other_scene(4, 5), 1), (swan[8:12], 2)]
+    make = lambda: segmenter_of(KNNSceneContext(6, novelty=Novelty(margin=0.5, min_tokens=2)))  # noqa: E731
+    uninterrupted = labels_of(make(), clips)
+    first, second = make(), make()
+    labels_of(first, clips[:2])
+    torch.save(first.state(), tmp_path / "state.pt")
+    second.restore(torch.load(tmp_path / "state.pt", weights_only=False))
+    for number, (frames, shot) in list(enumerate(clips))[2:]:
+        labels = second(frames, generator=torch.Generator().manual_seed(number), shot=shot).labels_THW
+        assert torch.equal(labels, uninterrupted[number])
+    assert set(uninterrupted[2].unique().tolist()) - set(uninterrupted[1].unique().tolist()), "novelty found something"
+
+
+def test_a_stream_that_begins_black_is_labelled_as_if_it_began_with_its_first_picture(swan: torch.Tensor) -> None:
+    segmenter = segmenter_of(ward())
+    black = torch.zeros_like(swan[:7])
+    both = torch.stack(list(segmenter.stream([*black, *swan], clip_length=5, shots=ShotDetector().start())))
+    alone = torch.stack(list(segmenter.stream(swan, clip_length=5, shots=ShotDetector().start())))
+    names = {int(label): int(both[7:][alone == label][0]) for label in alone.unique()}
+    assert len(set(names.values())) == len(names) > 3
+    renamed = torch.tensor([names.get(label, -1) for label in range(int(alone.max()) + 1)])
+    assert torch.equal(renamed[alone], both[7:])
+
+
+def test_a_stream_may_fill_one_array_again_and_again(swan: torch.Tensor) -> None:
+    def reused() -> Iterator[np.ndarray]:
+        array = np.empty((256, 448, 3), np.uint8)
+        for frame in swan[:6]:
+            array[:] = frame.numpy()
+            yield array
+
+    segmenter = segmenter_of(ward())
+    separate = torch.stack(list(segmenter.stream(swan[:6], clip_length=3)))
+    assert torch.equal(torch.stack(list(segmenter.stream(reused(), clip_length=3))), separate)
 
 
 def test_descriptions_are_means_and_spreads() -> None:

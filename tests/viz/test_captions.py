@@ -65,6 +65,23 @@ def test_many_segments_fit_or_are_counted() -> None:
     assert 240 < len(image_HW3) <= 300
 
 
+def test_the_legend_of_a_later_shot_shows_its_own_segments() -> None:
+    colors = palette(256)
+    captions = Captions((240, 320), colors)
+    rows, columns = np.mgrid[:240, :320]
+    many_HW = 1 + columns // 8 + 40 * (rows // 20)  # 480, far more than fit
+    captions.draw(GREY, many_HW, measure(many_HW))
+    later_HW = np.full((240, 320), 500)
+    legend = captions.draw(GREY, later_HW, measure(later_HW), new_shot=2)[240:]
+    assert (legend == colors[499 % 256]).all(-1).any()
+    again = Captions((240, 320), colors)
+    again.state = captions.state
+    for new_shot in (2, None):
+        one, two = (each.draw(GREY, later_HW, measure(later_HW), new_shot) for each in (captions, again))
+        assert np.array_equal(one, two)
+    assert len(captions.state[1]) == 1
+
+
 def test_tiny_frames_have_a_legend_too() -> None:
     frame_HW3 = np.full((16, 16, 3), 100, np.uint8)
     ids_HW = np.ones((16, 16), int)

@@ -77,7 +77,17 @@ def resize_frames(frames_THW3: Tensor, size: tuple[int, int]) -> Tensor:
 def as_images(
     frames_THW3: Tensor, resized_THW3: Tensor | None, network_size: NetworkSize, device: torch.device
 ) -> Tensor:
-    """Frames as a backbone takes them; see `VideoSegmenter.to_images`.
+    """Resize frames to a backbone's input (PIL bicubic, if the size differs) and scale them to [-1, 1].
+
+    Args:
+        frames_THW3: uint8 RGB frames at their own size.
+        resized_THW3: the same at the size of the network, if they were resized before.
+        network_size: at which size the backbone sees frames.
+        device: the backbone's.
+
+    Returns:
+        float32 [T, 3, H', W'], contiguous, on the device; without the padding, which makes the size up to a multiple of
+        the backbone's.
 
     Raises:
         ValueError: if the frames are not uint8 [T, H, W, 3], or were resized to another size.

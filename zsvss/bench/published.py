@@ -9,7 +9,7 @@ Shape legend: T frames of a clip, H W pixels, h w token cells, u v latent cells,
 
 from __future__ import annotations
 
-import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +29,7 @@ from zsvss.stages.modulation import LargestDifference, blend_latents
 from zsvss.stages.nearest import nearest
 from zsvss.stages.refinement import Refinement
 from zsvss.stages.trace import SegmentedClip
-from zsvss.stopwatch import Stopwatch
+from zsvss.stopwatch import Stopwatch, device_clock
 
 
 class PublishedSchedule:
@@ -72,7 +72,7 @@ class PublishedSchedule:
         Returns:
             labels, with the token labels that were given as the refined ones.
         """
-        backbone, watch = self.backbone, Stopwatch(self._clock)
+        backbone, watch = self.backbone, Stopwatch(partial(device_clock, self.backbone.device))
         with watch.measure("encode"):
             images_T3HW = VideoSegmenter(backbone).to_images(frames_THW3)
             latents_Tcuv = backbone.encode(images_T3HW, noise)
@@ -152,11 +152,6 @@ class PublishedSchedule:
         self._write_images(name, images_T3HW)
         read = [np.asarray(Image.open(self.folder / f"{name}_{t}.png")) for t in range(len(images_T3HW))]
         return torch.from_numpy(np.stack(read)).to(images_T3HW).permute(0, 3, 1, 2) / 127.5 - 1
-
-    def _clock(self) -> float:
-        if self.backbone.device.type == "cuda":
-            torch.cuda.synchronize(self.backbone.device)
-        return time.perf_counter()
 
 
 def put_back_plain_layers(network: nn.Module) -> None:

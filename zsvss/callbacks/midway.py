@@ -8,7 +8,6 @@
 from __future__ import annotations
 
 import logging
-import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -38,7 +37,7 @@ class MidwayFolder:
             state: tensors, named tuples and plain values.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        temporary = self.folder / f"{TEMPORARY}{uuid.uuid4().hex}"
+        temporary = self._temporary(video)
         with temporary.open("wb") as file:
             torch.save(dict(state), file)
         temporary.replace(self._path(video))
@@ -61,8 +60,10 @@ class MidwayFolder:
     def forget(self, video: str) -> None:
         """Remove the state of a video."""
         self._path(video).unlink(missing_ok=True)
-        for leftover in self.folder.glob(f"{TEMPORARY}*"):
-            leftover.unlink(missing_ok=True)
+        self._temporary(video).unlink(missing_ok=True)  # not others': other processes may be writing them
+
+    def _temporary(self, video: str) -> Path:
+        return self._path(video).with_name(f"{TEMPORARY}{self._path(video).name}")
 
     def _path(self, video: str) -> Path:
         return self.folder / f"{file_stem(video)}.pt"

@@ -17,7 +17,7 @@ from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
 from zsvss.callbacks.clips import ClipCallback
-from zsvss.callbacks.video_predictions import Meaning, Origin, VideoPredictions
+from zsvss.callbacks.video_predictions import Meaning, Origin, VideoPredictions, kind_of
 from zsvss.data.clip import Clip
 from zsvss.data.datamodule import datamodule
 from zsvss.data.facts import VideoFacts
@@ -25,6 +25,7 @@ from zsvss.data.video import FileVideo
 from zsvss.results.files import check_folder, safe_folder
 from zsvss.results.palette import class_colors
 from zsvss.results.predictions import LINES, PredictedClass
+from zsvss.viz.browser_video import num_whole_frames
 
 _CLIPS_AHEAD = 2
 
@@ -46,7 +47,7 @@ class PredictionWriter(ClipCallback):
         video: write the overlay video.
         captions: write the segments' ids into the overlay, and a legend below its frames.
         fps: frames per second of the overlay; ``None`` shows every frame when the source does, or 15 a second where
-            the source has no times.
+            the source has no times. Of a stream too, whose own times are shown otherwise.
         alpha: weight of the segments' colours in the overlay, 0..1.
     """
 
@@ -71,6 +72,8 @@ class PredictionWriter(ClipCallback):
         """The run's settings, which ``segments.json`` repeats; whoever knows them sets them before the first clip."""
         self.left: dict[str, Mapping[str, Any]] = {}
         """What was written of videos that an earlier start left in their midst, by name."""
+        self.keeps_lines = False
+        """Whether somebody else calls `forget_lines` when it is sure that a video is finished."""
         self._open: VideoPredictions | None = None
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="predictions")
         self._pending: deque[Future[None]] = deque()
@@ -102,15 +105,23 @@ class PredictionWriter(ClipCallback):
         """Whether what an earlier start has written of a video is there, and as this one would write it."""
         assert self.folder is not None
         folder = self.folder / safe_folder(video)
-        if written["settings"] != {"masks": self.masks, "video": self.video, "captions": self.captions}:
+        num_frames = int(written["num_frames"])
+        if written["settings"] != kind_of(self.masks, self.video, self.captions, self.alpha):
             return False
-        if self.video and not (folder / "overlay.mp4").is_file():
+        if self.video and num_whole_frames(folder / "overlay.mp4") < num_frames - 1:
+            return False
+        if self.masks and sum(1 for _ in (folder / "masks").glob("*.png")) < num_frames:
             return False
         try:
             with (folder / LINES).open("rb") as file:
-                return sum(1 for _ in file) >= int(written["num_frames"])
+                return sum(1 for _ in file) >= num_frames
         except OSError:
             return False
+
+    def forget_lines(self, video: str) -> None:
+        """Remove what only a start that goes on in the midst of a video needs."""
+        assert self.folder is not None
+        (self.folder / safe_folder(video) / LINES).unlink(missing_ok=True)
 
     def afterwards(self, function: Callable[[Mapping[str, Any]], None]) -> None:
         """Call a function with the state of the open video when the clips so far are written."""
@@ -151,7 +162,7 @@ class PredictionWriter(ClipCallback):
             try:
                 self._wait()
             finally:
-                opened.close(names)
+                opened.close(names, keep_lines=self.keeps_lines)
 
     def _wait(self, leave: int = 0) -> None:
         """Wait until at most so many clips are still to be written; raises what went wrong in the thread."""

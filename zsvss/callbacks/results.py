@@ -14,6 +14,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_only
 
 from zsvss.data.datamodule import datamodule
+from zsvss.data.locations import without_userinfo
 from zsvss.results.fingerprint import git_commit
 from zsvss.results.screen import failure_rows, show, show_results
 from zsvss.results.summary import METRICS, VIDEOS, summarize, write_results
@@ -69,7 +70,7 @@ def environment(trainer: Trainer) -> dict[str, Any]:
     """Where, when and with what a run was made."""
     return {
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "command": sys.argv,
+        "command": [without_userinfo(word) for word in sys.argv],
         "device": device_name(trainer.strategy.root_device),
         "num_processes": trainer.world_size,
         "commit": git_commit(),

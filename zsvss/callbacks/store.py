@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lightning.fabric.utilities import move_data_to_device
 from lightning.pytorch import LightningModule, Trainer
+from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor
 
 from zsvss.backbones.base import Backbone
@@ -61,6 +61,7 @@ class ResultStore(ClipCallback):
         if (writer := _prediction_writer(trainer, task)) is not None:
             parts = {key: self.settings[key] for key in ("model", "data") if key in self.settings}
             writer.settings = {**parts, "precision": str(trainer.precision)}
+            writer.keeps_lines = task == "predict"
         self._records = RecordFolder(Path(trainer.default_root_dir) / "records" / task)
         devices = device_facts(trainer.strategy.root_device)
         self._midway = MidwayFolder(self._records.folder / "midway") if task == "predict" else None
@@ -103,6 +104,8 @@ class ResultStore(ClipCallback):
         self._write(clip, content)
         if self._midway is not None:
             self._midway.forget(clip.video)
+            if (writer := _prediction_writer(trainer, "predict")) is not None:
+                writer.forget_lines(clip.video)
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Record the failures."""
@@ -200,7 +203,7 @@ class ResultStore(ClipCallback):
             "run": self._digest,
             "source": self._source,
             "place": clip.place,
-            "segmenter": move_data_to_device(module.segmenter.state(), "cpu"),
+            "segmenter": _on_cpu(module.segmenter.state()),
         }
         midway = self._midway
         writer.afterwards(lambda written: midway.save(clip.video, {**state, "written": written}))
@@ -212,6 +215,18 @@ class ResultStore(ClipCallback):
     def _write(self, clip: Clip, content: Mapping[str, Any]) -> None:
         assert self._records is not None
         self._records.write(clip.video, self._digest, {"source": self._source, **content})
+
+
+def _on_cpu(state: Any) -> Any:
+    """Named tuples with their tensors on the CPU; what is there twice is copied once, and saved once."""
+    copies: dict[int, Tensor] = {}
+
+    def copied(tensor: Tensor) -> Tensor:
+        if id(tensor) not in copies:
+            copies[id(tensor)] = tensor.cpu()
+        return copies[id(tensor)]
+
+    return apply_to_collection(state, Tensor, copied)
 
 
 def _prediction_writer(trainer: Trainer, task: str) -> PredictionWriter | None:

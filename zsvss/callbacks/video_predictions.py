@@ -109,7 +109,7 @@ class VideoPredictions:
         (folder / "masks" if masks else folder).mkdir(parents=True, exist_ok=True)
         (folder / FILE).unlink(missing_ok=True)  # written last, it says that the others are whole
         self._movie = BrowserVideo(folder / "overlay.mp4", fps, self.origin.facts) if video else None
-        self._with_captions = captions
+        self._with_captions, self._fps = captions, fps
         self._captions: Captions | None = None
         self._frame_names: list[str] = []
         self._times: list[float] = []
@@ -150,7 +150,7 @@ class VideoPredictions:
                 image_HW3 = overlay(frame_HW3, labels_HW, self.colors, self.alpha)
                 if self._with_captions:
                     image_HW3 = self._own_captions().draw(image_HW3, ids_HW, line.segments, self._new_shot())
-                self._movie.write(image_HW3, line.time)
+                self._movie.write(image_HW3, line.time if self._fps is None else None)
                 self._last_image = image_HW3
             self._lines.write(line.to_json())
         self._lines.flush()
@@ -192,7 +192,7 @@ class VideoPredictions:
         if state["captions"] is not None:
             self._own_captions().state = state["captions"]
         if self._movie is not None:
-            self._movie.resume(num_frames, state["last_image"], self._times)
+            self._movie.resume(num_frames, state["last_image"])
 
     def _take(self, line: FrameLine) -> None:
         """Count a frame in."""
@@ -205,13 +205,14 @@ class VideoPredictions:
             self._times.append(line.time)
 
     def _kind(self) -> dict[str, Any]:
-        return {"masks": self.masks, "video": self._movie is not None, "captions": self._with_captions}
+        return kind_of(self.masks, self._movie is not None, self._with_captions, self.alpha)
 
-    def close(self, names: Mapping[int, int] | None = None) -> None:
+    def close(self, names: Mapping[int, int] | None = None, *, keep_lines: bool = False) -> None:
         """Finish the overlay and write the list of segments.
 
         Args:
             names: class id of each cluster that was named after the run.
+            keep_lines: leave the lines of a finished video too, so that it can be gone on with in its midst.
         """
         if self._movie is not None:
             self._movie.close()
@@ -220,7 +221,7 @@ class VideoPredictions:
         self._table.close()
         if self._lines is not None:
             self._lines.close()
-            if self._is_complete:
+            if self._is_complete and not keep_lines:
                 (self.folder / LINES).unlink(missing_ok=True)
 
     def _new_shot(self) -> int | None:
@@ -293,3 +294,8 @@ class VideoPredictions:
             "class_id": class_id,
             "color": self.colors[label % len(self.colors)].tolist(),
         }
+
+
+def kind_of(masks: bool, video: bool, captions: bool, alpha: float) -> dict[str, Any]:
+    """What decides how files are written; files of another kind are not gone on with."""
+    return {"masks": masks, "video": video, "captions": captions, "alpha": alpha if video else None}

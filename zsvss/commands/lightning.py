@@ -46,6 +46,7 @@ from zsvss.commands.path_options import set_aside
 from zsvss.commands.refusals import fail
 from zsvss.commands.wandb_mode import prepare_wandb
 from zsvss.data.datamodule import VideoDataModule
+from zsvss.data.locations import without_userinfo
 from zsvss.module import VideoSegmentation
 from zsvss.results.files import check_folder
 from zsvss.results.fingerprint import code_version
@@ -77,7 +78,7 @@ class _Parser(LightningArgumentParser):
         for key, path in self.paths.items():
             cfg[key] = path
         text: str = super().dump(cfg, *args, **kwargs)
-        return text
+        return without_userinfo(text)  # what is written need not know a camera's password
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         if not self.exit_on_error:

@@ -50,7 +50,8 @@ class VideoDataModule(lightning.LightningDataModule, ABC):
         tail: A video's remainder becomes a full clip that overlaps the one before (``overlap``) or a ``short`` one.
         repeat_last_clip: Process the last clip twice if the clip length divides the video (published accident).
         require_full_clip: Refuse videos shorter than a clip (the published code fails on them).
-        num_workers: Processes that decode ahead; 0 decodes in the main process, without a time limit.
+        num_workers: Processes that decode ahead; 0 decodes in the main process, without a time limit. With
+            ``shots``, or where lengths are not known, one process decodes; streams are read in the main process.
         time_limit: Seconds that decoding one clip may take.
         skip_unreadable: Go on without a video that turns out unreadable; ``failures`` lists them.
         limit_videos: Use only so many videos.
@@ -107,6 +108,7 @@ class VideoDataModule(lightning.LightningDataModule, ABC):
         self.unreadable: dict[str, str] = {}
         """Videos that `find_videos` could not read, and why; they are failures of the run, and the others go on."""
         self._videos: list[Video] | None = None
+        self._numbers: dict[str, int] = {}
         self._loader: ClipLoader | None = None
 
     @property
@@ -133,7 +135,7 @@ class VideoDataModule(lightning.LightningDataModule, ABC):
         if self._videos is None:
             videos = self.find_videos()[: self.limit_videos]
             if self.limit_frames is not None:
-                videos = [replace(video, num_frames=min(video.num_frames, self.limit_frames)) for video in videos]
+                videos = [_limited(video, self.limit_frames) for video in videos]
             names = [video.name for video in videos]
             if len(set(names)) < len(names):
                 twice = sorted({name for name in names if names.count(name) > 1})
@@ -213,7 +215,8 @@ class VideoDataModule(lightning.LightningDataModule, ABC):
         """The clips of this rank's videos, cut at the borders of shots where they are looked for."""
         share = self._share()
         # Several workers read clips of one video at the same time, which only a plan allows.
-        has_plan = self.shots is None and not self.places and all(map(_is_known, share))
+        is_known = all(video.num_frames != UNKNOWN_LENGTH and not video.is_live for video in share)
+        has_plan = self.shots is None and not self.places and is_known
         if has_plan and (self.num_workers > 1 or self.repeat_last_clip):
             return self.test_dataloader()
         kind = StreamingLoader if self.trainer is None else LoaderForLightning
@@ -244,12 +247,17 @@ class VideoDataModule(lightning.LightningDataModule, ABC):
     def _when_opened(self, opened: Opened) -> None:
         """Keep what is known of a video now that it is open."""
         videos = self.videos()
-        number = next(number for number, video in enumerate(videos) if video.name == opened.name)
+        if not self._numbers:
+            self._numbers = {video.name: number for number, video in enumerate(videos)}
+        number = self._numbers[opened.name]
         videos[number] = videos[number].opened(opened.num_frames, opened.facts)
 
 
-def _is_known(video: Video) -> bool:
-    return video.num_frames != UNKNOWN_LENGTH
+def _limited(video: Video, limit: int) -> Video:
+    """A video of which at most so many frames are used; a limit says nothing of a length that is not known."""
+    if video.num_frames == UNKNOWN_LENGTH:
+        return replace(video, limit=limit)
+    return replace(video, num_frames=min(video.num_frames, limit))
 
 
 def _rank_and_world_size() -> tuple[int, int]:

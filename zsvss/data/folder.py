@@ -6,6 +6,7 @@ import logging
 import os
 from collections import Counter
 from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,7 +16,7 @@ from zsvss.data.datamodule import VideoDataModule
 from zsvss.data.facts import VideoFacts
 from zsvss.data.images import check_images, is_image, list_images, mask_size, read_mask
 from zsvss.data.loader import call_with_time_limit
-from zsvss.data.locations import is_stream
+from zsvss.data.locations import is_stream, without_userinfo
 from zsvss.data.own_masks import read_own_masks
 from zsvss.data.reader import Decoder, first_line, is_video_file, open_frames
 from zsvss.data.stream import StreamVideo, WhenLate, stream_name
@@ -103,9 +104,8 @@ class VideoFolder(VideoDataModule):
         """The videos in the numeric order of their names."""
         if self.stream is not None:
             held = 2 * self.clip_length
-            return [
-                StreamVideo(self.name, UNKNOWN_LENGTH, self.stream, self.fps, self.when_late, held, self.time_limit)
-            ]
+            name = f"{self.name}-{datetime.now():%Y%m%d-%H%M%S}"  # so that no recording replaces another
+            return [StreamVideo(name, UNKNOWN_LENGTH, self.stream, self.fps, self.when_late, held, self.time_limit)]
         sources = find_sources(self.input, self.masks)
         if len(sources) > _LOOKED_INTO and self.masks is None and self.decoder != "decord":
             return [self._unread(source) for source in sources]
@@ -169,7 +169,9 @@ class VideoFolder(VideoDataModule):
 def _check_stream(stream: str | None, *, masks: Any, fps: float | None, when_late: WhenLate | None) -> None:
     """Refuse what only streams have, and what they cannot have."""
     if stream is not None and masks is not None:
-        raise ValueError(f"data.masks cannot be given for the stream {stream}: record it first and give the file")
+        raise ValueError(
+            f"data.masks cannot be given for the stream {without_userinfo(stream)}: record it first and give the file"
+        )
     if fps is not None and fps <= 0:
         raise ValueError(f"data.fps is {fps}; it must be above 0")
     for key, value in {"fps": fps, "when_late": when_late}.items():

@@ -10,6 +10,18 @@ PIPE = "-"
 URL = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 
 
+_USERINFO = re.compile(r"([a-z][a-z0-9+.-]*://)[^/\s'\"]*@", re.IGNORECASE)
+
+
+def without_userinfo(text: str) -> str:
+    """A text with URLs that name no user and no password, for whatever is told or kept.
+
+    >>> without_userinfo("'rtsp://me:secret@camera:554/door': refused")
+    "'rtsp://camera:554/door': refused"
+    """
+    return _USERINFO.sub(r"\1", text)
+
+
 def is_stream(location: str) -> bool:
     """Whether an input is a stream: a URL, a camera device, or ``-`` for the standard input.
 

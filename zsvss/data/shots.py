@@ -39,8 +39,8 @@ class ShotDetector:
     Cuts are found by PySceneDetect's adaptive detector: frames that change far more than those around them. Of these
     remain the ones across which no picture looks like one before, so that flashes and single bad frames are none.
     Frames that show nothing (black ones, say) are passed over: a cut is where the picture behind them is another one
-    than before. A dissolve is a run of frames that are mixtures of its ends, in growing shares of the second one; the
-    cut is in its middle.
+    than before, and at the first picture of a video that begins with four such frames or more. A dissolve is a run of
+    frames that are mixtures of its ends, in growing shares of the second one; the cut is in its middle.
 
     Args:
         threshold: how many times as much as its neighbours a frame must change.
@@ -55,11 +55,13 @@ class ShotDetector:
         self, threshold: float = 2.0, min_change: float = 15.0, longest_dissolve: int = 32, shortest_shot: int = 5
     ) -> None:
         if threshold <= 1 or min_change <= 0:
-            raise ValueError(f"shots.threshold = {threshold} must be above 1 and min_change = {min_change} above 0.")
+            raise ValueError(
+                f"data.shots.threshold = {threshold} must be above 1 and min_change = {min_change} above 0."
+            )
         if longest_dissolve < 0 or shortest_shot < 1:
             raise ValueError(
-                f"shots.longest_dissolve = {longest_dissolve} must be 0 or more and shortest_shot = {shortest_shot} 1 "
-                "or more."
+                f"data.shots.longest_dissolve = {longest_dissolve} must be 0 or more and shortest_shot = "
+                f"{shortest_shot} 1 or more."
             )
         self.threshold = threshold
         self.min_change = min_change
@@ -126,10 +128,14 @@ class ShotFinder:
             return cuts
         if self._num_blank and self._pictures:
             self._candidates.append(number)
+        # Labels of what shows nothing say nothing of the first picture, whatever follows it.
+        is_first = self._num_blank >= _SETTLES and not self._pictures
         self._num_blank = 0
         self._pictures.append(picture)
         self._note_cuts(number, small_hw3)
-        cuts = self._judge(0)
+        if is_first:
+            self._last_cut = self._last_change = number
+        cuts = [number] if is_first else self._judge(0)
         self.settled = max(self.settled, self._pictures[max(0, len(self._pictures) - _SETTLES + 1)].number)
         return cuts + self._dissolve()
 

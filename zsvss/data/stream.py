@@ -5,14 +5,14 @@ T frames of a clip, H W pixels; 3 is RGB.
 
 from __future__ import annotations
 
+import logging
 import re
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
@@ -21,17 +21,22 @@ import av
 import torch
 
 from zsvss.data.facts import VideoFacts
-from zsvss.data.locations import PIPE, URL, is_camera
+from zsvss.data.locations import PIPE, URL, is_camera, without_userinfo
 from zsvss.data.planner import Frame
 from zsvss.data.readers.base import first_line
 from zsvss.data.readers.pyav_decoding import RgbConverter, orientation, pixel_aspect
 from zsvss.data.video import OpenVideo, Video
+
+_log = logging.getLogger(__name__)
 
 WhenLate = Literal["drop", "wait"]
 
 # Who sends these does not wait for who reads them.
 _SENT_ANYWAY = ("rtsp", "rtsps", "rtp", "udp", "srt", "rtmp", "rtmps")
 # What cameras are to FFmpeg; not every build knows them.
+# Seconds: time stamps do not jump so far within one stream.
+_LARGEST_GAP = 5.0
+_USUAL_RATE = 25.0
 _CAMERA_FORMATS = ("v4l2", "video4linux2", "avfoundation", "dshow")
 
 
@@ -45,7 +50,7 @@ class StreamVideo(Video):
         when_late: Whether frames that nobody has time for are left out (``drop``) or waited for (``wait``); None drops
             what is sent anyway (RTSP, RTP, UDP, SRT, RTMP, cameras) and waits for the rest (HTTP, pipes, files).
         num_held: Frames that are held for who reads them.
-        time_limit: Seconds without a frame after which the stream counts as broken.
+        time_limit: Seconds without a frame after which the stream counts as over.
     """
 
     location: str = PIPE
@@ -56,8 +61,8 @@ class StreamVideo(Video):
 
     @property
     def path(self) -> str:
-        """The URL or the device."""
-        return "standard input" if self.location == PIPE else self.location
+        """The URL, without a password in it, or the device."""
+        return "standard input" if self.location == PIPE else without_userinfo(self.location)
 
     @property
     def has_ground_truth(self) -> bool:
@@ -94,11 +99,14 @@ class OpenStream(OpenVideo):
         self._facts: VideoFacts | None = None
         self._thread = threading.Thread(target=self._receive, name="stream", daemon=True)
         self._thread.start()
-        with self._changed:
-            self._await(lambda: bool(self._frames) or self._is_over)
+        if not self._await(lambda: bool(self._frames) or self._is_over):
+            self.close()
+            raise ValueError(
+                f"nothing came for {video.time_limit:g} s; is the sender running? If it is only slow, raise "
+                "data.time_limit"
+            )
         if not self._frames:
-            self._raise()
-            raise ValueError("it ended before its first frame")
+            raise ValueError(f"it {self._end}, before its first frame") from self._error
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -120,14 +128,20 @@ class OpenStream(OpenVideo):
         raise NotImplementedError("a stream cannot be read by frame numbers")
 
     def frames(self, start: int, stop: int) -> Iterator[Frame]:
-        """The frames as they come, numbered from ``start``."""
+        """The frames as they come, numbered from ``start``; a stream that falls silent or breaks off is over."""
         for number in range(start, stop):
+            came = self._await(lambda: bool(self._frames) or self._is_over)
             with self._changed:
-                self._await(lambda: bool(self._frames) or self._is_over)
                 frame = self._frames.popleft() if self._frames else None
                 self._changed.notify_all()
             if frame is None:
-                self._raise()
+                if not came:
+                    _log.warning(
+                        "%s: nothing came for %g s (data.time_limit); it counts as over after %d frames",
+                        self._video.path, self._video.time_limit, number,
+                    )  # fmt: skip
+                elif self._error is not None:
+                    _log.warning("%s %s, after %d frames", self._video.path, self._end, number)
                 return
             yield frame._replace(name=f"{number:05d}")
 
@@ -139,17 +153,15 @@ class OpenStream(OpenVideo):
         # A thread that waits for a packet ends with the process: to close what it reads from would crash.
         self._thread.join(timeout=1)
 
-    def _await(self, ready: Any) -> None:
-        """Wait until something is so, at most as long as a stream may be silent; the lock is held."""
-        if not self._changed.wait_for(ready, timeout=self._video.time_limit):
-            raise ValueError(
-                f"nothing came for {self._video.time_limit:g} s; is the sender running? If it is only slow, raise "
-                "data.time_limit"
-            )
+    def _await(self, ready: Callable[[], bool]) -> bool:
+        """Wait until something is so, at most as long as a stream may be silent; whether it is."""
+        with self._changed:
+            return self._changed.wait_for(ready, timeout=self._video.time_limit)
 
-    def _raise(self) -> None:
-        if self._error is not None:
-            raise ValueError(f"it broke off: {first_line(self._error)}") from self._error
+    @property
+    def _end(self) -> str:
+        """How it ended."""
+        return "ended" if self._error is None else f"broke off ({without_userinfo(first_line(self._error))})"
 
     def _receive(self) -> None:
         """Take frames until the stream ends, in the thread."""
@@ -167,23 +179,21 @@ class OpenStream(OpenVideo):
         stream = self._container.streams.video[0]
         stream.thread_type = "SLICE"  # whole frames at a time would come late
         converter: RgbConverter | None = None
-        begin: float | None = None
+        clock = StreamClock(float(stream.average_rate or stream.guessed_rate or _USUAL_RATE))
         due = 0.0
         for decoded in self._decoded(stream):
-            received = time.time()
-            own = received if decoded.time is None else float(decoded.time)
-            begin = own if begin is None else begin
-            if own - begin < due - 1e-6:
+            received, now = time.time(), clock.tell(decoded.time)
+            if now < due - 1e-6:
                 continue
             if self._video.fps:
-                due = max(due + 1 / self._video.fps, own - begin - 1 / self._video.fps)
+                due = max(due + 1 / self._video.fps, now - 1 / self._video.fps)
             if converter is None:
                 turn = orientation(decoded)
                 size = (decoded.height, decoded.width) if turn < 5 else (decoded.width, decoded.height)
                 self._facts = VideoFacts(0, size, sample_aspect_ratio=pixel_aspect(stream, turn), orientation=turn)
                 converter = RgbConverter(size, turn)
             image_HW3 = torch.from_numpy(converter.convert(decoded).copy())
-            if not self._hand_over(Frame("", image_HW3, time=own - begin, received=received)):
+            if not self._hand_over(Frame("", image_HW3, time=now, received=received)):
                 return
 
     def _decoded(self, stream: Any) -> Iterator[Any]:
@@ -208,13 +218,43 @@ class OpenStream(OpenVideo):
         return True
 
 
+class StreamClock:
+    """Seconds from a stream's first frame to each one; they go on whatever the time stamps do.
+
+    The first frame decides whether stamps are read. A stamp that is missing, goes back or is far ahead, as where a
+    sender begins anew, lets the time go on by one frame; later ones count from there.
+
+    Args:
+        rate: Frames a second, where stamps do not tell.
+    """
+
+    def __init__(self, rate: float) -> None:
+        self._step = 1 / rate
+        self._now: float | None = None
+        self._zero: float | None = None  # the stamp that time 0 would have
+
+    def tell(self, stamp: float | None) -> float:
+        """The time of the next frame, by its own stamp in seconds."""
+        if self._now is None:
+            self._now, self._zero = 0.0, stamp
+            return 0.0
+        expected = self._now + self._step
+        own = None if stamp is None or self._zero is None else stamp - self._zero
+        if own is None or not self._now < own <= self._now + _LARGEST_GAP:
+            if own is not None:
+                self._zero = None if stamp is None else stamp - expected
+            own = expected
+        self._now = own
+        return own
+
+
 def stream_name(location: str) -> str:
-    """Name of a stream: the last part of its place, and the time of day, so that no recording replaces another."""
+    """Name of a stream: the last part of its place."""
     last = "pipe" if location == PIPE else re.split(r"[/?]", location.rstrip("/"))[-1] or "stream"
     if URL.match(location):
         url = urlsplit(location)
         last = Path(url.path).stem or url.hostname or "stream"
-    return f"{last.replace(':', '-')}-{datetime.now():%Y%m%d-%H%M%S}"
+    return last.replace(":", "-")
 
 
 def _opened(video: StreamVideo) -> Any:
@@ -234,7 +274,8 @@ def _opened(video: StreamVideo) -> Any:
     try:
         container = av.open(location, timeout=video.time_limit, **settings)
     except (av.error.FFmpegError, OSError) as error:
-        raise ValueError(f"it cannot be opened ({first_line(error)}); is the sender running?") from error
+        reason = without_userinfo(first_line(error))
+        raise ValueError(f"it cannot be opened ({reason}); is the sender running?") from error
     if not container.streams.video:
         container.close()
         raise ValueError("it has no video")

@@ -26,6 +26,7 @@ from zsvss.data.reader import first_line
 from zsvss.data.shots import ShotDetector
 from zsvss.data.slots import Slot
 from zsvss.data.video import UNKNOWN_LENGTH, UNLABELLED, UnreadableVideoError, Video
+from zsvss.data.worker_failures import WatchedItems
 
 
 class Cutting(NamedTuple):
@@ -132,8 +133,9 @@ class StreamingLoader(ClipLoader):
             worker_init_fn=partial(use_scratch, scratch),
         )
         current, numbers = 0, count()
+        items = WatchedItems(loader)
         try:
-            for item in loader:
+            for item in items:
                 if isinstance(item, PackedClip):
                     item = item.unpack(slots[next(numbers) % len(slots)], pinned=self.pin_memory)
                 yield item
@@ -149,6 +151,7 @@ class StreamingLoader(ClipLoader):
                 raise
             yield UnreadableVideoError(videos[current].name, videos[current].path, reason)
         finally:
+            items.close()
             for slot in slots:
                 slot.close()
 
@@ -190,7 +193,7 @@ class _Videos(IterableDataset[Any]):
     def _read(self, video: Video) -> Iterator[Clip | Opened]:
         with closing(video.open()) as opened:
             length = opened.num_frames
-            num_frames = video.num_frames if length is None else min(length, video.num_frames)
+            num_frames = video.at_most if length is None else min(length, video.at_most)
             yield Opened(video.name, None if length is None else num_frames, opened.facts)
             place = self._places.get(video.name)
             planner = self._planner(video, None if length is None else num_frames)

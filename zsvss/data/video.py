@@ -95,10 +95,12 @@ class Video(ABC):
     Attributes:
         name: Unique in the dataset.
         num_frames: Number of frames to use, from the first; `UNKNOWN_LENGTH` where that shows only when it is read.
+        limit: Frames to use at most, where it may have fewer.
     """
 
     name: str
     num_frames: int
+    limit: int = field(default=UNKNOWN_LENGTH, kw_only=True)
 
     @property
     @abstractmethod
@@ -127,7 +129,12 @@ class Video(ABC):
 
     def opened(self, num_frames: int | None, facts: VideoFacts | None) -> Video:
         """The same with what is known now that it is open."""
-        return self if num_frames is None else replace(self, num_frames=min(num_frames, self.num_frames))
+        return self if num_frames is None else replace(self, num_frames=min(num_frames, self.at_most))
+
+    @property
+    def at_most(self) -> int:
+        """Frames to use at most."""
+        return min(self.num_frames, self.limit)
 
     @abstractmethod
     def open(self) -> OpenVideo:

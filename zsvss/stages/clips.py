@@ -72,7 +72,7 @@ def in_clips(
                 shot = None if shot is None else shot + 1
 
     for frame in frames:
-        frame_HW3 = torch.as_tensor(frame)
+        frame_HW3 = torch.as_tensor(frame).clone()  # whoever gives frames may use the same array again
         held.append(frame_HW3)
         if shots is not None:
             cuts.extend(shots.feed(frame_HW3.cpu().numpy()))

@@ -125,6 +125,15 @@ class SceneContext(ABC):
         """Take the refined labels of the clip into the memory; by default they change nothing."""
         return memory
 
+    def of_last_frame(self, memory: Memory, tokens_nc: Tensor) -> Memory:
+        """What is worth keeping of a memory when a shot is over; by default all of it.
+
+        Args:
+            memory: of :meth:`update`.
+            tokens_nc: features of the shot's last frame.
+        """
+        return memory
+
 
 class KNNSceneContext(SceneContext):
     """The paper's scene context model: K-means opens the video, K-nearest-neighbours carries it on.
@@ -207,7 +216,13 @@ class KNNSceneContext(SceneContext):
     def update(self, features_Tnc: Tensor, labels_Tn: Tensor, memory: Memory) -> Memory:
         last = slice(None if self.memory_frames is None else -self.memory_frames, None)
         points_Nc, labels_N = features_Tnc[last].flatten(0, 1), labels_Tn[last].flatten()
+        if len(points_Nc) < features_Tnc.shape[:2].numel():
+            points_Nc, labels_N = points_Nc.clone(), labels_N.clone()  # views would keep the whole clip
         return Memory(points_Nc, labels_N, memory.label_set_L, memory.novelty)
+
+    @override
+    def of_last_frame(self, memory: Memory, tokens_nc: Tensor) -> Memory:
+        return memory._replace(points_Nc=tokens_nc, labels_N=memory.labels_N[-len(tokens_nc) :].clone())
 
     def _clusters(
         self,

@@ -112,7 +112,8 @@ class GivenLabels(SceneContext):
         labels_Tn = torch.stack([_labels(frame, features_Tnc[0]) for frame in frames])
         known = [labels_Tn.flatten(), *([memory.label_set_L] if memory else []), *([bank.labels_L] if bank else [])]
         propagated = Propagated(grid, bank, None if bank is None else _clip_shares(frames, bank, grid))
-        return labels_Tn, Memory(features_Tnc[0, :0], labels_Tn[0, :0], torch.cat(known).unique(), None, propagated)
+        no_points, no_labels = features_Tnc[0, :0].clone(), labels_Tn[0, :0].clone()  # views would keep the whole clip
+        return labels_Tn, Memory(no_points, no_labels, torch.cat(known).unique(), None, propagated)
 
     def _votes(self, bank: Bank, features_nc: Tensor, grid: tuple[int, int]) -> Tensor:
         """Shares [n, L, S] of a frame by the vote of its neighbours in the bank."""

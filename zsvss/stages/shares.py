@@ -121,3 +121,14 @@ def with_labels(shares_FnLS: Tensor, labels_L: Tensor, wanted_L: Tensor) -> Tens
     wider = shares_FnLS.new_zeros(num_frames, num_tokens, len(wanted_L), num_subcells)
     wider[:, :, torch.searchsorted(wanted_L, labels_L)] = shares_FnLS
     return wider
+
+
+def imposed(labels_THW: Tensor, given_THW: Tensor) -> Tensor:
+    """Labels with those that are given in their places.
+
+    Args:
+        labels_THW: int64.
+        given_THW: int64, negative where none is given.
+    """
+    given_THW = given_THW.to(labels_THW)
+    return torch.where(given_THW >= 0, given_THW, labels_THW)

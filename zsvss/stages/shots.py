@@ -23,7 +23,7 @@ class SeenShot(NamedTuple):
 
     Attributes:
         number: of the shot.
-        memory: of the scene context model behind the shot's last clip.
+        memory: of the scene context model behind the shot's last clip; of its last frame only when a later shot began.
         tokens_nc: features of the shot's last frame.
         reach: how far the tokens of this shot move in a clip, see `within_shot`; 0 while that is not known.
     """
@@ -64,6 +64,10 @@ class ShotBank(NamedTuple):
     seen: SeenLabels | None = None
     first_free: int = 0
 
+    def ends_before(self, shot: int | None) -> bool:
+        """Whether a clip of this shot is no longer of the last one; ``None`` follows no shots."""
+        return shot is not None and bool(self.shots) and self.shots[-1].number != shot
+
 
 class ShotMatching:
     """Finds in a new shot what was there before.
@@ -99,9 +103,7 @@ class ShotMatching:
         grid: tuple[int, int],
         seen: FeaturePass,
     ) -> tuple[Tensor, Memory]:
-        """Label the first clip of a shot: `SceneContext.start`, with the labels of what was there in earlier shots."""
-        if (again := self.find_again(bank, features_Tnc)) is not None:
-            return self.resume(context, bank, features_Tnc, again, generator)
+        """Label the first clip of a new view: `SceneContext.start`, with the labels of what was there before."""
         labels_Tn, memory = context.start(features_Tnc, generator, names_n, grid, seen)
         if bank.seen is None or context.takes_given_labels:
             return labels_Tn, memory
@@ -117,11 +119,18 @@ class ShotMatching:
         return self.set_apart(bank, labels_Tn, resumed, memory)
 
     def remember(
-        self, bank: ShotBank, number: int, features_Tnc: Tensor, labels_Tn: Tensor, memory: Memory
+        self,
+        context: SceneContext,
+        bank: ShotBank,
+        number: int,
+        features_Tnc: Tensor,
+        labels_Tn: Tensor,
+        memory: Memory,
     ) -> ShotBank:
         """Take a clip into the bank.
 
         Args:
+            context: the scene context model.
             bank: of the video so far.
             number: of the clip's shot.
             features_Tnc: of the clip.
@@ -130,19 +139,28 @@ class ShotMatching:
         """
         before = bank.shots[-1] if bank.shots and bank.shots[-1].number == number else None
         reach = max(within_shot(features_Tnc), before.reach if before else 0.0)
-        others = bank.shots[:-1] if before else bank.shots
-        shots = (*others, SeenShot(number, memory, features_Tnc[-1], reach))[-self.num_shots :]
+        others = bank.shots[:-1]
+        if bank.ends_before(number):
+            others += (_ended(context, bank.shots[-1]),)
+        tokens_nc = features_Tnc[-1].clone()  # a view would keep the whole clip
+        shots = (*others, SeenShot(number, memory, tokens_nc, reach))[-self.num_shots :]
         first_free = max(bank.first_free, int(memory.label_set_L.max()) + 1)
         return ShotBank(shots, self._with_labels(bank.seen, features_Tnc, labels_Tn), first_free)
 
-    def find_again(self, bank: ShotBank, features_Tnc: Tensor) -> Memory | None:
+    def find_again(self, bank: ShotBank, features_Tnc: Tensor) -> tuple[Memory | None, ShotBank]:
         """Memory of the earlier shot that a new one goes on with, judged by the new shot's first clip.
 
         Of several shots that explain it, the one that explains most; of equals the latest.
+
+        Returns:
+            the memory, ``None`` where no shot explains it; and the bank without that shot, whose place the new one
+            takes.
         """
         shares = [self._explained(shot, features_Tnc) for shot in bank.shots]
         best = max(range(len(shares)), key=lambda index: (shares[index], index), default=None)
-        return None if best is None or shares[best] < self.same_view else bank.shots[best].memory
+        if best is None or shares[best] < self.same_view:
+            return None, bank
+        return bank.shots[best].memory, bank._replace(shots=bank.shots[:best] + bank.shots[best + 1 :])
 
     def relabel(self, bank: ShotBank, features_Tnc: Tensor, labels_Tn: Tensor, memory: Memory) -> tuple[Tensor, Memory]:
         """Give the labels of a shot that was clustered anew the names of earlier labels, or new ones.
@@ -211,6 +229,11 @@ class ShotMatching:
 _LEAST_REACH, _LARGEST_REACH = 0.3, 0.6
 # Of a label's spread: how far its prototype may move at any rate.
 _LEAST_DRIFT = 0.25
+
+
+def _ended(context: SceneContext, shot: SeenShot) -> SeenShot:
+    """A shot behind which another one has begun, with less of a memory."""
+    return shot._replace(memory=context.of_last_frame(shot.memory, shot.tokens_nc))
 
 
 def within_shot(features_Tnc: Tensor) -> float:

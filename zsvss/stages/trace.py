@@ -85,3 +85,18 @@ class SegmentedClip(NamedTuple):
     refined_Thw: Tensor
     seconds: dict[str, float]
     clusters_2hw: Tensor | None = None
+
+    @classmethod
+    def of(
+        cls, trace: Trace, seconds: dict[str, float], num_wanted: int | None, clusters_2n: Tensor | None
+    ) -> SegmentedClip:
+        """What a trace says of the first ``num_wanted`` frames."""
+        assert trace.labels_THW is not None
+        assert trace.coarse_Tn is not None
+        assert trace.refined_Tn is not None
+        assert trace.grid is not None
+        coarse_Thw, refined_Thw = (
+            labels_Tn[:num_wanted].unflatten(1, trace.grid) for labels_Tn in (trace.coarse_Tn, trace.refined_Tn)
+        )
+        clusters_2hw = None if clusters_2n is None else clusters_2n.unflatten(1, trace.grid)
+        return cls(trace.labels_THW, coarse_Thw, refined_Thw, seconds, clusters_2hw)

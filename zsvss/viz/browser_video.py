@@ -5,7 +5,9 @@ H W pixels; 3 is RGB.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from contextlib import suppress
 from fractions import Fraction
 from itertools import islice
 from pathlib import Path
@@ -55,7 +57,7 @@ class BrowserVideo:
             self._rate = Fraction(fps or _FALLBACK_FPS).limit_denominator(1001)
             self._time_base, self._stamps = 1 / self._rate, []
         self._written = 0
-        self._kept: Path | None = None
+        self._kept = kept_of(path)
         self._container: Any = None
         self._stream: Any = None
 
@@ -71,6 +73,7 @@ class BrowserVideo:
             self._note(time)
         if self._container is None:
             self._open(frame_HW3.shape[:2])
+            self._kept.unlink(missing_ok=True)  # of another start, which was not gone on with
         rgb = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame_HW3), format="rgb24")
         frame: Any = rgb.reformat(format="yuv420p", dst_colorspace=Colorspace.ITU709, dst_color_range=ColorRange.MPEG)
         frame.color_primaries, frame.color_trc = ColorPrimaries.BT709, ColorTrc.BT709
@@ -79,32 +82,26 @@ class BrowserVideo:
         self._container.mux(self._stream.encode(frame))
         self._written += 1
 
-    def resume(self, num_frames: int, last_frame_HW3: UInt8, times: Sequence[float] = ()) -> None:
+    def resume(self, num_frames: int, last_frame_HW3: UInt8) -> None:
         """Go on with the file of a process that was stopped, in place of the first `write`.
 
         Args:
             num_frames: how many of its frames to keep.
             last_frame_HW3: the last of them, which the file may lack.
-            times: of these frames, where only frames tell theirs.
 
         Raises:
-            ValueError: the file cannot be read or has too few frames.
+            ValueError: the file has too few frames that can be read.
         """
-        self._kept = self.path.with_name(f"{TEMPORARY}{self.path.name}")
-        try:
-            self.path.replace(self._kept)
-            with av.open(f"file:{self._kept}") as kept:
-                found = sum(packet.size > 0 for packet in kept.demux(video=0))
-        except (OSError, av.error.FFmpegError) as error:
-            raise ValueError(f"{self.path} cannot be read ({error})") from error
+        found = num_whole_frames(self.path)
         if found < num_frames - 1:
-            raise ValueError(f"{self.path} has {found} frames where {num_frames} are expected")
+            raise ValueError(f"{self.path} has {found} frames that can be read where {num_frames} are expected")
+        # Where there is one to go on with from an earlier attempt, that attempt was stopped too: its file is no source.
+        if not self._kept.exists() and self.path.exists():
+            self.path.replace(self._kept)
         self._open(_even(last_frame_HW3).shape[:2])
-        for time in times[: min(found, num_frames)]:
-            self._note(time)
-        self._copy(min(found, num_frames))
-        if found < num_frames:
-            self.write(last_frame_HW3, times[num_frames - 1] if times else None)
+        self._copy(num_frames - 1)
+        self.write(last_frame_HW3)
+        self._kept.unlink(missing_ok=True)
 
     def close(self) -> None:
         """Flush the encoder and finish the file."""
@@ -145,7 +142,8 @@ class BrowserVideo:
 
     def _copy(self, num_frames: int) -> None:
         """Take over the first packets of the kept file, as the encoder would have given them."""
-        assert self._kept is not None
+        if not num_frames:
+            return
         with av.open(f"file:{self._kept}") as kept:
             source = kept.streams.video[0]
             as_encoded = BitStreamFilterContext("h264_mp4toannexb", source)
@@ -172,8 +170,6 @@ class BrowserVideo:
                     packet.stream = copy
                     written.mux(packet)
         whole.replace(self.path)
-        if self._kept is not None:
-            self._kept.unlink(missing_ok=True)
 
     def _when(self, number: int) -> int:
         """Time stamp of a frame; frames behind the source's last one follow at its rate."""
@@ -181,6 +177,43 @@ class BrowserVideo:
             return self._stamps[number]
         beyond = number - max(0, len(self._stamps) - 1)
         return (self._stamps[-1] if self._stamps else 0) + round(beyond / self._rate / self._time_base)
+
+
+def kept_of(path: Path) -> Path:
+    """Where an overlay lies while another one is written in its place."""
+    return path.with_name(f"{TEMPORARY}{path.name}")
+
+
+def num_whole_frames(path: Path) -> int:
+    """How many frames `BrowserVideo.resume` can go on with; 0 where there is no file that can be read.
+
+    A fragment that is torn is cut off: decoders would lose the frame before it as well.
+    """
+    found, source = 0, kept_of(path) if kept_of(path).exists() else path
+    with suppress(OSError, av.error.FFmpegError):
+        os.truncate(source, _whole_length(source))
+        with av.open(f"file:{source}") as kept:
+            for packet in kept.demux(video=0):
+                if packet.is_corrupt:
+                    break
+                found += packet.size > 0
+    return found
+
+
+def _whole_length(path: Path) -> int:
+    """Bytes of an MP4 file up to the end of its last whole box that is no fragment's head."""
+    size, begin, whole = path.stat().st_size, 0, 0
+    with path.open("rb") as file:
+        while begin + 8 <= size:
+            file.seek(begin)
+            length, kind = int.from_bytes(file.read(4), "big"), file.read(4)
+            if length == 1:
+                length = int.from_bytes(file.read(8), "big")
+            begin += length or size - begin  # 0: to the end of the file
+            if begin > size or 0 < length < 8:
+                break
+            whole = whole if kind == b"moof" else begin
+    return whole
 
 
 def _even(frame_HW3: UInt8) -> UInt8:

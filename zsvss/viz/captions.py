@@ -6,7 +6,7 @@ Shapes: H W pixels; 3 is RGB, 4 with opacity.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import cache
+from functools import cache, lru_cache
 
 import cv2
 import numpy as np
@@ -22,7 +22,7 @@ _STAYS = 0.6  # a caption stays where it is while it has so much of the room tha
 
 
 class Captions:
-    """Writes each segment's id where it has most room, and below the frames a legend of all segments so far.
+    """Writes each segment's id where it has most room, and below the frames a legend of the shot's segments so far.
 
     A caption stays where it was in the frame before while there is room. All frames get a legend of the same height.
 
@@ -37,9 +37,10 @@ class Captions:
         self.colors, self.names = colors, dict(names or {})
         self.text_height = max(9, min(26, self.height // 26))
         self._places: dict[int, tuple[int, int]] = {}
-        self._seen: list[int] = []
+        self._seen: dict[int, None] = {}  # in the order in which they appeared
+        self._shot: int | None = None
         self._num_rows: int | None = None
-        self._legend: tuple[tuple[int, ...], tuple[int, ...], UInt8] | None = None
+        self._legend: tuple[tuple[int | None, int, tuple[int, ...]], UInt8] | None = None
 
     def draw(
         self,
@@ -60,6 +61,8 @@ class Captions:
             uint8 RGB; as wide as the frame and higher by the legend.
         """
         image_HW3 = image_HW3.copy()
+        if new_shot not in (None, self._shot):
+            self._places, self._seen, self._shot = {}, {}, new_shot
         for segment in measured:
             if (place := self._place(ids_HW, segment)) is not None:
                 _paste(image_HW3, _stamp(str(segment.id), self.text_height), place)
@@ -68,17 +71,19 @@ class Captions:
             margin = self.text_height // 2
             _paste(image_HW3, stamp_hw4, (margin + stamp_hw4.shape[1] // 2, margin + stamp_hw4.shape[0] // 2))
         present = tuple(segment.id for segment in measured)
-        self._seen += [segment for segment in present if segment not in self._seen]
+        self._seen |= dict.fromkeys(present)
+        self._places = {segment: place for segment, place in self._places.items() if segment in present}
         return np.concatenate([image_HW3, self._legend_of(present)])
 
     @property
-    def state(self) -> tuple[dict[int, tuple[int, int]], list[int], int | None]:
-        """Where captions stand, the segments so far, and the rows of the legend: what the next frame depends on."""
-        return dict(self._places), list(self._seen), self._num_rows
+    def state(self) -> tuple[dict[int, tuple[int, int]], list[int], int | None, int | None]:
+        """Where captions stand, the shot's segments, the legend's rows, the shot: what the next frame depends on."""
+        return dict(self._places), list(self._seen), self._num_rows, self._shot
 
     @state.setter
-    def state(self, state: tuple[dict[int, tuple[int, int]], list[int], int | None]) -> None:
-        self._places, self._seen, self._num_rows = dict(state[0]), list(state[1]), state[2]
+    def state(self, state: tuple[dict[int, tuple[int, int]], list[int], int | None, int | None]) -> None:
+        self._places, self._seen = dict(state[0]), dict.fromkeys(state[1])
+        self._num_rows, self._shot = state[2:]
 
     def _place(self, ids_HW: npt.NDArray[np.integer], segment: Measured) -> tuple[int, int] | None:
         """Centre (x, y) of a segment's caption; None where there is no room for it."""
@@ -101,10 +106,10 @@ class Captions:
         return chosen
 
     def _legend_of(self, present: tuple[int, ...]) -> UInt8:
-        state = tuple(self._seen), present
-        if self._legend is None or self._legend[:2] != state:
-            self._legend = (*state, self._draw_legend(present))
-        return self._legend[2]
+        state = self._shot, len(self._seen), present
+        if self._legend is None or self._legend[0] != state:
+            self._legend = state, self._draw_legend(present)
+        return self._legend[1]
 
     def _draw_legend(self, present: tuple[int, ...]) -> UInt8:
         font = _font(self.text_height)
@@ -130,8 +135,8 @@ class Captions:
                 (left + 1.4 * self.text_height, row * line + line / 2),
                 self._entry(segment), font=font, fill=_faded(_INK, strength), anchor="lm",
             )  # fmt: skip
-        if len(shown) < len(places):
-            note = f" +{len(places) - len(shown)} "
+        if len(shown) < len(self._seen):
+            note = f" +{len(self._seen) - len(shown)} "
             spot = (self.width - 1, line * self._num_rows - line / 2)
             draw.rectangle(draw.textbbox(spot, note, font=font, anchor="rm"), fill=_PAPER)
             draw.text(spot, note, font=font, fill=_INK, anchor="rm")
@@ -147,6 +152,8 @@ class Captions:
             width = round(2.6 * self.text_height + font.getlength(self._entry(segment)))
             if left + width > self.width and left > line // 3:
                 left, row = line // 3, row + 1
+                if self._num_rows is not None and row >= self._num_rows:
+                    break  # however many there are, only those that fit are drawn
             places.append((segment, left, row))
             left += width
         return places
@@ -157,7 +164,7 @@ def _font(height: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     return ImageFont.load_default(size=height)
 
 
-@cache
+@lru_cache(maxsize=512)
 def _stamp(text: str, height: int) -> UInt8:
     """A caption, white with a black rim, uint8 RGB and opacity ``[H, W, 4]``."""
     rim = max(1, height // 8)
