@@ -18,6 +18,7 @@ from studio_video import BANDS_THW, FRAMES_THW3, LABELS_THW, NUM_FRAMES, open_de
 testclient = pytest.importorskip("starlette.testclient", reason="needs starlette (pip install 'zsvss[studio]')")
 
 from zsvss.results.predictions import Predictions  # noqa: E402
+from zsvss.studio.desk import UNCHANGED  # noqa: E402
 from zsvss.studio.guard import LARGEST_BODY  # noqa: E402
 from zsvss.studio.live import Live, Segmenting  # noqa: E402
 from zsvss.studio.server import Studio, application  # noqa: E402
@@ -75,7 +76,8 @@ def finished(client: Any) -> dict[str, Any]:
 def ids_of(client: Any, number: int) -> np.ndarray:
     """What the page shows of a mask."""
     now = state(client)
-    ids_HW = np.array(Image.open(io.BytesIO(client.get(f"{VIDEO}/masks/{number}").content)))
+    version = now["frames"].get(str(number), {"version": UNCHANGED})["version"]
+    ids_HW = np.array(Image.open(io.BytesIO(client.get(f"{VIDEO}/masks/{number}/{version}").content)))
     merged = {int(segment): into for segment, into in now["merged"].items()}
     return np.vectorize(lambda segment: merged.get(segment, segment))(ids_HW)
 
@@ -98,7 +100,7 @@ def test_frames_masks_and_areas(client: Any) -> None:
     frame_HW3 = np.array(Image.open(io.BytesIO(client.get(f"{VIDEO}/frames/3").content)))
     assert np.abs(frame_HW3.astype(int) - FRAMES_THW3[3]).mean() < 8
     np.testing.assert_array_equal(ids_of(client, 4), LABELS_THW[4] + 1)
-    for path in ("frames/6", "masks/6", "masks/99999999999999999999", "split/0/9/2"):
+    for path in ("frames/6", "masks/6/original", "masks/99999999999999999999/original", "split/0/9/2"):
         assert client.get(f"{VIDEO}/{path}").status_code in (400, 404)
     assert client.get("/api/videos/1").status_code == 404
 
@@ -150,9 +152,10 @@ def test_the_token_becomes_a_cookie_that_no_script_and_no_other_site_gets(strang
         "/files/ma\u0131n.js",
         "/files/.",
         "/files/studio.jsonl",
-        f"{VIDEO}/masks/0%2f..%2f..",
-        f"{VIDEO}/masks/-1",
-        f"{VIDEO}/masks/\u0663",
+        f"{VIDEO}/masks/0/..%2f..",
+        f"{VIDEO}/masks/-1/original",
+        f"{VIDEO}/masks/\u0663/original",
+        f"{VIDEO}/masks/{'9' * 5000}/original",
         "/api/videos/0\u0300/state",
     ],
 )
@@ -197,6 +200,19 @@ def test_two_tabs_do_not_overwrite_each_other(client: Any) -> None:
     for step in ("undo", "save", "propagate", "split", "export"):
         others = {"frame": 0, "backwards": False, "segment": 1, "num": 2, "format": "davis", "frames": False}
         assert client.post(f"{VIDEO}/{step}", json={"revision": seen, **others}).status_code == 409
+
+
+def test_a_mask_is_that_of_the_version_that_is_asked_for(client: Any) -> None:
+    take(client, "brush", frame=2, segment=1, points=[[48, 60]], radius=4, snaps=False)
+    painted = state(client)["frames"]["2"]["version"]
+    assert client.get(f"{VIDEO}/masks/2/{painted}").status_code == 200
+    assert client.get(f"{VIDEO}/masks/2/{UNCHANGED}").status_code == 409
+    take(client, "undo")
+    refused = client.get(f"{VIDEO}/masks/2/{painted}")
+    assert refused.status_code == 409
+    assert "frame 3 is original" in refused.text
+    mask = client.get(f"{VIDEO}/masks/2/{UNCHANGED}")
+    np.testing.assert_array_equal(np.array(Image.open(io.BytesIO(mask.content))), LABELS_THW[2] + 1)
 
 
 def test_propagation_from_one_corrected_frame_and_its_undo(client: Any, studio: Studio, folder: Path) -> None:
@@ -311,9 +327,10 @@ def test_save_and_export_are_what_is_shown(client: Any, folder: Path) -> None:
     again = take(client, "export", format="numpy", frames=False).json()["said"]
     assert again["folder"].endswith("bands-numpy-2")
     assert take(client, "export", format="word", frames=False).status_code == 400
-    assert client.get(f"{VIDEO}/score").status_code == 400
+    assert take(client, "score").status_code == 400
     take(client, "accept", frame=1, accepted=True)
-    assert client.get(f"{VIDEO}/score").json()["mIoU"] == 1
+    assert take(client, "score").json()["said"]["mIoU"] == 1
+    assert client.get(f"{VIDEO}/score").status_code == 405
 
 
 def test_a_video_that_is_being_segmented(tmp_path: Path) -> None:
@@ -330,7 +347,8 @@ def test_a_video_that_is_being_segmented(tmp_path: Path) -> None:
     client = testclient.TestClient(application(studio, TOKEN, PORT), base_url=HOME)
     client.headers["authorization"] = f"token {TOKEN}"
     assert client.get(VIDEO).json()["live"] is True
-    assert client.get(f"{VIDEO}/masks/0").status_code == 404
+    assert client.get(f"{VIDEO}/masks/0/original").status_code == 404
+    assert client.get(f"{VIDEO}/masks/0/000000-0000001.png").status_code == 409
     (folder / "masks" / "00000.png").write_bytes(masks["00000.png"])
     (folder / "masks" / "00001.png").write_bytes(masks["00001.png"][:-9])  # being written
     now = state(client)

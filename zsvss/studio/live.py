@@ -10,6 +10,7 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from threading import Lock
 
 from zsvss.data.folder import find_sources, video_name
 from zsvss.data.images import list_images
@@ -32,6 +33,7 @@ class Segmenting:
 
     def __init__(self, arguments: Sequence[str]) -> None:
         self._screen = tempfile.TemporaryFile()  # noqa: SIM115 - closed by `stop`
+        self._lock = Lock()
         command = [sys.executable, "-m", "zsvss.run", "predict", *arguments]
         self._process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=self._screen, stderr=subprocess.STDOUT, start_new_session=True
@@ -47,8 +49,10 @@ class Segmenting:
         """What it said last, if it failed."""
         if not self._process.poll():
             return None
-        self._screen.seek(0)
-        lines = self._screen.read().decode(errors="replace").replace("\r", "\n").strip().splitlines()
+        with self._lock:
+            self._screen.seek(0)
+            content = self._screen.read()
+        lines = content.decode(errors="replace").replace("\r", "\n").strip().splitlines()
         errors = [line for line in lines if line.startswith("error: ")]
         return (errors or lines or ["it ended without a word"])[-1].removeprefix("error: ")
 
@@ -89,6 +93,7 @@ class Live:
             images = list_images(source) if source.is_dir() else (source,)
             source, files = images[0].parent, tuple(image.name for image in images)
         self.frames = Frames(Source(str(source.absolute()), files))
+        self._lock = Lock()
         self.areas: list[dict[int, int]] = []
         """Pixels of each segment of the frames that are there, as far as `look` has looked."""
 
@@ -103,9 +108,10 @@ class Live:
 
     def look(self) -> int:
         """Look for new masks; returns how many frames have one."""
-        while len(self.areas) < len(self.frame_names) and _is_whole(path := self.mask_path(len(self.areas))):
-            self.areas.append(areas(read_ids(path)))
-        return len(self.areas)
+        with self._lock:  # several threads ask
+            while len(self.areas) < len(self.frame_names) and _is_whole(path := self.mask_path(len(self.areas))):
+                self.areas.append(areas(read_ids(path)))
+            return len(self.areas)
 
 
 def _is_whole(path: Path) -> bool:

@@ -7,9 +7,8 @@
     GET  /api/videos/<v>                        what stays: size, number of frames, areas of segments
     GET  /api/videos/<v>/state                  what steps have changed; its revision
     GET  /api/videos/<v>/frames/<t>             a frame, JPEG
-    GET  /api/videos/<v>/masks/<t>              a mask, PNG; its values are ids as `merged` of the state explains
+    GET  /api/videos/<v>/masks/<t>/<version>    a mask, PNG; its values are ids as `merged` of the state explains
     GET  /api/videos/<v>/split/<t>/<s>/<k>      segment s of frame t in k parts, PNG
-    GET  /api/videos/<v>/score                  the run's predictions against corrected frames
     GET  /api/events                            server-sent: a line whenever something changes
     POST /api/videos/<v>/<step>                 a step, with the revision that it was made from
 """
@@ -83,9 +82,8 @@ def application(studio: Studio, token: str, port: int) -> Guard:
         "/api/studio": _studio,
         video: lambda studio, request: JSONResponse(_desk(studio, request).facts()),
         f"{video}/state": lambda studio, request: JSONResponse(_desk(studio, request).now()),
-        f"{video}/score": lambda studio, request: JSONResponse(_desk(studio, request).score()),
         f"{video}/frames/{{frame:int}}": _frame,
-        f"{video}/masks/{{frame:int}}": _mask,
+        f"{video}/masks/{{frame:int}}/{{version}}": _mask,
         f"{video}/split/{{frame:int}}/{{segment:int}}/{{num:int}}": _split_preview,
     }
     routes = [Route(path, partial(_answer, studio, answer), methods=["GET"]) for path, answer in answers.items()]
@@ -161,8 +159,7 @@ def _frame(studio: Studio, request: Request) -> Response:
 
 def _mask(studio: Studio, request: Request) -> Response:
     desk = _desk(studio, request)
-    path = desk.mask_file(_number(desk, request))
-    return Response(path.read_bytes(), media_type="image/png")
+    return Response(desk.mask(_number(desk, request), request.path_params["version"]), media_type="image/png")
 
 
 def _split_preview(studio: Studio, request: Request) -> Response:
@@ -221,6 +218,8 @@ def _take(studio: Studio, desk: Desk, step: str, fields: Fields) -> Any:
         desk.start(revision, lambda s: split(s, studio.model, number, segment, num), studio.model)
     elif step == "save":
         desk.save(revision)
+    elif step == "score":
+        return desk.score(revision)
     elif step == "export":
         return desk.export(revision, fields.chosen("format", FORMATS), with_frames=fields.flag("frames"))
     else:
