@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -46,6 +48,24 @@ def test_what_is_no_run_and_no_video_is_refused(tmp_path: Path, capsys: pytest.C
     assert "U+202E" in refused([run, "--classes", tmp_path / "names.txt"], capsys)
     (folder / "segments.json").write_text("{}")
     assert "version 1" in refused([run], capsys)
+
+
+def test_a_run_of_another_video_or_of_a_part_is_not_taken_for_this_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = write_video(tmp_path)
+    run, video = folder.parents[1], tmp_path / "frames" / "bands"
+    shutil.copytree(video, tmp_path / "others" / "bands")
+    said = refused([tmp_path / "others" / "bands", "--output", run], capsys)
+    assert f"holds the segments of {video}" in said
+    assert "--output" in said
+    content = json.loads((folder / "segments.json").read_text())
+    assert studio._is_segmented(folder, video)
+    (folder / "segments.json").write_text(json.dumps(content | {"complete": False, "video_length": 9}))
+    assert not studio._is_segmented(folder, video)
+    (folder / "studio").mkdir()
+    (folder / "studio" / "studio.jsonl").touch()
+    assert "holds 6 of 9 frames, and your annotation" in refused([video, "--output", run], capsys)
 
 
 def test_own_classes_come_first(tmp_path: Path) -> None:

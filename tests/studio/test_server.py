@@ -361,6 +361,8 @@ def test_a_video_that_is_being_segmented(tmp_path: Path) -> None:
     assert "nowhere not found" in state(client)["live"]["problem"]
     for name, mask in masks.items():
         (folder / "masks" / name).write_bytes(mask)
+    (folder / "segments.json").write_text(json.dumps(json.loads(content) | {"complete": False}))
+    assert state(client)["live"]["done"] == NUM_FRAMES, "a run that was interrupted is not the whole one"
     (folder / "segments.json").write_bytes(content)
     assert state(client)["live"] is None
     assert client.get(VIDEO).json()["live"] is False

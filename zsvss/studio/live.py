@@ -17,7 +17,7 @@ from zsvss.data.images import list_images
 from zsvss.data.reader import is_video_file, open_frames
 from zsvss.results.files import safe_folder
 from zsvss.results.palette import read_ids
-from zsvss.results.predictions import FILE, Source
+from zsvss.results.predictions import FILE, PredictionsError, Source, read_json
 from zsvss.studio.editing import areas
 from zsvss.studio.frames import Frames
 
@@ -88,19 +88,24 @@ class Live:
         self.size, self.frame_names, facts = reader.size, reader.names, reader.facts
         reader.close()
         self.fps = facts.fps
-        files = None
-        if not is_video_file(source):
-            images = list_images(source) if source.is_dir() else (source,)
-            source, files = images[0].parent, tuple(image.name for image in images)
-        self.frames = Frames(Source(str(source.absolute()), files))
+        self.frames = Frames(source_of(source))
+        self._known: tuple[int, int] | None = None
+        self._is_complete = False
         self._lock = Lock()
         self.areas: list[dict[int, int]] = []
         """Pixels of each segment of the frames that are there, as far as `look` has looked."""
 
     @property
     def is_done(self) -> bool:
-        """Whether all of it is there."""
-        return (self.folder / FILE).is_file()
+        """Whether all of it is there; a run that is interrupted leaves the first frames."""
+        path = self.folder / FILE
+        try:
+            facts = path.stat()
+            if self._known != (known := (facts.st_mtime_ns, facts.st_size)):  # not read again whenever somebody asks
+                self._is_complete, self._known = bool(read_json(path)["complete"]), known
+        except (OSError, PredictionsError, KeyError):
+            return False
+        return self._is_complete
 
     def mask_path(self, number: int) -> Path:
         """File of a frame's mask; it may not be there yet."""
@@ -121,6 +126,18 @@ def _is_whole(path: Path) -> bool:
             return file.read() == _END_OF_PNG
     except OSError:
         return False
+
+
+def source_of(video: Path) -> Source:
+    """Where a video's frames come from, as predictions have it.
+
+    Args:
+        video: file, image, or folder of images.
+    """
+    if is_video_file(video):
+        return Source(str(video.absolute()))
+    images = list_images(video) if video.is_dir() else (video,)
+    return Source(str(images[0].parent.absolute()), tuple(image.name for image in images))
 
 
 def live_videos(source: Path, predictions: Path, segmenting: Segmenting) -> list[Live]:
