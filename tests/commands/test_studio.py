@@ -90,6 +90,16 @@ def test_the_shipped_model_looks_as_the_studio_s_config_says(tmp_path: Path, par
     assert any(True for _ in segmenter.backbone.parameters())
 
 
+def test_the_config_is_that_of_the_run_alone(tmp_path: Path) -> None:
+    content = "model: {backbone: {class_path: StableDiffusion}}"
+    (tmp_path / "config.yaml").write_text(content)
+    video = tmp_path / "run" / "predictions" / "city" / "street"
+    assert studio._config_of(video).name == "predict_masks_embedded.yaml"
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.yaml").write_text(content)
+    assert studio._config_of(video) == tmp_path / "run" / "config.yaml"
+
+
 def test_a_studio_opens_answers_and_closes(tmp_path: Path) -> None:
     run = write_video(tmp_path).parents[1]
     command = [sys.executable, "-m", "zsvss.run", "studio", str(run), "--no-browser"]

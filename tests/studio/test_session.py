@@ -140,6 +140,18 @@ def test_accepted_frames_are_locked(session: Session) -> None:
     brush(session, 2, 1, [[10, 60]])
 
 
+def test_a_corrected_frame_can_be_given_back(session: Session) -> None:
+    with pytest.raises(FieldError, match="frame 3 was not corrected"):
+        do(session, "release", frame=2)
+    brush(session, 2, 1, [[10, 60]])
+    painted = session.mask(2)
+    do(session, "release", frame=2)
+    assert session.state.given == []
+    np.testing.assert_array_equal(session.mask(2), painted)
+    session.undo(session.revision)
+    assert session.state.given == [2]
+
+
 @pytest.mark.parametrize(
     ("step", "fields", "says"),
     [

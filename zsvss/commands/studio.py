@@ -12,7 +12,7 @@ import secrets
 import socket
 import sys
 import webbrowser
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
@@ -195,13 +195,21 @@ def segmenter_of(folder: Path, config: str | None = None) -> Callable[[], VideoS
 
 def _config_of(folder: Path) -> Path:
     """The config of the run that a video's predictions belong to; the studio's own for the embedded backbone."""
-    for place in folder.resolve().parents:
+    for place in _up_to_the_run(folder.resolve()):
         with suppress(OSError, yaml.YAMLError, KeyError, TypeError):
             content = yaml.safe_load((place / "config.yaml").read_text(encoding="utf-8"))
             if not str(content["model"]["backbone"]["class_path"]).endswith("Embedded"):
                 return place / "config.yaml"
             break
     return find_config(EMBEDDED)
+
+
+def _up_to_the_run(folder: Path) -> Iterator[Path]:
+    """The folders that a video's lies in, from within; the last one holds ``predictions``."""
+    for below, place in zip((folder, *folder.parents), folder.parents, strict=False):
+        yield place
+        if below.name == "predictions":
+            return
 
 
 def _is_run(source: Path) -> bool:

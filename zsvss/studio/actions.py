@@ -78,6 +78,14 @@ def accept(session: Session, fields: Fields) -> list[Entry]:
     return [{"op": "accept", "frame": number, "accepted": accepted}]
 
 
+def release(session: Session, fields: Fields) -> list[Entry]:
+    """Let the next propagation change a frame that was corrected; its mask stays until then."""
+    number = _frame(session, fields)
+    if number not in session.state.given:
+        raise FieldError(f"frame {number + 1} was not corrected, so there is nothing to give back")
+    return [{"op": "release", "frame": number}]
+
+
 def add(session: Session, fields: Fields) -> list[Entry]:
     """Open a new segment, which is nowhere until it is painted."""
     (segment,) = session.new_ids(1)
@@ -91,6 +99,7 @@ ACTIONS: Mapping[str, tuple[str, Action]] = {
     "brush": ("brush", brush),
     "fill": ("fill", fill),
     "accept": ("accept", accept),
+    "release": ("give back", release),
     "add": ("new segment", add),
 }
 """Of each step: what people call it, and what makes its entries."""

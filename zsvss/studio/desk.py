@@ -13,8 +13,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from zsvss.results.files import file_stem
 from zsvss.results.predictions import Predictions
 from zsvss.studio.live import Live
@@ -272,8 +270,3 @@ def _free(folder: Path) -> Path:
     """This folder, or the same with a number behind it, that is not there yet."""
     candidates = (folder, *(folder.with_name(f"{folder.name}-{number}") for number in range(2, 10_000)))
     return next(candidate for candidate in candidates if not candidate.exists())
-
-
-def part_colors(num: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    """RGB of 0 and the parts 1..num of a split that is only shown, uint8 ``[num + 1, 3]``."""
-    return np.array([(0, 0, 0), *(color_of(number) for number in range(1, num + 1))], np.uint8)

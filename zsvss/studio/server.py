@@ -25,6 +25,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
@@ -35,7 +36,7 @@ from zsvss import viz
 from zsvss.results.exports import FORMATS
 from zsvss.results.palette import write_ids
 from zsvss.studio.actions import ACTIONS
-from zsvss.studio.desk import Desk, part_colors
+from zsvss.studio.desk import Desk
 from zsvss.studio.fields import FieldError, Fields
 from zsvss.studio.frames import FramesError
 from zsvss.studio.guard import BodyTooLargeError, Guard
@@ -45,6 +46,8 @@ from zsvss.studio.work import MOST_PARTS, propagation, split, split_preview
 
 PAGE = Path(__file__).parent / "page"
 REPORT_STYLE = Path(viz.__file__).parent / "templates" / "report.css"
+SHARED_SCRIPT = REPORT_STYLE.parent / "script" / "dom.js"
+_EXPORTS = "export { $, $$, css, element };\n"
 _TYPES = {".css": "text/css", ".html": "text/html", ".js": "text/javascript"}
 _SECONDS_BETWEEN_LOOKS = 0.1
 _LARGEST = 2**31
@@ -122,8 +125,10 @@ def _page(studio: Studio, request: Request) -> Response:
 
 
 def _file(studio: Studio, request: Request) -> Response:
-    """One of the page's own files, which are all in one folder."""
+    """One of the page's own files, which are all in one folder, or one that it shares with the report."""
     name = request.path_params["name"]
+    if name == SHARED_SCRIPT.name:
+        return Response(SHARED_SCRIPT.read_text(encoding="utf-8") + _EXPORTS, media_type=_TYPES[".js"])
     known = {path.name: path for path in (*PAGE.iterdir(), REPORT_STYLE) if path.suffix in _TYPES}
     if name not in known:
         raise LookupError("there is no such page")
@@ -168,7 +173,7 @@ def _split_preview(studio: Studio, request: Request) -> Response:
     num = Fields(request.path_params).integer("num", 2, MOST_PARTS)
     parts_HW = studio.model.submit(split_preview, desk.session(), studio.model, number, segment, num).result()
     content = BytesIO()
-    write_ids(content, parts_HW, part_colors(num))
+    write_ids(content, parts_HW, np.zeros((num + 1, 3), np.uint8))  # the page has its own colours
     return Response(content.getvalue(), media_type="image/png")
 
 

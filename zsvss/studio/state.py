@@ -88,6 +88,8 @@ class State:
             corrected = bool(entry["corrected"] or (before is not None and before.corrected))
             areas = {int(segment): area for segment, area in entry["areas"].items()}
             self.frames[entry["frame"]] = FrameMask(entry["file"], areas, corrected)
+        elif kind == "release":
+            self.frames[entry["frame"]] = self.frames[entry["frame"]]._replace(corrected=False)
         elif kind == "accept":
             (self.accepted.add if entry["accepted"] else self.accepted.discard)(entry["frame"])
         else:

@@ -1,7 +1,7 @@
 // Starts the page: the player, the keys, and what the server tells.
 
 import { $, $$, choose, element, get, goTo, onChange, open, refresh, say, step, store } from "./store.js";
-import { accept, add, drawSegments, drawSteps, endSplit, focusName, listNames, merge, propagate, remove, save, solo, startPanel, startSplit, stepSegment } from "./panel.js";
+import { accept, add, drawSegments, drawSteps, endSplit, focusName, listNames, merge, propagate, release, remove, save, solo, startPanel, startSplit, stepSegment } from "./panel.js";
 import { drawTimeline, startTimeline } from "./timeline.js";
 import { draw, openView, startView, useTool, zoomBy } from "./view.js";
 
@@ -60,6 +60,7 @@ const KEYS = [
   ["]", "]", "larger brush", () => nudge("size", 4)],
   ["[", "[", "smaller brush", () => nudge("size", -4)],
   ["a", "A", "accept the frame, or open it again", accept],
+  ["Shift+A", "Shift A", "give a corrected frame back: the next propagation may change it", release],
   ["p", "P", "propagate to the next corrected frame, or the end", () => propagate(false)],
   ["Shift+P", "Shift P", "propagate to the corrected frame before, or the beginning", () => propagate(true)],
   ["o", "O", "outlines", () => $("#outlines").click()],

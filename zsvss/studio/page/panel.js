@@ -83,7 +83,11 @@ export const stepSegment = (by) => {
   choose([ids[(at + by + ids.length) % ids.length] ?? ids[0]]);
 };
 
-export const merge = () => store.selected.length > 1 && step("merge", { segments: store.selected, into: store.selected[0] });
+const sayAccepted = (text) => store.state.accepted.length && say(text, true);
+export const merge = async () => {
+  if (store.selected.length < 2) return;
+  if (await step("merge", { segments: store.selected, into: store.selected[0] })) sayAccepted("merged in all frames, in accepted ones too");
+};
 export const remove = () => store.selected.length && step("delete", { segments: store.selected });
 export const add = async () => {
   const before = new Set(store.state.segments.map(({ id }) => id));
@@ -97,6 +101,7 @@ export const solo = () => {
   choose(store.selected);
 };
 export const accept = () => step("accept", { frame: store.frame, accepted: !store.state.accepted.includes(store.frame) });
+export const release = () => step("release", { frame: store.frame });
 export const propagate = (backwards) => step("propagate", { frame: store.frame, backwards });
 
 let previewing = Promise.resolve();
@@ -124,7 +129,7 @@ export const endSplit = () => {
 const split = async () => {
   const fields = { frame: store.frame, segment: store.selected[0], num: Number($("#parts").value) };
   endSplit();
-  await step("split", fields);
+  if (await step("split", fields)) sayAccepted("accepted frames keep the segment whole");
 };
 
 const exportNow = async () => {
@@ -179,7 +184,7 @@ export const startPanel = () => {
       $("#view").focus({ preventScroll: true });
     }
   });
-  const buttons = { merge, delete: remove, split: startSplit, solo, add, accept, "split-do": split, "split-no": endSplit, "export-do": exportNow, score };
+  const buttons = { merge, delete: remove, split: startSplit, solo, add, accept, release, "split-do": split, "split-no": endSplit, "export-do": exportNow, score };
   for (const [id, action] of Object.entries(buttons)) $(`#${id}`).addEventListener("click", () => action());
   $("#propagate").addEventListener("click", () => propagate(false));
   $("#back").addEventListener("click", () => propagate(true));
@@ -210,6 +215,8 @@ export const drawSteps = () => {
   $("#redo").title = state.redo ? `Redo: ${state.redo} (Ctrl+Shift+Z)` : "Nothing to redo";
   $("#save").textContent = state.saved ? "Saved" : "Save";
   const corrected = state.frames[frame]?.corrected;
+  $("#release").hidden = !corrected || accepted;
+  $("#release").disabled = busy;
   $("#truth-says").textContent = accepted ? "this frame is locked" : corrected ? "corrected by hand" : state.frames[frame] && !state.live ? "computed from corrections" : "";
   const { live, work } = state;
   const running = work && !work.finished;

@@ -1,14 +1,8 @@
 // What is known: the video's facts, the annotation's state, and what is looked at. Steps go to the server from here.
 
-export const $ = (selector) => document.querySelector(selector);
-export const $$ = (selector) => [...document.querySelectorAll(selector)];
-export const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
-export const element = (tag, attributes = {}, ...content) => {
-  const made = document.createElement(tag);
-  for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
-  made.append(...content);
-  return made;
-};
+import { $, $$, css, element } from "./dom.js";
+
+export { $, $$, css, element };
 
 export const store = {
   studio: null, number: 0, facts: null, state: null, frame: 0, selected: [], tool: "select", solo: false, preview: null, playing: false,

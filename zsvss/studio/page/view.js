@@ -4,6 +4,7 @@ import { $, changed, choose, isBusy, refresh, root, say, segment, step, store, v
 
 const AHEAD = 10;
 const BEHIND = 4;
+const PIXELS_KEPT = 64 << 20; // of frames, 4 bytes each, and of masks, 2 at most: see worker.js
 const worker = new Worker("/files/worker.js");
 const answers = new Map();
 let turn = 0;
@@ -43,10 +44,14 @@ const PART_COLORS = [
   [240, 228, 66], [140, 107, 177], [127, 127, 127], [255, 255, 255], [20, 20, 20], [150, 75, 0],
 ];
 
+// As many frames around the one that is shown as the worker keeps.
 const near = () => {
+  const { width, height } = store.facts;
+  const most = Math.max(0, Math.floor(PIXELS_KEPT / (width * height)) - 1);
+  const ahead = Math.min(AHEAD, Math.ceil(0.7 * most));
   const numbers = [];
-  for (let by = 1; by <= AHEAD; by++) numbers.push(store.frame + direction * by);
-  for (let by = 1; by <= BEHIND; by++) numbers.push(store.frame - direction * by);
+  for (let by = 1; by <= ahead; by++) numbers.push(store.frame + direction * by);
+  for (let by = 1; by <= Math.min(BEHIND, most - ahead); by++) numbers.push(store.frame - direction * by);
   return numbers.filter((number) => number >= 0 && number < store.facts.num_frames).map((number) => [number, versionOf(number)]);
 };
 
