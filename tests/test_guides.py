@@ -23,7 +23,8 @@ from zsvss.viz.browser_video import BrowserVideo
 
 ROOT = Path(__file__).parent.parent
 # The commands of a guide are for real videos; here they see small ones.
-SMALL = "--model.input_size [32,64] --model.context.num_clusters 3 --model.context.num_restarts 1"
+SMALL = "--model.input_size [32,64]"
+FEW_CLUSTERS = "--model.context.num_clusters 3 --model.context.num_restarts 1"
 DEMO = "--data.num_videos 1 --data.num_frames 4"
 
 
@@ -88,7 +89,8 @@ def command(line: str, folder: Path, python: WarmPython) -> str:
     words = line.split() if '"' not in line else [word.strip('"') for word in re.findall(r'"[^"]*"|\S+', line)]
     assert words[:2] == ["python", "-m"], f"a guide shows a command of another kind: {line}"
     if words[2] == "zsvss.run" and words[3] != "report":
-        words += SMALL.split() + (DEMO.split() if "demo.yaml" in line else [])
+        clusters = words[3] == "test" or "--data.masks" not in line  # masks that are given are not clustered
+        words += SMALL.split() + clusters * FEW_CLUSTERS.split() + ("demo.yaml" in line) * DEMO.split()
     return run(words[1:], folder, python)
 
 

@@ -122,7 +122,7 @@ def test_end_to_end_from_the_frames(golden):
     used = slice(None if backbone.couples_frames else NUM_FRAMES)
     labelled = LabelledClip(labels["corrected"][used], labels["unique_labels"], frames_THW3[used], trace.recording)
     images, decode, ours = [], backbone.decode, Trace()
-    with patch.object(backbone, "decode", lambda latents: images.append(decode(latents)) or images[-1]):
+    with patch.object(backbone, "decode", lambda *given: images.append(decode(*given)) or images[-1]):
         found_THW = MaskedModulation(golden.settings["lam"], "published")(backbone, labelled, ours)
     rows_B2, latents_BScuv = torch.cat(ours.rows_B2), torch.cat(ours.modulated_latents)
     images_BS3HW = torch.cat([chunk.unflatten(0, (2, -1)).transpose(0, 1) for chunk in images])

@@ -340,7 +340,7 @@ def test_a_run_folder_that_is_a_file(mistake: Mistake, config: Path, tmp_path: P
     [
         (["--model.refinemnt", "null"], "error: unknown option --model.refinemnt. Did you mean --model.refinement?"),
         (["--model.refinement", "CorespondenceRefinement"], "Did you mean CorrespondenceRefinement?"),
-        (["--model.backbone", "StableDifusion"], "there is no class StableDifusion. Did you mean StableDiffusion?"),
+        (["--model.backbone", "StableDifusion"], "there is no class StableDifusion. Did you mean StableDiffusion or"),
         (["--model.context.num_cluster", 5], "KNNSceneContext has no option 'num_cluster'. Did you mean num_clusters?"),
         (["--model.backbone.weigths", "x"], "StableDiffusion has no option 'weigths'. Did you mean weights?"),
         (["--model.naming", "Hungarian"], "there is no class Hungarian. Did you mean HungarianNaming?"),
@@ -441,7 +441,7 @@ def test_unknown_subcommand(mistake: Mistake) -> None:
 
 
 def test_no_config(mistake: Mistake) -> None:
-    assert "test needs a config that names the backbone and the data: --config NAME. Known: camvid_emb" in mistake(
+    assert "test needs a config that names the backbone and the data: --config NAME. Known: camvid_" in mistake(
         "test"
     )
 

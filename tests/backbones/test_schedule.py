@@ -50,7 +50,7 @@ def test_the_setting_overrides_the_scheduler(tiny_weights):
     ("entries", "problem"),
     [
         ({"prediction_type": "sample"}, "prediction_type 'sample' is not known"),
-        ({"beta_schedule": "linear"}, "beta_schedule 'linear' must be 'scaled_linear'"),
+        ({"beta_schedule": "squaredcos_cap_v2"}, "'squaredcos_cap_v2' must be 'scaled_linear' or 'linear'"),
     ],
 )
 def test_schedules_that_are_not_known(editable_weights, edit_config, entries, problem):

@@ -1,7 +1,10 @@
 """The page about a GPU, on a CPU at small size: every part of it but the GPU, its clock included."""
 
 import json
+import shutil
+import subprocess
 import warnings
+from pathlib import Path
 
 import pytest
 import torch
@@ -218,6 +221,30 @@ def test_failed_tests_are_told_and_fail_the_command(steps, tmp_path, capsys):
     assert main([*SMALL, *tests, "--tests-status", "0"]) == 0
 
 
+PYTHON = """#!/bin/sh
+case "$*" in
+  "-m pytest "*) test ! -e {folder}/gpu.json.xml || exit 9; {tests} ;;
+  *) echo "$@" > {folder}/called ;;
+esac
+"""
+
+
+@pytest.mark.skipif(not (shutil.which("make") and shutil.which("timeout")), reason="needs make and timeout")
+@pytest.mark.parametrize(("tests", "status"), [("true", 0), ("exit 1", 1), ("sleep 30", 124)])
+def test_make_gpu_tells_the_page_how_the_tests_ended(tests, status, tmp_path):
+    """With a stand-in for Python, and a JUnit file of an earlier run, which the tests must not find."""
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "python").write_text(PYTHON.format(folder=tmp_path, tests=tests))
+    (tmp_path / "bin" / "python").chmod(0o755)
+    (tmp_path / ".installed").touch()
+    (tmp_path / "gpu.json.xml").write_text(JUNIT)
+    settings = [f"VENV={tmp_path}", f"GPU_JSON={tmp_path}/gpu.json", "GPU_SECONDS=3"]
+    root = Path(__file__).parents[2]
+    subprocess.run(["make", "-C", root, "gpu", *settings], check=True, capture_output=True, timeout=60)
+    called = (tmp_path / "called").read_text()
+    assert f"--tests {tmp_path}/gpu.json.xml --tests-status {status} --tests-limit 3 " in called
+
+
 def test_without_a_gpu_the_page_says_so(monkeypatch, capsys):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert main(["--page"]) == 2
@@ -303,6 +330,5 @@ def test_inductor_s_merged_kernels_are_no_products():
     names = ["triton_poi_fused_convolution_silu_3", "triton_red_fused_mm_2", "triton_tem_fused_mm_5", "ampere_gemm"]
     kernels = [Kernel(name, 1, 1.0, 0.25) for name in names]
     (said,) = (text for text in next_things(row, None, kernels, None, 10) if "multiply no matrices" in text)
-    assert said.startswith(
-        "50% of the kernels' time is in 2 of the longest that multiply no matrices, first `triton_poi"
-    )
+    assert said.startswith("50% of the kernels' time is in 2 of the longest")
+    assert "first `triton_poi_fused_convolution" in said

@@ -237,7 +237,7 @@ def test_folder_of_another_run(
     refused = run(output, "--model.seed", 1, "--model.context.num_clusters", 3, code=1)
     assert "model.seed: recorded 0, now 1" in refused.stderr
     assert "model.context.init_args.num_clusters: recorded 4, now 3" in refused.stderr
-    assert refused.stderr.count("there,") == 2
+    assert refused.stderr.count("recorded ") == 2
     assert "fingerprint" in refused.stderr
     assert (output / "config.yaml").read_bytes() == config_before
     assert bits(output) == bits(undisturbed)

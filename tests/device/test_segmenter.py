@@ -25,6 +25,7 @@ from zsvss.backbones.stable_diffusion_xl import StableDiffusionXL
 from zsvss.backbones.stable_video_diffusion import StableVideoDiffusion
 from zsvss.backbones.unet import UNetBackbone
 from zsvss.backbones.wan import Wan
+from zsvss.bench.meters import agreement
 from zsvss.bench.published import put_back_plain_layers
 from zsvss.segmenter import VideoSegmenter
 from zsvss.stages.context import KNNSceneContext
@@ -101,18 +102,25 @@ def test_labels_are_the_cpus_and_waits_grow_with_nothing(kind, make):
 
 
 @pytest.mark.parametrize(
-    ("kind", "dtype"),
-    [(StableDiffusion, torch.float16), (StableDiffusion, torch.bfloat16), (StableVideoDiffusion, torch.bfloat16)],
+    ("kind", "dtype", "share"),
+    [
+        (StableDiffusion, torch.float16, 0.95),
+        (StableDiffusion, torch.bfloat16, 0.8),
+        (StableVideoDiffusion, torch.bfloat16, 0.6),
+    ],
 )
-def test_half_precision_by_autocast_and_by_weights(kind, dtype, make):
-    """On a CPU a pass of the video model in float16 takes minutes."""
+def test_half_precision_by_autocast_and_by_weights(kind, dtype, share, make):
+    """Share of the pixels with float32's label, by two clusters and random weights: 0.99, 0.87 and 0.66 were found.
+
+    On a CPU a pass of the video model in float16 takes minutes.
+    """
     clips = clips_of(2)
+    (expected_THW,) = segment_on_cpu(lambda: make(kind, num_clusters=2), clips)
     with running():
         for weights in (torch.float32, dtype)[kind is StableVideoDiffusion :]:
             with torch.autocast(NAME, dtype, enabled=weights == torch.float32):
-                (labels_THW,) = segment_on_device(lambda w=weights: make(kind).to(w), clips).labels
-            assert labels_THW.shape == (2, 64, 64)
-            assert labels_THW.max() < 3
+                (labels_THW,) = segment_on_device(lambda w=weights: make(kind, num_clusters=2).to(w), clips).labels
+            assert agreement(labels_THW, expected_THW) >= share
 
 
 def test_deterministic_mode_is_obeyed(make):

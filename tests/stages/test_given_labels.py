@@ -203,8 +203,8 @@ def test_shares_give_way_to_refined_labels():
     segmenter = VideoSegmenter(
         ToyBackbone(), GivenLabels(), CorrespondenceRefinement(), SoftUpsampling(num_neighbors=1)
     )
-    labels_THW, _, refined_Thw, _ = segmenter(frames, given_THW=given)
-    assert set(labels_THW[1].unique().tolist()) == set(refined_Thw[1].unique().tolist())
+    clip = segmenter(frames, given_THW=given)
+    assert set(clip.labels_THW[1].unique().tolist()) == set(clip.refined_Thw[1].unique().tolist())
 
 
 def test_a_context_that_clusters_refuses_given_labels():

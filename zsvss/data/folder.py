@@ -101,13 +101,12 @@ class VideoFolder(VideoDataModule):
 
     def find_videos(self) -> list[Video]:
         """The videos in the numeric order of their names."""
-        sources = find_sources(self.input, self.masks)
         if self.stream is not None:
             held = 2 * self.clip_length
             return [
                 StreamVideo(self.name, UNKNOWN_LENGTH, self.stream, self.fps, self.when_late, held, self.time_limit)
             ]
-        sources = find_sources(self.input)
+        sources = find_sources(self.input, self.masks)
         if len(sources) > _LOOKED_INTO and self.masks is None and self.decoder != "decord":
             return [self._unread(source) for source in sources]
         videos: list[Video] = []
