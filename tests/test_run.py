@@ -441,9 +441,7 @@ def test_unknown_subcommand(mistake: Mistake) -> None:
 
 
 def test_no_config(mistake: Mistake) -> None:
-    assert "test needs a config that names the backbone and the data: --config NAME. Known: camvid_" in mistake(
-        "test"
-    )
+    assert "test needs a config that names the backbone and the data: --config NAME. Known: camvid_" in mistake("test")
 
 
 def test_data_is_checked_before_weights(mistake: Mistake, config: Path) -> None:
