@@ -106,19 +106,21 @@ def transformer(pipeline: str, network: dict[str, Any], scheduler: dict[str, Any
     }
 
 
-def pixart(pipeline: str) -> Layout:
+def pixart(pipeline: str, scaling_factor: float, **entries: Any) -> Layout:
     """PixArt-alpha or PixArt-Sigma."""
     network = {
-        "_class_name": "PixArtTransformer2DModel",
+        "_class_name": "Transformer2DModel",
+        "norm_type": "ada_norm_single",
         "num_layers": 28,
         "in_channels": 4,
         "out_channels": 8,
         "patch_size": 2,
         "sample_size": 128,
         "caption_channels": 4096,
+        **entries,
     }
     scheduler = {"_class_name": "DPMSolverMultistepScheduler", "beta_schedule": "linear", "prediction_type": "epsilon"}
-    layout = transformer(pipeline, network, scheduler, {**_KL, "scaling_factor": 0.13025})
+    layout = transformer(pipeline, network, scheduler, {**_KL, "scaling_factor": scaling_factor})
     return {**layout, "text_encoder/config.json": _T5}
 
 
@@ -154,8 +156,9 @@ def flux(*, told: bool) -> Layout:
         "pooled_projection_dim": 768,
         "guidance_embeds": told,
     }
+    scheduler = {**_FLOW, "shift": 3.0 if told else 1.0, "use_dynamic_shifting": told}
     return {
-        **transformer("FluxPipeline", network, {**_FLOW, "use_dynamic_shifting": told}, _KL_16),
+        **transformer("FluxPipeline", network, scheduler, _KL_16),
         "text_encoder/config.json": _CLIP_L,
         "tokenizer/tokenizer_config.json": _TOKENIZER,
         "text_encoder_2/config.json": _T5,
@@ -196,16 +199,16 @@ _SSD = {
     "reverse_transformer_layers_per_block": [[4, 4, 10], [2, 1, 1], 1],
     "mid_block_type": "UNetMidBlock2D",
 }
-_EPSILON, _V = {"prediction_type": "epsilon"}, {"prediction_type": "v_prediction"}
-_TRAILING = {"_class_name": "EulerDiscreteScheduler", **_EPSILON, "timestep_spacing": "trailing"}
-_EDM = {"_class_name": "EDMDPMSolverMultistepScheduler", **_EPSILON}
+EPSILON, V = {"prediction_type": "epsilon"}, {"prediction_type": "v_prediction"}
+_TRAILING = {"_class_name": "EulerDiscreteScheduler", **EPSILON, "timestep_spacing": "trailing"}
+_EDM = {"_class_name": "EDMDPMSolverMultistepScheduler", **EPSILON}
 
 # Name in the table -> configs, and settings that it needs.
 LAYOUTS: dict[str, tuple[Layout, dict[str, Any]]] = {
-    "Stable Diffusion 1.4": (stable_diffusion(), _EPSILON),
-    "Stable Diffusion 1.5": (stable_diffusion(), _EPSILON),
-    "Stable Diffusion 2.1-base": (stable_diffusion(None, _EPSILON, encoder=_OPEN_CLIP_H), {}),
-    "Stable Diffusion 2.1": (stable_diffusion(None, _V, encoder=_OPEN_CLIP_H), {}),
+    "Stable Diffusion 1.4": (stable_diffusion(), EPSILON),
+    "Stable Diffusion 1.5": (stable_diffusion(), EPSILON),
+    "Stable Diffusion 2.1-base": (stable_diffusion(None, EPSILON, encoder=_OPEN_CLIP_H), {}),
+    "Stable Diffusion 2.1": (stable_diffusion(None, V, encoder=_OPEN_CLIP_H), {}),
     "SD-Turbo": (stable_diffusion(None, _TRAILING, encoder=_OPEN_CLIP_H), {"guidance": 1}),
     "LCM Dreamshaper v7": (index("LatentConsistencyModelPipeline"), {}),
     "Stable Diffusion inpainting": (index("StableDiffusionInpaintPipeline"), {}),
@@ -218,14 +221,14 @@ LAYOUTS: dict[str, tuple[Layout, dict[str, Any]]] = {
         xl(None, _EDM, {"latents_mean": [-1.6, 1.1, 1.3, -6.9], "latents_std": [8.4, 9.0, 7.7, 9.9]}),
         {},
     ),
-    "tiny-sd": (stable_diffusion(_TINY, _EPSILON), {}),
-    "small-sd": (stable_diffusion(_BK, _EPSILON), {}),
-    "BK-SDM": (stable_diffusion(_BK, _EPSILON), {}),
+    "tiny-sd": (stable_diffusion(_TINY, EPSILON), {}),
+    "small-sd": (stable_diffusion(_BK, EPSILON), {}),
+    "BK-SDM": (stable_diffusion(_BK, EPSILON), {}),
     "Stable Video Diffusion": (video(), {}),
     "Stable Video Diffusion XT": (video(), {}),
     "AnimateDiff": (index("AnimateDiffPipeline"), {}),
-    "PixArt-alpha": (pixart("PixArtAlphaPipeline"), {}),
-    "PixArt-Sigma": (pixart("PixArtSigmaPipeline"), {}),
+    "PixArt-alpha": (pixart("PixArtAlphaPipeline", 0.18215), {}),
+    "PixArt-Sigma": (pixart("PixArtSigmaPipeline", 0.13025, use_additional_conditions=False), {}),
     "Stable Diffusion 3 medium": (sd3(), {}),
     "Stable Diffusion 3.5 medium": (sd3(dual_attention_layers=list(range(13)), qk_norm="rms_norm"), {}),
     "Stable Diffusion 3.5 large": (sd3(num_layers=38, qk_norm="rms_norm"), {}),

@@ -90,7 +90,7 @@ def write_autoencoder(folder: Path, **settings: Any) -> None:
     vae.save_pretrained(folder / "vae")
 
 
-def write_sdxl(folder: Path) -> Path:
+def write_sdxl(folder: Path, **settings: Any) -> Path:
     """Stable Diffusion XL's layout: three up blocks, of 3, 2 and no transformer blocks a layer."""
     from diffusers import UNet2DConditionModel
 
@@ -101,7 +101,7 @@ def write_sdxl(folder: Path) -> Path:
             block_out_channels=(8, 16, 16),
             down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
             up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
-            transformer_layers_per_block=(1, 2, 3),
+            **{"transformer_layers_per_block": (1, 2, 3), **settings},
             attention_head_dim=(1, 2, 4),
             use_linear_projection=True,
             cross_attention_dim=16,
@@ -226,7 +226,7 @@ def write_sd3_prompt(folder: Path) -> None:
         write_t5_encoder(folder / "text_encoder_3", 24)
 
 
-def write_pixart(folder: Path, **settings: Any) -> Path:
+def write_pixart(folder: Path, width: int = 16, **settings: Any) -> Path:
     """PixArt's layout: self- and cross-attention, variances behind the prediction."""
     from diffusers import PixArtTransformer2DModel
 
@@ -234,9 +234,9 @@ def write_pixart(folder: Path, **settings: Any) -> Path:
         torch.manual_seed(0)
         transformer = PixArtTransformer2DModel(
             num_attention_heads=2,
-            attention_head_dim=8,
+            attention_head_dim=width // 2,
             num_layers=4,
-            cross_attention_dim=16,
+            cross_attention_dim=width,
             sample_size=settings.pop("sample_size", 16),
             caption_channels=12,
             **settings,
@@ -245,6 +245,8 @@ def write_pixart(folder: Path, **settings: Any) -> Path:
         write_autoencoder(folder, scaling_factor=0.13025)
         save_file({"cond": torch.randn(1, 3, 12)}, folder / "context.safetensors")
     transformer.save_pretrained(folder / "transformer")
+    published = {**transformer.config, "_class_name": "Transformer2DModel", "norm_type": "ada_norm_single"}
+    write_json(folder / "transformer/config.json", published)
     scheduler = {
         "_class_name": "DPMSolverMultistepScheduler",
         "beta_schedule": "linear",
@@ -264,8 +266,8 @@ def write_pixart_prompt(folder: Path) -> None:
         write_t5_encoder(folder / "text_encoder", 12)
 
 
-def write_flux(folder: Path) -> Path:
-    """FLUX.1 dev's layout: two blocks of joint attention, two of shared weights, and the guidance as a number."""
+def write_flux(folder: Path, *, told: bool = True) -> Path:
+    """FLUX.1's layout: two blocks of joint attention, two of shared weights; dev's is told the guidance as a number."""
     from diffusers import FluxTransformer2DModel
 
     with torch.random.fork_rng():
@@ -278,7 +280,7 @@ def write_flux(folder: Path) -> Path:
             num_attention_heads=2,
             joint_attention_dim=12,
             pooled_projection_dim=6,
-            guidance_embeds=True,
+            guidance_embeds=told,
             axes_dims_rope=(2, 2, 4),
         )
         shaken(transformer)
@@ -292,7 +294,10 @@ def write_flux(folder: Path) -> Path:
         )
         save_file({"cond": torch.randn(1, 5, 12), "pooled": torch.randn(1, 6)}, folder / "context.safetensors")
     transformer.save_pretrained(folder / "transformer")
-    write_json(folder / "scheduler/scheduler_config.json", {**FLOW, "shift": 3.0, "use_dynamic_shifting": True})
+    write_json(
+        folder / "scheduler/scheduler_config.json",
+        {**FLOW, "shift": 3.0 if told else 1.0, "use_dynamic_shifting": told},
+    )
     return folder
 
 

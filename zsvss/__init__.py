@@ -61,21 +61,21 @@ __all__ = [
 ]
 
 _MODULES = {
+    "CogVideoX": "backbones.cogvideox",
     "CorrespondenceRefinement": "stages.refinement",
     "Embedded": "backbones.embedded",
+    "Flux": "backbones.flux",
     "KNNSceneContext": "stages.context",
     "MaskedModulation": "stages.modulation",
     "NearestUpsampling": "stages.modulation",
     "PerFrameClustering": "stages.context",
-    "StableDiffusion": "backbones.stable_diffusion",
-    "Flux": "backbones.flux",
     "PixArt": "backbones.pixart",
+    "StableDiffusion": "backbones.stable_diffusion",
     "StableDiffusion3": "backbones.stable_diffusion_3",
-    "CogVideoX": "backbones.cogvideox",
-    "Wan": "backbones.wan",
     "StableDiffusionXL": "backbones.stable_diffusion_xl",
     "StableVideoDiffusion": "backbones.stable_video_diffusion",
     "VideoSegmenter": "segmenter",
+    "Wan": "backbones.wan",
 }
 
 

@@ -10,12 +10,14 @@ import pkgutil
 
 import pytest
 import torch
+from torch.nn import functional
 
 import zsvss.backbones
 from zsvss.backbones.auto import Auto
 from zsvss.backbones.base import Backbone, FeatureKey
 from zsvss.backbones.feature_places import FeaturePlace
 from zsvss.backbones.stable_diffusion import StableDiffusion
+from zsvss.backbones.video_transformer import VideoTransformer
 from zsvss.segmenter import VideoSegmenter
 from zsvss.stages.context import KNNSceneContext
 from zsvss.stages.modulation import MaskedModulation
@@ -44,6 +46,8 @@ def make(request, settings_of):
     own = next(settings_of[kind] for kind in request.param.__mro__ if kind in settings_of)
     if issubclass(request.param, StableDiffusion):
         own = {**own, "guidance": 5.0}  # both halves, whatever a kind's default
+    if issubclass(request.param, VideoTransformer):
+        own = {**own, "guidance": 4.0}
 
     def make(**settings):
         return request.param.from_pretrained(**{**own, **settings})
@@ -93,9 +97,9 @@ def every_key(backbone):
 
 
 def test_there_are_backbones_to_test():
-    assert {"StableDiffusion", "StableDiffusionXL", "StableVideoDiffusion", "Embedded"} <= {
-        kind.__name__ for kind in KINDS
-    }
+    u_nets = {"StableDiffusion", "StableDiffusionXL", "StableVideoDiffusion", "Embedded"}
+    transformers = {"StableDiffusion3", "PixArt", "Flux", "CogVideoX", "Wan"}
+    assert u_nets | transformers <= {kind.__name__ for kind in KINDS}
 
 
 @torch.inference_mode()
@@ -107,13 +111,15 @@ def test_shapes(backbone):
     assert clip.latents_Tchw.dtype == torch.float32
     assert clip.conditioning.context_Gmc.shape[0] == 2
     assert set(keys) <= set(clip.recording.tensors)
+    joins_frames = isinstance(backbone, VideoTransformer)
     for key in keys:
         tensor, (height, width) = clip.recording.tensors[key], clip.recording.grids[key.block]
-        assert tensor.shape[0] == 1 + backbone.is_guided
-        if key.layer != "text" and key.projection not in ("key", "value"):
-            assert backbone.over_time(tensor[-1], 3).shape[0] == 3
-        if key.layer != "text" and (key.projection in ("query", "output") or key.layer != "cross"):
+        is_text = key.layer == "text" or (key.layer == "cross" and key.projection in ("key", "value"))
+        num_times = (1 if is_text else backbone.num_latent_frames(3)) if joins_frames else 3
+        assert tensor.shape[:2] == (1 + backbone.is_guided, num_times)
+        if not is_text:
             assert tensor.shape[2] == height * width
+            assert backbone.over_time(tensor[-1], 3).shape[:2] == (3, height * width)
     images = backbone.decode(clip.latents_Tchw)
     assert images.shape == clip.images_T3HW.shape
     assert images.dtype == torch.float32
@@ -126,6 +132,60 @@ def test_own_attention_reproduces_the_recording(backbone):
     for step in backbone.steps:
         x = backbone.denoise(x, step, clip.recording, clip.frames_B)
         close(x, clip.recording.latents[step][clip.frames_B])
+
+
+@pytest.fixture
+def attended(monkeypatch):
+    """Queries and keys of the last attention of each layer of a network, by its path; watches one network at a time."""
+    attend, seen, running = functional.scaled_dot_product_attention, {}, []
+
+    def watch(query, key, *args, **options):
+        if running:  # otherwise it is the autoencoder's
+            seen[running[-1]] = (query, key)
+        return attend(query, key, *args, **options)
+
+    def watched(network):
+        for path in (name.removesuffix(".processor") for name in network.attn_processors):
+            module = network.get_submodule(path)
+            module.register_forward_pre_hook(lambda *_, path=path: running.append(path))
+            module.register_forward_hook(lambda *_: running.clear())
+        monkeypatch.setattr(functional, "scaled_dot_product_attention", watch)
+        return seen
+
+    return watched
+
+
+@torch.inference_mode()
+def test_every_layer_attends_as_recorded_whatever_the_latents(make, attended):
+    """Latents of other noise: only what is injected makes a layer attend as in the recording."""
+    backbone = make(reuse_recorded=False, max_batch=64)
+    seen, step, frames_B = attended(backbone.network), backbone.steps[-1], torch.arange(3)
+    clip = Pass(backbone)
+    recorded = dict(seen)
+    others = backbone.add_noise(clip.latents_Tchw.flip(3), clip.noise)
+    seen.clear()
+    injected = backbone.denoise(others, step, clip.recording, frames_B)
+    found = dict(seen)
+    own = backbone.denoise(others, step, clip.recording, frames_B, inject=False)
+    paths = injected_paths(backbone)
+    assert paths
+    assert paths <= found.keys()
+    for path in paths:
+        for ours, theirs in zip(found[path], recorded[path], strict=True):
+            close(ours, theirs)
+        assert (seen[path][0] - recorded[path][0]).abs().max() > 1e-3, "without injection it attends otherwise"
+    assert (injected - own).abs().max() > 1e-4  # of one step to the end; rounding moves 1e-6
+
+
+def injected_paths(backbone):
+    """Paths of the attention layers that injection has to reach, by the network itself."""
+    paths = {name.removesuffix(".processor") for name in backbone.network.attn_processors}
+    if not hasattr(backbone, "unet"):
+        return paths
+    paths = {path for path in paths if path.startswith("up_blocks.")}
+    if backbone.couples_frames:
+        paths = {path for path in paths if "temporal" in path and path.endswith("attn1")}
+    return paths
 
 
 @torch.inference_mode()

@@ -1,4 +1,4 @@
-"""Autoencoders that overflow in float16 run in float32, however a run came to float16."""
+"""What half precision harms runs in float32, however a run came to half precision."""
 
 import json
 from contextlib import nullcontext
@@ -10,6 +10,7 @@ from pretend_device import DEVICE, running
 from zsvss.backbones.half_precision import in_float32
 from zsvss.backbones.stable_diffusion import StableDiffusion
 from zsvss.backbones.stable_video_diffusion import StableVideoDiffusion
+from zsvss.backbones.wan import Wan
 
 
 def autocast(dtype):
@@ -113,3 +114,18 @@ def test_an_exception_leaves_the_weights_in_float16():
     with pytest.raises(ZeroDivisionError), in_float32([network], torch.device("cpu")):
         raise ZeroDivisionError
     assert torch.equal(network.weight, before)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_rotations_and_norms_of_wan_stay_in_float32(settings_of, dtype):
+    """What diffusers keeps in float32 is not rounded, wherever the conversion begins."""
+    whole = Wan.from_pretrained(**settings_of[Wan]).transformer
+    transformer = torch.nn.Sequential(Wan.from_pretrained(**settings_of[Wan])).to(dtype)[0].transformer
+    assert transformer.dtype == dtype
+    assert transformer.blocks[0].attn1.to_q.weight.dtype == dtype
+    assert transformer.rope.freqs_cos.dtype == torch.float32
+    assert torch.equal(transformer.rope.freqs_cos, whole.rope.freqs_cos)
+    assert torch.equal(transformer.rope.freqs_sin, whole.rope.freqs_sin)
+    assert torch.equal(transformer.blocks[2].scale_shift_table, whole.blocks[2].scale_shift_table)
+    time = "condition_embedder.time_embedder.linear_1.weight"
+    assert torch.equal(transformer.get_parameter(time), whole.get_parameter(time))

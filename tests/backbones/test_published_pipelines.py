@@ -4,7 +4,10 @@ A pipeline from an image runs the encoder, adds noise, denoises and decodes; its
 The generator's first numbers sample the posterior, the next ones are the noise, in the pipeline and in ours.
 """
 
+import shutil
+
 import diffusers
+import numpy as np
 import pytest
 import tiny_models
 import torch
@@ -58,9 +61,16 @@ def by_pipeline(pipeline, image=IMAGE, **arguments):
     return results[0], results[1] * 2 - 1
 
 
-@pytest.fixture(scope="module")
-def sdxl(tmp_path_factory):
-    folder = tiny_models.write_sdxl(tmp_path_factory.mktemp("sdxl"))
+SSD = {  # other depths in every layer of an up block, and none in the middle
+    "transformer_layers_per_block": (0, 2, 2),
+    "reverse_transformer_layers_per_block": [[2, 2, 3], [2, 1, 1], 1],
+    "mid_block_type": "UNetMidBlock2D",
+}
+
+
+@pytest.fixture(scope="module", params=[{}, SSD], ids=["base", "SSD-1B"])
+def sdxl(request, tmp_path_factory):
+    folder = tiny_models.write_sdxl(tmp_path_factory.mktemp("sdxl"), **request.param)
     tiny_models.write_sdxl_prompt(folder)
     return folder
 
@@ -119,6 +129,8 @@ def sd3(tmp_path_factory):
 
 
 def sd3_pipeline(folder):
+    third = folder / "text_encoder_3"
+    third = T5EncoderModel.from_pretrained(third) if third.exists() else None
     return diffusers.StableDiffusion3Img2ImgPipeline(
         transformer=part(diffusers.SD3Transformer2DModel, folder, "transformer"),
         scheduler=diffusers.FlowMatchEulerDiscreteScheduler.from_pretrained(folder, subfolder="scheduler"),
@@ -127,14 +139,22 @@ def sd3_pipeline(folder):
         tokenizer=CLIPTokenizer.from_pretrained(folder / "tokenizer"),
         text_encoder_2=CLIPTextModelWithProjection.from_pretrained(folder / "text_encoder_2"),
         tokenizer_2=CLIPTokenizer.from_pretrained(folder / "tokenizer_2"),
-        text_encoder_3=T5EncoderModel.from_pretrained(folder / "text_encoder_3"),
+        text_encoder_3=third,
         tokenizer_3=T5Tokenizer(),
     )
 
 
-@pytest.mark.parametrize("guidance", [4.0, 1.0])
-def test_stable_diffusion_3(sd3, guidance):
+@pytest.fixture(scope="module")
+def sd3_of_two_encoders(sd3, tmp_path_factory):
+    folder = shutil.copytree(sd3, tmp_path_factory.mktemp("sd3") / "two")
+    shutil.rmtree(folder / "text_encoder_3")
+    return folder
+
+
+@pytest.mark.parametrize(("name", "guidance"), [("sd3", 4.0), ("sd3", 1.0), ("sd3_of_two_encoders", 1.0)])
+def test_stable_diffusion_3(name, guidance, request):
     """Guided by zeros, which diffusers must be given: its own unconditional half is the empty prompt, as ours."""
+    sd3 = request.getfixturevalue(name)
     pipeline = sd3_pipeline(sd3)
     prompt = {"prompt": ""}
     if guidance != 1:
@@ -156,9 +176,12 @@ def test_stable_diffusion_3(sd3, guidance):
     close(image.clamp(-1, 1), expected[1])
 
 
-@pytest.fixture(scope="module")
-def pixart(tmp_path_factory):
-    folder = tiny_models.write_pixart(tmp_path_factory.mktemp("pixart"))
+ALPHA = {"sample_size": 128, "width": 24}  # is told the size of the image, in a third of the width each
+
+
+@pytest.fixture(scope="module", params=[{}, ALPHA], ids=["Sigma", "alpha"])
+def pixart(request, tmp_path_factory):
+    folder = tiny_models.write_pixart(tmp_path_factory.mktemp("pixart"), **request.param)
     tiny_models.write_pixart_prompt(folder)
     return folder
 
@@ -169,7 +192,8 @@ def test_pixart(pixart, guidance):
     scheduler = diffusers.EulerDiscreteScheduler(
         beta_start=0.0001, beta_end=0.02, beta_schedule="linear", timestep_spacing="trailing"
     )
-    pipeline = diffusers.PixArtSigmaPipeline(
+    is_alpha = PixArt(str(pixart)).source.config("transformer")["sample_size"] == 128
+    pipeline = (diffusers.PixArtAlphaPipeline if is_alpha else diffusers.PixArtSigmaPipeline)(
         tokenizer=T5Tokenizer(),
         text_encoder=T5EncoderModel.from_pretrained(pixart / "text_encoder"),
         vae=part(diffusers.AutoencoderKL, pixart, "vae"),
@@ -204,9 +228,9 @@ def test_pixart(pixart, guidance):
     close(image.clamp(-1, 1), expected[1] * 2 - 1)
 
 
-@pytest.fixture(scope="module")
-def flux(tmp_path_factory):
-    folder = tiny_models.write_flux(tmp_path_factory.mktemp("flux"))
+@pytest.fixture(scope="module", params=[True, False], ids=["dev", "schnell"])
+def flux(request, tmp_path_factory):
+    folder = tiny_models.write_flux(tmp_path_factory.mktemp("flux"), told=request.param)
     tiny_models.write_flux_prompt(folder)
     return folder
 
@@ -231,6 +255,7 @@ def test_flux(flux, guidance):
         strength=2 / 33 - 1e-6,
         num_inference_steps=33,
         guidance_scale=guidance,
+        max_sequence_length=512 if pipeline.transformer.config.guidance_embeds else 256,
     )
     backbone = Flux.from_pretrained(str(flux), first_step=31, told_guidance=guidance, image_tokens=24)
     latents, image = sampled(backbone)
@@ -309,6 +334,23 @@ def wan(tmp_path_factory):
     return folder
 
 
+class SingleShift(diffusers.FlowMatchEulerDiscreteScheduler):
+    """Euler steps on the levels of Wan's own scheduler, which is of a higher order."""
+
+    def set_timesteps(self, num_inference_steps, device=None, **_):
+        super().set_timesteps(device=device, sigmas=np.linspace(1, 1 / 1000, num_inference_steps + 1)[:-1])
+
+
+def test_wan_is_sampled_on_the_levels_of_its_own_scheduler(wan):
+    own = diffusers.UniPCMultistepScheduler.from_pretrained(wan, subfolder="scheduler")
+    own.set_timesteps(28)
+    backbone = Wan(str(wan))
+    backbone.check()
+    assert backbone.sigmas == pytest.approx(own.sigmas.tolist(), abs=2e-6)
+    assert backbone.timesteps == pytest.approx(own.timesteps.tolist(), abs=1)  # which it rounds down
+    assert [int(timestep) for timestep in backbone.timesteps[-3:]] == [266, 189, 102]
+
+
 @pytest.mark.parametrize("guidance", [5.0, 1.0])
 def test_wan(wan, guidance, monkeypatch):
     """Diffusers' pipeline takes the posterior's mean, and here Euler steps."""
@@ -322,7 +364,7 @@ def test_wan(wan, guidance, monkeypatch):
         text_encoder=UMT5EncoderModel.from_pretrained(wan / "text_encoder"),
         vae=part(diffusers.AutoencoderKLWan, wan, "vae"),
         transformer=transformer,
-        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0),
+        scheduler=SingleShift(shift=3.0),
     )
     pipeline.set_progress_bar_config(disable=True)
     cond, _ = pipeline.encode_prompt("", do_classifier_free_guidance=False, max_sequence_length=512)

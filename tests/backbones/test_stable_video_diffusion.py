@@ -8,7 +8,7 @@ import torch
 from diffusers import AutoencoderKLTemporalDecoder, EulerDiscreteScheduler, UNetSpatioTemporalConditionModel
 from diffusers.pipelines.stable_video_diffusion import pipeline_stable_video_diffusion as published
 
-from zsvss.backbones import denoising, unet
+from zsvss.backbones import stable_video_diffusion, unet
 from zsvss.backbones.base import ClipNoise, FeatureKey
 from zsvss.backbones.stable_video_diffusion import StableVideoDiffusion, resize_antialiased
 
@@ -173,7 +173,7 @@ def test_attention_over_time_never_gets_more_batches_than_a_gpu_takes(tiny_video
         clips.append(len(samples.row_b) // 2)
         return samples
 
-    monkeypatch.setattr(denoising, "MOST_ATTENTION_BATCHES", 2 * 8 * 8 + 1)  # a batch for each cell of 8x8
+    monkeypatch.setattr(stable_video_diffusion, "MOST_ATTENTION_BATCHES", 2 * 8 * 8 + 1)  # a batch for each cell of 8x8
     frames_B = torch.arange(2).repeat(3)
     list(backbone._in_passes(watch, torch.zeros(6, 4, 8, 8), frames_B, 2))
     assert clips == [2, 2, 2]  # of three clips in two guidance halves
@@ -194,7 +194,7 @@ def test_compiled_passes_are_filled_up_to_no_more_than_that(tiny_video_weights, 
             return self.unet(**inputs, return_dict=False)[0]
 
     monkeypatch.setattr(unet, "CompiledPasses", Plain)
-    monkeypatch.setattr(denoising, "MOST_ATTENTION_BATCHES", 3 * 8 * 8)
+    monkeypatch.setattr(stable_video_diffusion, "MOST_ATTENTION_BATCHES", 3 * 8 * 8)
     plain, filled = (
         video_backbone(tiny_video_weights, first_step=24, max_batch=100, compile_unet=chosen)
         for chosen in (False, True)

@@ -109,7 +109,7 @@ def test_kernels_are_told(gpu: torch.device) -> None:
 
 def test_attention_over_time_fits_a_grid(gpu: torch.device) -> None:
     """The most batches that the network is given."""
-    from zsvss.backbones.denoising import MOST_ATTENTION_BATCHES
+    from zsvss.backbones.stable_video_diffusion import MOST_ATTENTION_BATCHES
 
     token = torch.zeros(MOST_ATTENTION_BATCHES, 1, 4, 8, device=gpu, dtype=torch.float16)
     assert torch.nn.functional.scaled_dot_product_attention(token, token, token).shape == token.shape

@@ -48,6 +48,8 @@ _PIPELINES: dict[str, tuple[str, str | None]] = {
     "Cosmos": ("Cosmos", None),
     "Flux2": ("FLUX.2", None),
     "Flux3": ("FLUX.3", None),
+    "FluxKontext": ("FLUX.1 Kontext, whose network also takes the image that is edited", None),
+    "FluxPriorRedux": ("FLUX.1 Redux, which embeds an image for another model", None),
     "FluxFill": ("FLUX.1 Fill, whose network also takes a mask and a masked image", None),
     "FluxControl": ("FLUX.1 Depth or Canny, whose network also takes an image", None),
     "Flux": ("FLUX.1", "Flux"),
@@ -93,6 +95,13 @@ _EXTRA_CHANNELS = {
     4: "the latent of an image: an editing model such as InstructPix2Pix, or a video model",
     3: "a small image: an upscaler",
 }
+# Statistics of an autoencoder's latents that a Stable Diffusion leaves out -> what has them.
+_EXTRA_STATISTICS = {
+    "shift_factor": "the network was trained on latents of mean zero, as Stable Diffusion 3 and FLUX.1 have",
+    "latents_mean": (
+        "the network was trained on latents of unit variance by EDM preconditioning, as Playground v2.5 was"
+    ),
+}
 _FEW_STEPS = re.compile(r"turbo|lightning|hyper-?sd|(?<![a-z])lcm|dmd2?(?![a-z])|tcd(?![a-z])", re.IGNORECASE)
 _FEW_STEP_SCHEDULERS = ("LCMScheduler", "TCDScheduler")
 
@@ -110,6 +119,8 @@ def backbone_of(index: Config) -> tuple[str, str | None] | None:
     ('Stable Video Diffusion', 'StableVideoDiffusion')
     """
     name = str(index.get("_class_name", ""))
+    if index.get("requires_aesthetics_score"):
+        return "the refiner of Stable Diffusion XL, whose network is also told an aesthetic score", None
     known = next((known for prefix, known in _PIPELINES.items() if name.startswith(prefix)), None)
     if known is None and "transformer" in index and "unet" not in index:
         return "a model with a transformer in place of a U-Net", None
@@ -157,22 +168,20 @@ def check_inputs(unet: Config, vae: Config, concatenated: int, place: str, given
                 f"give it that; {key} must be null."
             )
     latent = vae.get("latent_channels", 4)
-    given, found = latent * (1 + concatenated), unet.get("in_channels", 4)
-    if found != given:
+    wanted, found = latent * (1 + concatenated), unet.get("in_channels", 4)
+    if found != wanted:
         extra = _EXTRA_CHANNELS.get(found - latent)
         raise ValueError(
-            f"{place}/unet: in_channels = {found} must be {given}"
+            f"{place}/unet: in_channels = {found} must be {wanted}"
             + (f"; it also takes {extra}." if extra else f", as the autoencoder has {latent} latent channels.")
         )
     if unet.get("out_channels", 4) != latent:
         raise ValueError(
             f"{place}/unet: out_channels = {unet['out_channels']} must be {latent}, the autoencoder's latent channels."
         )
-    for key in ("shift_factor", "latents_mean"):
+    for key, what in _EXTRA_STATISTICS.items():
         if vae.get(key) is not None:
-            raise ValueError(
-                f"{place}/vae: {key} = {vae[key]!r} must be null: the autoencoder is that of another model."
-            )
+            raise ValueError(f"{place}/vae: {key} = {vae[key]!r} must be null: {what}.")
 
 
 def check_text_encoder(encoder: Config, tokenizer: Config, width: int, place: str, number: str = "") -> None:

@@ -15,14 +15,12 @@ from typing_extensions import override
 
 from zsvss.backbones.base import ClipNoise, Conditioning
 from zsvss.backbones.samples import Samples
-from zsvss.backbones.schedule import trailing_timesteps
+from zsvss.backbones.schedule import SMALLEST_ALPHA, trailing_timesteps
 from zsvss.backbones.seams import Seams, attention_seams
-from zsvss.backbones.stable_diffusion_3 import check_embedding
-from zsvss.backbones.text import t5_embedding, t5_width
+from zsvss.backbones.text import check_embedding, t5_embedding, t5_width
 from zsvss.backbones.video_transformer import VideoTransformer
 
 _T5_LENGTH = 226
-_SMALLEST_ALPHA = 2.0**-24  # in place of zero, at the end of a schedule of zero terminal signal-to-noise ratio
 
 
 class CogVideoX(VideoTransformer):
@@ -88,9 +86,6 @@ class CogVideoX(VideoTransformer):
     def encoder_parts(self) -> tuple[str, ...]:
         return () if self._context() else ("text_encoder",)
 
-    def _context(self) -> dict[str, Tensor]:
-        return self.source.tensors("context.safetensors")
-
     @override
     def check_conditioner(self) -> None:
         width = int(self.source.config("transformer").get("text_embed_dim", 4096))
@@ -110,7 +105,7 @@ class CogVideoX(VideoTransformer):
         context = self._context()
         length = int(self.source.config("transformer").get("max_text_seq_length", _T5_LENGTH))
         cond_1mc = context["cond"] if context else t5_embedding(self.source, length=length)
-        self.register_buffer("context_Gmc", torch.cat([torch.zeros_like(cond_1mc), cond_1mc]), persistent=False)
+        self._keep_embedding({"cond": cond_1mc})
 
     @override
     def condition(self, images_T3HW: Tensor, noise: ClipNoise) -> Conditioning:
@@ -126,14 +121,9 @@ class CogVideoX(VideoTransformer):
         if config.get("prediction_type") != "v_prediction":
             raise ValueError(f"{place}: prediction_type must be 'v_prediction', as in all of CogVideoX.")
         self.prediction_type = "v_prediction"
-        alphas = CogVideoXDDIMScheduler.from_config(config).alphas_cumprod.double().clamp(min=_SMALLEST_ALPHA)
+        alphas = CogVideoXDDIMScheduler.from_config(config).alphas_cumprod.double().clamp(min=SMALLEST_ALPHA)
         self.timesteps = trailing_timesteps(self.num_steps, len(alphas))
         self.sigmas = [*((1 - alphas) / alphas).sqrt()[self.timesteps].tolist(), 0.0]
-
-    @override
-    def scaled(self, x_bchw: Tensor, step: int) -> Tensor:
-        scale: float = (self.sigmas[step] ** 2 + 1) ** 0.5
-        return x_bchw / scale
 
     # Network
 

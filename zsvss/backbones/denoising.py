@@ -6,6 +6,7 @@ cells, n tokens, c channels.
 
 from __future__ import annotations
 
+import logging
 from abc import abstractmethod
 from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import partial
@@ -17,15 +18,15 @@ from typing_extensions import override
 
 from zsvss.backbones.base import Conditioning, FeatureKey, Recording
 from zsvss.backbones.batching import in_batches, once
+from zsvss.backbones.checks import few_steps
 from zsvss.backbones.latent_diffusion import LatentDiffusion
 from zsvss.backbones.recording import RecordedPass, by_half, join_passes
 from zsvss.backbones.samples import CONDITIONAL, UNCONDITIONAL, Samples
 from zsvss.progress import part
 
-# Batches of one attention call that CUDA's kernels take (a dimension of their grid).
-MOST_ATTENTION_BATCHES = 65_535
-
 _T = TypeVar("_T")
+
+_log = logging.getLogger(__name__)
 
 
 class DenoisingNetwork(LatentDiffusion):
@@ -35,6 +36,19 @@ class DenoisingNetwork(LatentDiffusion):
     def is_guided(self) -> bool:
         """Whether the unconditional half matters."""
         return True
+
+    def _name_distillation(self, guidance: float) -> None:
+        """Say that a checkpoint seems to be distilled, and which guidance suits it, unless it has that."""
+        names = [self.source.name, str(self.source.config(self.network_part).get("_name_or_path", ""))]
+        reason = few_steps(names, self.source.config("scheduler", required=False)) if self.is_guided else None
+        if reason is not None:
+            _log.warning(
+                "%s may be distilled to sample in a few steps without guidance (turbo, LCM, ...): %s. If it is, set "
+                "--model.backbone.guidance 1 (it is %g).",
+                self.source.name,
+                reason,
+                guidance,
+            )
 
     # What a subclass says about its network
 
@@ -177,13 +191,5 @@ class DenoisingNetwork(LatentDiffusion):
         )
 
     def _bounds(self, x_Bchw: Tensor, num_frames: int) -> tuple[int, int | None]:
-        """Samples that stay together in a pass, and how many attention over time, a batch a latent cell, may get."""
-        if not self.couples_frames:
-            return 1, None
-        cells = x_Bchw[0, 0].numel()
-        if x_Bchw.device.type != "cpu" and cells > MOST_ATTENTION_BATCHES:
-            raise ValueError(
-                f"{cells} latent cells a frame are more than the {MOST_ATTENTION_BATCHES} that attention over time "
-                "takes on a GPU. Set model.input_size to something smaller."
-            )
-        return num_frames, num_frames * max(1, MOST_ATTENTION_BATCHES // cells)
+        """Samples that stay together in a pass, and the most that a pass may get, whatever memory holds."""
+        return num_frames if self.couples_frames else 1, None

@@ -43,6 +43,10 @@ class FlowMatching(TransformerBackbone):
         """What the scheduler is told beside the number of steps."""
 
     @override
+    def scaled(self, x_bchw: Tensor, step: int) -> Tensor:
+        return x_bchw
+
+    @override
     def add_noise(self, latents_Tchw: Tensor, noise: ClipNoise) -> Tensor:
         sigma = self.sigmas[self.steps[0]]
         return (1 - sigma) * latents_Tchw + sigma * noise.diffusion_Tchw.to(latents_Tchw)

@@ -19,8 +19,7 @@ from zsvss.backbones.base import ClipNoise, Conditioning
 from zsvss.backbones.flow_matching import FlowMatching, shift_by_size
 from zsvss.backbones.samples import Samples
 from zsvss.backbones.seams import Seams, attention_seams
-from zsvss.backbones.stable_diffusion_3 import check_embedding
-from zsvss.backbones.text import clip_embedding, clip_widths, t5_embedding, t5_width
+from zsvss.backbones.text import check_embedding, clip_embedding, clip_widths, t5_embedding, t5_width
 
 _T5_LENGTHS = {True: 512, False: 256}  # of what is told the guidance (dev), and what is not (schnell)
 
@@ -29,13 +28,16 @@ class Flux(FlowMatching):
     """FLUX.1 dev or schnell: blocks of joint attention, then blocks in which text and image share all weights.
 
     Blocks are counted through both kinds: of the published 57, ``block.19`` is the first of the second kind. The
-    network was distilled from its guidance, which it is told as a number: only the conditional half is run.
+    network was distilled from its guidance, which it is told as a number: only the conditional half is run. In blocks
+    of the second kind the modulation is added ahead of the projection that attention shares with the feed-forward
+    layer, which mixes it over the channels before the gate.
 
     Args:
         weights: diffusers folder or hub id (``transformer/``, ``vae/``, ``scheduler/`` and, for the empty prompt, a
             tokenizer and two text encoders or a ``context.safetensors`` holding ``cond`` [1, m, c] and ``pooled``
             [1, c]). The second encoder takes 19 GB of the host's memory while it is run, once.
-        num_steps: steps of the whole schedule; 33 end with timesteps 240, 169 and 90.
+        num_steps: steps of the whole schedule; 33 end with timesteps 240, 169 and 90 (dev); for schnell take 11,
+            and ``first_step`` 8: 273, 182 and 91.
         first_step: first step that is run; masked modulation acts in it.
         told_guidance: what the network is told, where it takes a guidance (dev).
         image_tokens: tokens of an image for whose size the levels of noise are chosen; 4096 is 1024x1024.
@@ -57,6 +59,7 @@ class Flux(FlowMatching):
     preferred_block: ClassVar[int] = 28
     compared_block: ClassVar[int | None] = 24
     preferred_place = "image.query"
+    packed_cells = 4
     context_Gmc: Tensor
     pooled_Gc: Tensor
 
@@ -104,18 +107,11 @@ class Flux(FlowMatching):
             "text": attention_seams("attn", "text", output=None),
         }
 
-    @override
-    def input_channels(self, vae: Mapping[str, Any]) -> int:
-        return 4 * super().input_channels(vae)
-
     # Conditioning
 
     @override
     def encoder_parts(self) -> tuple[str, ...]:
         return () if self._context() else ("tokenizer", "text_encoder", "text_encoder_2")
-
-    def _context(self) -> dict[str, Tensor]:
-        return self.source.tensors("context.safetensors")
 
     @override
     def check_conditioner(self) -> None:
@@ -140,9 +136,7 @@ class Flux(FlowMatching):
             length = _T5_LENGTHS[self._is_told]
             pooled_1c = clip_embedding(self.source).pooled_1c
             context = {"cond": t5_embedding(self.source, "text_encoder_2", length=length), "pooled": pooled_1c}
-        for name, kept in (("cond", "context_Gmc"), ("pooled", "pooled_Gc")):
-            halves = torch.cat([torch.zeros_like(context[name]), context[name]])
-            self.register_buffer(kept, halves, persistent=False)
+        self._keep_embedding(context)
 
     @cached_property
     def _is_told(self) -> bool:

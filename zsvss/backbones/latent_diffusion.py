@@ -18,7 +18,7 @@ from typing_extensions import Self, override
 from zsvss.backbones.base import Backbone, ClipNoise
 from zsvss.backbones.batching import BatchLimit, in_batches
 from zsvss.backbones.checks import check_pipeline
-from zsvss.backbones.half_precision import in_float32
+from zsvss.backbones.half_precision import in_float32, sparing
 from zsvss.backbones.memory_format import image_format, lay_out
 from zsvss.backbones.schedule import PredictionType
 from zsvss.backbones.single_file import open_weights
@@ -119,6 +119,17 @@ class LatentDiffusion(Backbone):
     def load_conditioner(self) -> None:
         """Read what :meth:`condition` needs."""
 
+    def _context(self) -> dict[str, Tensor]:
+        """The empty prompt's embedding that the model gives, by name; empty if it gives none."""
+        return self.source.tensors("context.safetensors")
+
+    def _keep_embedding(self, context: Mapping[str, Tensor]) -> None:
+        """Keep ``cond`` and, if it is there, ``pooled`` behind zeros: the halves of the guidance."""
+        for name, kept in (("cond", "context_Gmc"), ("pooled", "pooled_Gc")):
+            if name in context:
+                halves = torch.cat([torch.zeros_like(context[name]), context[name]])
+                self.register_buffer(kept, halves, persistent=False)
+
     @abstractmethod
     def check_conditioner(self) -> None:
         """Refuse encoders that do not fit the network, by their configs; raises what :meth:`check` raises."""
@@ -212,7 +223,7 @@ class LatentDiffusion(Backbone):
 
     @override
     def _apply(self, fn: Any, recurse: bool = True) -> Self:
-        nn.Module._apply(self, fn, recurse)
+        nn.Module._apply(self, sparing(fn, getattr(self, self.network_part, None)), recurse)
         for network in (getattr(self, name, None) for name in ("vae", "tiny_decoder")):
             if network is not None:
                 lay_out(network, image_format(self.device))

@@ -17,8 +17,7 @@ from zsvss.backbones.base import ClipNoise, Conditioning
 from zsvss.backbones.samples import Samples
 from zsvss.backbones.schedule import check_kind, trailing_timesteps, training_sigmas
 from zsvss.backbones.seams import Seams, attention_seams
-from zsvss.backbones.stable_diffusion_3 import check_embedding
-from zsvss.backbones.text import t5_embedding, t5_width
+from zsvss.backbones.text import check_embedding, t5_embedding, t5_width
 from zsvss.backbones.transformer import TransformerBackbone
 
 
@@ -67,9 +66,6 @@ class PixArt(TransformerBackbone):
     def encoder_parts(self) -> tuple[str, ...]:
         return () if self._context() else ("text_encoder",)
 
-    def _context(self) -> dict[str, Tensor]:
-        return self.source.tensors("context.safetensors")
-
     @override
     def check_conditioner(self) -> None:
         width = self.source.config("transformer").get("caption_channels")
@@ -89,7 +85,7 @@ class PixArt(TransformerBackbone):
         context = self._context()
         # Padding is masked in the network, so that of the empty prompt only its end is seen.
         cond_1mc = context["cond"] if context else t5_embedding(self.source, length=1, is_masked=True)
-        self.register_buffer("context_Gmc", torch.cat([torch.zeros_like(cond_1mc), cond_1mc]), persistent=False)
+        self._keep_embedding({"cond": cond_1mc})
 
     @override
     def condition(self, images_T3HW: Tensor, noise: ClipNoise) -> Conditioning:
@@ -101,15 +97,12 @@ class PixArt(TransformerBackbone):
     def set_schedule(self) -> None:
         scheduler, place = self.source.config("scheduler"), f"{self.source.name}/scheduler"
         check_kind(scheduler, place)
+        if scheduler.get("prediction_type", "epsilon") != "epsilon":
+            raise ValueError(f"{place}: prediction_type must be 'epsilon', as in all of PixArt.")
         self.prediction_type = "epsilon"
         sigmas = training_sigmas({"beta_schedule": "linear", "beta_start": 1e-4, "beta_end": 0.02, **scheduler}, place)
         self.timesteps = trailing_timesteps(self.num_steps, len(sigmas))
         self.sigmas = [*sigmas[self.timesteps].tolist(), 0.0]
-
-    @override
-    def scaled(self, x_bchw: Tensor, step: int) -> Tensor:
-        scale: float = (self.sigmas[step] ** 2 + 1) ** 0.5
-        return x_bchw / scale
 
     # Network
 

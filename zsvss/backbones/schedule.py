@@ -12,7 +12,7 @@ PredictionType = Literal["epsilon", "v_prediction"]
 
 _PREDICTION_TYPES: tuple[PredictionType, ...] = ("epsilon", "v_prediction")
 # In place of zero, at the end of a schedule of zero terminal signal-to-noise ratio, as diffusers has it.
-_SMALLEST_ALPHA = 2.0**-24
+SMALLEST_ALPHA = 2.0**-24
 
 
 def check_kind(config: Mapping[str, Any], place: str) -> None:
@@ -92,7 +92,7 @@ def training_sigmas(config: Mapping[str, Any], place: str) -> Tensor:
     if config.get("rescale_betas_zero_snr"):
         roots = alphas.sqrt()
         alphas = ((roots - roots[-1]) * roots[0] / (roots[0] - roots[-1])) ** 2
-        alphas[-1] = _SMALLEST_ALPHA
+        alphas[-1] = SMALLEST_ALPHA
     return ((1 - alphas) / alphas).sqrt()
 
 

@@ -7,7 +7,6 @@ c channels, G = 2 guidance halves (unconditional first).
 from __future__ import annotations
 
 import hashlib
-import logging
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
@@ -16,7 +15,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from zsvss.backbones.base import ClipNoise, Conditioning
-from zsvss.backbones.checks import check_text_encoder, few_steps
+from zsvss.backbones.checks import check_text_encoder
 from zsvss.backbones.feature_places import Layer, Projection
 from zsvss.backbones.samples import Samples
 from zsvss.backbones.schedule import (
@@ -29,8 +28,6 @@ from zsvss.backbones.schedule import (
 from zsvss.backbones.text import clip_embedding
 from zsvss.backbones.unet import UNetBackbone
 from zsvss.backbones.weights import Variant, WeightsSource
-
-_log = logging.getLogger(__name__)
 
 
 class StableDiffusion(UNetBackbone):
@@ -118,21 +115,8 @@ class StableDiffusion(UNetBackbone):
 
     @override
     def load_networks(self) -> None:
-        self._name_distillation()
+        self._name_distillation(self.guidance)
         super().load_networks()
-
-    def _name_distillation(self) -> None:
-        """Say that a checkpoint seems to be distilled, and which guidance suits it."""
-        names = [self.source.name, str(self.source.config("unet").get("_name_or_path", ""))]
-        reason = few_steps(names, self.source.config("scheduler", required=False)) if self.is_guided else None
-        if reason is not None:
-            _log.warning(
-                "%s may be distilled to sample in a few steps without guidance (turbo, LCM, ...): %s. If it is, set "
-                "--model.backbone.guidance 1 (it is %g).",
-                self.source.name,
-                reason,
-                self.guidance,
-            )
 
     def _check_tiny_decoder(self) -> None:
         if self.tiny_source is None:
@@ -193,9 +177,9 @@ class StableDiffusion(UNetBackbone):
         uncond_1mc = context.get("uncond", torch.zeros_like(cond_1mc))
         self.register_buffer("context_Gmc", torch.cat([uncond_1mc, cond_1mc]), persistent=False)
 
+    @override
     def _context(self) -> dict[str, Tensor]:
-        """Tensors of the folder's ``context.safetensors``; empty if it has none."""
-        context = self.source.tensors("context.safetensors")
+        context = super()._context()
         wanted = self.source.config("unet")["cross_attention_dim"]
         if context and ("cond" not in context or context["cond"].ndim != 3 or context["cond"].shape[-1] != wanted):
             found = {name: tuple(tensor.shape) for name, tensor in context.items()}

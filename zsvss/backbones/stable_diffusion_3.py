@@ -20,7 +20,7 @@ from zsvss.backbones.feature_places import Layer, Projection
 from zsvss.backbones.flow_matching import FlowMatching, shift_by_size
 from zsvss.backbones.samples import Samples
 from zsvss.backbones.seams import Seam, Seams, attention_seams
-from zsvss.backbones.text import clip_embedding, clip_widths, t5_embedding, t5_width
+from zsvss.backbones.text import check_embedding, clip_embedding, clip_widths, t5_embedding, t5_width
 
 _T5_LENGTH = 256
 _IMAGE_TOKENS = 4096  # of 1024x1024
@@ -31,7 +31,7 @@ class StableDiffusion3(FlowMatching):
 
     Block 9 is read and modulated, where image tokens attend to text as a segmentation would. Its image queries are
     clustered: behind the adaptive norm and projected, they have no massive channels, which the raw output of a block
-    has.
+    has. The steps end at timesteps 200, 111 and 9 of the published schedule, by no source.
 
     Args:
         weights: diffusers folder or hub id (``transformer/``, ``vae/``, ``scheduler/`` and, for the empty prompt, its
@@ -90,9 +90,6 @@ class StableDiffusion3(FlowMatching):
         third = ("text_encoder_3",) if self.source.config("text_encoder_3", required=False) else ()
         return ("tokenizer", "text_encoder", "tokenizer_2", "text_encoder_2", *third)
 
-    def _context(self) -> dict[str, Tensor]:
-        return self.source.tensors("context.safetensors")
-
     @override
     def check_conditioner(self) -> None:
         config = self.source.config("transformer")
@@ -116,10 +113,7 @@ class StableDiffusion3(FlowMatching):
 
     @override
     def load_conditioner(self) -> None:
-        context = self._context() or self._embed_empty_prompt()
-        for name, kept in (("cond", "context_Gmc"), ("pooled", "pooled_Gc")):
-            halves = torch.cat([torch.zeros_like(context[name]), context[name]])
-            self.register_buffer(kept, halves, persistent=False)
+        self._keep_embedding(self._context() or self._embed_empty_prompt())
 
     def _embed_empty_prompt(self) -> dict[str, Tensor]:
         first, second = (
@@ -160,20 +154,3 @@ class StableDiffusion3(FlowMatching):
             "encoder_hidden_states": conditioning.context_Gmc.to(x_bchw)[samples.half_b],
             "pooled_projections": conditioning.vector_Gc.to(x_bchw)[samples.half_b],
         }
-
-
-def check_embedding(context: dict[str, Tensor], widths: dict[str, int], place: str) -> None:
-    """Refuse a ``context.safetensors`` without these tensors, or with others.
-
-    Args:
-        context: what it holds.
-        widths: name -> channels.
-        place: of the model, for the message.
-
-    Raises:
-        ValueError: saying what it must hold.
-    """
-    if any(name not in context or context[name].shape[-1] != width for name, width in widths.items()):
-        found = {name: tuple(tensor.shape) for name, tensor in context.items()}
-        wanted = " and ".join(f"{name!r} of {width} channels" for name, width in widths.items())
-        raise ValueError(f"{place}/context.safetensors must hold {wanted}; found {found}.")

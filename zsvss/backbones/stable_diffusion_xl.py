@@ -130,9 +130,7 @@ class StableDiffusionXL(StableDiffusion):
                 "cond": torch.cat([first.penultimate_1mc, second.penultimate_1mc], 2),
                 "pooled": second.pooled_1c,
             }
-        for name, kept in (("cond", "context_Gmc"), ("pooled", "pooled_Gc")):
-            halves = torch.cat([torch.zeros_like(context[name]), context[name]])
-            self.register_buffer(kept, halves, persistent=False)
+        self._keep_embedding(context)
 
     @override
     def condition(self, images_T3HW: Tensor, noise: ClipNoise) -> Conditioning:

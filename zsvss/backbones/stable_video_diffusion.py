@@ -24,6 +24,8 @@ from zsvss.backbones.schedule import check_kind, prediction_type
 from zsvss.backbones.unet import UNetBackbone
 from zsvss.backbones.weights import Variant
 
+# Batches of one attention call that CUDA's kernels take (a dimension of their grid).
+MOST_ATTENTION_BATCHES = 65_535
 _SIGMA_MAX, _SIGMA_MIN, _RHO = 700.0, 0.002, 7.0
 _CLIP_SIZE = 224
 _CLIP_MEAN, _CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
@@ -208,6 +210,17 @@ class StableVideoDiffusion(UNetBackbone):
         return images
 
     # Network
+
+    @override
+    def _bounds(self, x_Bchw: Tensor, num_frames: int) -> tuple[int, int | None]:
+        """Attention over time has a batch a latent cell."""
+        cells = x_Bchw[0, 0].numel()
+        if x_Bchw.device.type != "cpu" and cells > MOST_ATTENTION_BATCHES:
+            raise ValueError(
+                f"{cells} latent cells a frame are more than the {MOST_ATTENTION_BATCHES} that attention over time "
+                "takes on a GPU. Set model.input_size to something smaller."
+            )
+        return num_frames, num_frames * max(1, MOST_ATTENTION_BATCHES // cells)
 
     @property
     @override

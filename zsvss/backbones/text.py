@@ -112,3 +112,20 @@ def clip_widths(source: WeightsSource, part: str) -> tuple[int, int]:
     width = int(config.get("hidden_size", 512))
     check_text_encoder(config, source.config(f"tokenizer{number}"), width, source.name, number)
     return width, int(config.get("projection_dim", 512))
+
+
+def check_embedding(context: dict[str, Tensor], widths: dict[str, int], place: str) -> None:
+    """Refuse a ``context.safetensors`` without these tensors, or with others.
+
+    Args:
+        context: what it holds.
+        widths: name -> channels.
+        place: of the model, for the message.
+
+    Raises:
+        ValueError: saying what it must hold.
+    """
+    if any(name not in context or context[name].shape[-1] != width for name, width in widths.items()):
+        found = {name: tuple(tensor.shape) for name, tensor in context.items()}
+        wanted = " and ".join(f"{name!r} of {width} channels" for name, width in widths.items())
+        raise ValueError(f"{place}/context.safetensors must hold {wanted}; found {found}.")

@@ -28,6 +28,9 @@ from zsvss.backbones.samples import Samples
 from zsvss.backbones.seams import Change, Part, Seam, Seams, adding, begun_at, changed, inputs_kept, keeping, replacing
 from zsvss.backbones.weights import Variant
 
+# Class and norm of published configs -> the class into which diffusers has made them since.
+_SINCE_RENAMED: dict[Any, str] = {("Transformer2DModel", "ada_norm_single"): "PixArtTransformer2DModel"}
+
 
 class TransformerBackbone(DenoisingNetwork):
     """A latent diffusion model with a transformer of alike blocks.
@@ -45,6 +48,7 @@ class TransformerBackbone(DenoisingNetwork):
             middle one is.
         compared_block: number of the block that is compared over time by default; ``None`` is the preferred one.
         preferred_place: what is read there, such as ``image.query``.
+        packed_cells: latent cells whose channels are joined before the network.
         injected: projections that are injected, by layer; the keys of cross-attention are the text's, and never change.
 
     Args:
@@ -68,6 +72,7 @@ class TransformerBackbone(DenoisingNetwork):
     preferred_block: ClassVar[int]
     compared_block: ClassVar[int | None] = None
     preferred_place: ClassVar[str]
+    packed_cells: ClassVar[int] = 1
     injected: ClassVar[Mapping[Layer, tuple[Projection, ...]]] = {
         "self": ("query", "key"),
         "image": ("query", "key"),
@@ -120,8 +125,9 @@ class TransformerBackbone(DenoisingNetwork):
         return (hidden, text) if self.image_index == 0 else (text, hidden)
 
     def scaled(self, x_bchw: Tensor, step: int) -> Tensor:
-        """Latents as the network takes them; flow matching takes them as they are."""
-        return x_bchw
+        """Latents of unit variance, as the network takes them; flow matching takes them as they are."""
+        scale: float = (self.sigmas[step] ** 2 + 1) ** 0.5
+        return x_bchw / scale
 
     @cached_property
     def num_blocks(self) -> int:
@@ -168,11 +174,8 @@ class TransformerBackbone(DenoisingNetwork):
     @property
     @override
     def modulation_block(self) -> int:
-        return (
-            self._there(self.preferred_block)
-            if self._modulation_block is None
-            else self.places.block(self._modulation_block)
-        )
+        chosen = self._modulation_block
+        return self._there(self.preferred_block) if chosen is None else self.places.block(chosen)
 
     @property
     @override
@@ -182,22 +185,21 @@ class TransformerBackbone(DenoisingNetwork):
     @override
     def check_network(self, config: Mapping[str, Any], vae: Mapping[str, Any]) -> None:
         place, found = f"{self.source.name}/transformer", config.get("_class_name")
+        found = _SINCE_RENAMED.get((found, config.get("norm_type")), found)
         if found != self.network_class:
             raise ValueError(f"{place} is a {found}; this backbone needs a {self.network_class}.")
-        wanted = self.input_channels(vae)
+        wanted = self.latent_channels * self.packed_cells
         if config.get("in_channels", wanted) != wanted:
+            packed = f", in each of {self.packed_cells} cells that a token packs" if self.packed_cells > 1 else ""
             raise ValueError(
                 f"{place}: in_channels = {config['in_channels']} must be {wanted}, as the autoencoder has "
-                f"{vae.get('latent_channels')} latent channels; a network with more also takes an image or a mask."
+                f"{self.latent_channels} latent channels{packed}; a network with more also takes an image or a mask."
             )
         _ = self.modulation_block
 
-    def input_channels(self, vae: Mapping[str, Any]) -> int:
-        """Channels that the network takes, by the autoencoder's config."""
-        return int(vae.get("latent_channels", 4))
-
     @override
     def load_networks(self) -> None:
+        self._name_distillation(self.guidance)
         super().load_networks()
         self._check_reach()
 
@@ -295,9 +297,8 @@ class TransformerBackbone(DenoisingNetwork):
         with ExitStack() as stack:
             if offset_Bn is not None:
                 path = f"{self._block_paths[self.modulation_block]}.{self.modulated_attention}"
-                changes.append(
-                    (self.transformer.get_submodule(path), adding(self._offset_of(offset_Bn, samples, num_frames)))
-                )
+                offset_bn = self._offset_of(offset_Bn, samples, num_frames)
+                changes.append((self.transformer.get_submodule(path), adding(offset_bn)))
                 if self._resumes_at(step):
                     if not isinstance(recording.resume, ResumeState):
                         raise TypeError("the recording holds no state to resume from; record with reuse_recorded=True.")

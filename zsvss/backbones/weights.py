@@ -39,7 +39,7 @@ class WeightsSource:
         variant: variant of the weights' files, such as ``fp16`` or ``non_ema``: of each part that has it; or part ->
             variant, such as ``{unet: fp16}``, where parts that are not named take the file without one.
         revision: branch, tag or commit of a hub repository.
-        reads: parts that the model's user reads, to be named where they must be fetched.
+        reads: parts that the model's user reads, to be named where they must be fetched; none is the index alone.
     """
 
     def __init__(
@@ -140,7 +140,8 @@ class WeightsSource:
         if isinstance(self.variant, str) and self._choose(part)[1] is None:
             _log.info("%s/%s has no %s file: its file without a variant is used.", self.name, part, self.variant)
         is_of_diffusers = model_class.__module__.startswith("diffusers")
-        if is_of_diffusers and model_class._keep_in_fp32_modules:
+        in_float32 = model_class._keep_in_fp32_modules if is_of_diffusers else None
+        if in_float32:
             # All of them are read in float32; to keep some, diffusers would want accelerate.
             model_class = type(model_class.__name__, (model_class,), {"_keep_in_fp32_modules": None})
         options = {"low_cpu_mem_usage": False} if is_of_diffusers else {}
@@ -155,6 +156,8 @@ class WeightsSource:
         except (OSError, RuntimeError, ValueError) as error:
             raise ValueError(f"{self.name}/{part} cannot be read as {model_class.__name__}: {error}") from error
         check_tensor_names(f"{self.name}/{part}", info["missing_keys"], info["unexpected_keys"])
+        if in_float32:
+            model._keep_in_fp32_modules = in_float32  # as by diffusers, for who converts the model
         return model.float()
 
     def empty_prompt(self, part: str = "tokenizer") -> Tensor:
@@ -205,6 +208,8 @@ class WeightsSource:
 
     def files(self) -> list[str]:
         """Paths of everything that is read, as far as this machine knows them; ``?`` stands for any character."""
+        if not self.reads:
+            return ["model_index.json"]
         names = ["model_index.json", _CONTEXT] if {"unet", "transformer"} & set(self.reads) else []
         for part in self.reads:
             if _is_tokenizer(part):
