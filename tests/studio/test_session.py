@@ -22,6 +22,7 @@ from zsvss.studio.journal import Journal, JournalError
 from zsvss.studio.saving import put_in_place, save, write_annotation
 from zsvss.studio.scoring import score
 from zsvss.studio.session import ConflictError, LockedError, Session
+from zsvss.studio.work import propagation
 
 
 @pytest.fixture
@@ -138,6 +139,23 @@ def test_accepted_frames_are_locked(session: Session) -> None:
             act()
     do(session, "accept", frame=2, accepted=False)
     brush(session, 2, 1, [[10, 60]])
+
+
+def test_of_many_given_frames_the_nearest_alone_are_read(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("zsvss.studio.work.MOST_GIVEN", 2)
+    for frame in (0, 1, 3):
+        do(session, "accept", frame=frame, accepted=True)
+    asked: list[int] = []
+
+    class Model:
+        def propagate(self, frames: object, num_frames: int, given: dict, numbers: list) -> list:
+            asked.extend(given)
+            return []
+
+    work, run = propagation(session, Model(), 4, backwards=False)
+    run()
+    assert work.error is None
+    assert asked == [1, 3], "the one that it begins at is the last"
 
 
 def test_a_corrected_frame_can_be_given_back(session: Session) -> None:
