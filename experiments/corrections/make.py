@@ -1,8 +1,8 @@
 """Corrected frames against naming alone, on DAVIS: what the studio's "propagate" gains from one frame, and from three.
 
 The annotator is the ground truth: it names clusters by the majority of the first frame, or hands over the masks of the
-first frame, or of the first, the middle and the last third's first frame. Everything else is what the studio does, by
-its own code.
+first frame, or of three: the first, and those at one third and two thirds of the video. Everything else is what the
+studio does, by its own code.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from zsvss.commands.studio import segmenter_of
+from zsvss.commands.config import find_config
+from zsvss.commands.studio import EMBEDDED, segmenter_of
 from zsvss.data.davis import DAVIS_2016, Davis
 from zsvss.data.video import FileVideo
 from zsvss.metrics import FirstFrameNaming
@@ -30,6 +31,7 @@ from zsvss.segmenter import VideoSegmenter
 from zsvss.stages.context import KNNSceneContext
 from zsvss.studio.frames import Frames
 from zsvss.studio.model import CLIP, Model, clip_of
+from zsvss.studio.session import digest_of
 
 HERE = Path(__file__).parent
 Masks = npt.NDArray[np.int32]
@@ -114,9 +116,10 @@ def rows(model: Model, video: Video) -> dict[str, Callable[[], Iterator[tuple[in
 
 def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
     """All rows on all videos; what was measured before is kept."""
-    model = Model(segmenter_of(Path.cwd(), "predict_masks_embedded.yaml"))
+    model = Model(segmenter_of(Path.cwd(), EMBEDDED))
     weights = model.ready().segmenter.backbone.fingerprint()
-    basis = {"weights": weights, "frames": args.frames}
+    config = digest_of(find_config(EMBEDDED))
+    basis = {"weights": weights, "config": config, "frames": args.frames}
     lines = args.results.read_text().splitlines() if args.results.exists() else []
     records = [record for line in lines if basis.items() <= (record := json.loads(line)).items()]
     args.results.parent.mkdir(parents=True, exist_ok=True)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -48,6 +50,24 @@ def test_what_is_no_run_and_no_video_is_refused(tmp_path: Path, capsys: pytest.C
     assert "version 1" in refused([run], capsys)
 
 
+def test_a_run_of_another_video_or_of_a_part_is_not_taken_for_this_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = write_video(tmp_path)
+    run, video = folder.parents[1], tmp_path / "frames" / "bands"
+    shutil.copytree(video, tmp_path / "others" / "bands")
+    said = refused([tmp_path / "others" / "bands", "--output", run], capsys)
+    assert f"holds the segments of {video}" in said
+    assert "--output" in said
+    content = json.loads((folder / "segments.json").read_text())
+    assert studio._is_segmented(folder, video)
+    (folder / "segments.json").write_text(json.dumps(content | {"complete": False, "video_length": 9}))
+    assert not studio._is_segmented(folder, video)
+    (folder / "studio").mkdir()
+    (folder / "studio" / "studio.jsonl").touch()
+    assert "holds 6 of 9 frames, and your annotation" in refused([video, "--output", run], capsys)
+
+
 def test_own_classes_come_first(tmp_path: Path) -> None:
     for name, content in [
         ("a.txt", "swan\nlake shore\n"),
@@ -68,6 +88,16 @@ def test_the_shipped_model_looks_as_the_studio_s_config_says(tmp_path: Path, par
     assert isinstance(segmenter.modulation, GuidedUpsampling)
     assert tuple(segmenter.backbone.native_size) == (256, 448)
     assert any(True for _ in segmenter.backbone.parameters())
+
+
+def test_the_config_is_that_of_the_run_alone(tmp_path: Path) -> None:
+    content = "model: {backbone: {class_path: StableDiffusion}}"
+    (tmp_path / "config.yaml").write_text(content)
+    video = tmp_path / "run" / "predictions" / "city" / "street"
+    assert studio._config_of(video).name == "predict_masks_embedded.yaml"
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.yaml").write_text(content)
+    assert studio._config_of(video) == tmp_path / "run" / "config.yaml"
 
 
 def test_a_studio_opens_answers_and_closes(tmp_path: Path) -> None:

@@ -40,7 +40,7 @@ def test_the_page_sees_what_is_segmented(tmp_path: Path, kind: str, turned: bool
 
 def test_frames_that_cannot_be_read_are_told(tmp_path: Path) -> None:
     frames, _ = images(tmp_path)
-    with pytest.raises(FramesError, match="frame 7"):
+    with pytest.raises(FramesError, match="frame 8"):
         frames.read(7)
     (tmp_path / "1.jpg").unlink()
     for broken in (

@@ -89,6 +89,21 @@ def context() -> Iterator[Any]:
         browser.close()
 
 
+def contrast(page: Any, selector: str) -> float:
+    """Of a text and what is behind it, as WCAG 2 has it; 4.5 is legible to nearly all."""
+    script = """selector => {
+        const text = document.querySelector(selector);
+        let behind = text;
+        const color = one => getComputedStyle(one).backgroundColor.match(/[\\d.]+/g).map(Number);
+        while (color(behind)[3] === 0 && behind.parentElement) behind = behind.parentElement;
+        return [getComputedStyle(text).color.match(/[\\d.]+/g).map(Number).slice(0, 3), color(behind).slice(0, 3)];
+    }"""
+    shares = np.array(page.evaluate(script, selector)) / 255
+    linear = np.where(shares <= 0.04045, shares / 12.92, ((shares + 0.055) / 1.055) ** 2.4)
+    dark, light = sorted(linear @ [0.2126, 0.7152, 0.0722])
+    return (light + 0.05) / (dark + 0.05)
+
+
 class Person:
     """What a person does on the page."""
 
@@ -219,6 +234,23 @@ def test_a_person_goes_all_the_way(context: Any, address: str, folder: Path) -> 
     assert not painted[33:, :].any()
     assert painted.sum() < 21 * 122
 
+    # Two strokes without waiting are two steps, and so are two that are taken back.
+    revision = page.evaluate("Number(document.body.dataset.revision)")
+    person.click(30, 100)
+    page.keyboard.press("b")
+    for y in (50, 110):
+        person.drag([(150, y), (200, y)])
+    page.keyboard.press("v")
+    page.keyboard.press("Escape")
+    page.mouse.move(5, 5)
+    page.wait_for_function("before => Number(document.body.dataset.revision) === before + 2", arg=revision)
+    both = person.masks()["water"]
+    assert both[47:54, 150:200].all()
+    assert both[107:114, 150:200].all()
+    page.keyboard.press("Control+z")
+    page.keyboard.press("Control+z")
+    page.wait_for_function("before => Number(document.body.dataset.revision) === before + 4", arg=revision)
+
     # Propagate what was painted; take it back; and again.
     person.go_to(3)
     unpainted = person.masks()
@@ -264,6 +296,33 @@ def test_a_person_goes_all_the_way(context: Any, address: str, folder: Path) -> 
     page.close()
 
 
+def test_keys_and_clicks_mean_what_they_are_on(context: Any, address: str) -> None:
+    person = Person(context, address)
+    page = person.page
+    page.locator("#segments button").first.dblclick()
+    assert page.evaluate("document.activeElement.id") == "name"
+    assert page.locator("#segments [aria-pressed=true]").count() == 1
+    page.keyboard.press("Escape")
+    page.locator("#outlines").focus()
+    page.keyboard.press("Space")
+    assert not page.locator("#outlines").is_checked()
+    assert page.locator("#play").inner_text() == "▶"
+    page.locator("#opacity").focus()
+    page.keyboard.press("End")
+    assert page.locator("#opacity").input_value() == "100"
+    assert page.evaluate("document.body.dataset.frame") == "0"
+    page.locator("#view").focus()
+    page.keyboard.press("End")
+    page.wait_for_selector(f"body[data-frame='{NUM_FRAMES - 1}']")
+    page.keyboard.press("Escape")
+    row = page.locator("#segments li").first.element_handle()
+    page.keyboard.press("Home")
+    page.wait_for_selector("body[data-frame='0']")
+    assert page.evaluate("row => row.isConnected", row), "rows are not made anew at every frame"
+    assert person.said == []
+    page.close()
+
+
 def test_a_second_tab_follows(context: Any, address: str) -> None:
     first, second = Person(context, address), Person(context, address)
     first.page.bring_to_front()
@@ -291,6 +350,8 @@ def test_legible_and_nothing_sticks_out_on_a_phone(context: Any, address: str, s
         picture = page.locator("#picture").bounding_box()
         assert picture["width"] <= stage["width"]
         np.testing.assert_allclose(picture["width"] / picture["height"], WIDTH / HEIGHT, rtol=0.02)
+    for selector in ("#segments .what", "#name-says", "#export", "#help"):
+        assert contrast(page, selector) >= 4.5, selector
     page.keyboard.press("?")
     assert page.locator("#help-dialog").is_visible()
     page.close()

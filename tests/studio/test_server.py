@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import numpy as np
 import pytest
@@ -18,6 +21,7 @@ from studio_video import BANDS_THW, FRAMES_THW3, LABELS_THW, NUM_FRAMES, open_de
 testclient = pytest.importorskip("starlette.testclient", reason="needs starlette (pip install 'zsvss[studio]')")
 
 from zsvss.results.predictions import Predictions  # noqa: E402
+from zsvss.studio.desk import UNCHANGED  # noqa: E402
 from zsvss.studio.guard import LARGEST_BODY  # noqa: E402
 from zsvss.studio.live import Live, Segmenting  # noqa: E402
 from zsvss.studio.server import Studio, application  # noqa: E402
@@ -62,6 +66,27 @@ def take(client: Any, step: str, **fields: Any) -> Any:
     return client.post(f"{VIDEO}/{step}", json={"revision": state(client)["revision"], **fields})
 
 
+def as_sent(app: Any, path: str) -> tuple[int, str]:
+    """Answer to a path as it is, which no client has tidied up."""
+    raw = path.encode()
+    scope = {
+        "type": "http", "http_version": "1.1", "method": "GET", "scheme": "http", "root_path": "", "query_string": b"",
+        "path": unquote(path), "raw_path": raw, "client": ("127.0.0.1", 1), "server": ("127.0.0.1", PORT),
+        "headers": [(b"host", f"127.0.0.1:{PORT}".encode()), (b"authorization", f"token {TOKEN}".encode())],
+    }  # fmt: skip
+    sent: list[dict[str, Any]] = []
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(message: dict[str, Any]) -> None:
+        sent.append(message)
+
+    with ThreadPoolExecutor(1) as thread:  # this one may have a loop of its own, of a browser's
+        thread.submit(asyncio.run, app(scope, receive, send)).result()
+    return sent[0]["status"], b"".join(message.get("body", b"") for message in sent).decode()
+
+
 def finished(client: Any) -> dict[str, Any]:
     """The state when what is computed has ended."""
     for _ in range(600):
@@ -75,7 +100,8 @@ def finished(client: Any) -> dict[str, Any]:
 def ids_of(client: Any, number: int) -> np.ndarray:
     """What the page shows of a mask."""
     now = state(client)
-    ids_HW = np.array(Image.open(io.BytesIO(client.get(f"{VIDEO}/masks/{number}").content)))
+    version = now["frames"].get(str(number), {"version": UNCHANGED})["version"]
+    ids_HW = np.array(Image.open(io.BytesIO(client.get(f"{VIDEO}/masks/{number}/{version}").content)))
     merged = {int(segment): into for segment, into in now["merged"].items()}
     return np.vectorize(lambda segment: merged.get(segment, segment))(ids_HW)
 
@@ -86,7 +112,8 @@ def test_page_and_its_files(client: Any) -> None:
     assert page.headers["content-security-policy"].startswith("default-src 'none'; script-src 'self'")
     assert page.headers["x-frame-options"] == "DENY"
     assert page.headers["cache-control"] == "no-store"
-    for name in ("main.js", "worker.js", "studio.css", "report.css"):
+    assert as_sent(client.app, "/api/studio")[0] == 200
+    for name in ("main.js", "dom.js", "worker.js", "studio.css", "report.css"):
         assert client.get(f"/files/{name}").status_code == 200
     assert client.get("/api/studio").json()["taxonomies"] == {"own": ["swan"]}
 
@@ -98,7 +125,7 @@ def test_frames_masks_and_areas(client: Any) -> None:
     frame_HW3 = np.array(Image.open(io.BytesIO(client.get(f"{VIDEO}/frames/3").content)))
     assert np.abs(frame_HW3.astype(int) - FRAMES_THW3[3]).mean() < 8
     np.testing.assert_array_equal(ids_of(client, 4), LABELS_THW[4] + 1)
-    for path in ("frames/6", "masks/6", "masks/99999999999999999999", "split/0/9/2"):
+    for path in ("frames/6", "masks/6/original", "masks/99999999999999999999/original", "split/0/9/2"):
         assert client.get(f"{VIDEO}/{path}").status_code in (400, 404)
     assert client.get("/api/videos/1").status_code == 404
 
@@ -150,17 +177,18 @@ def test_the_token_becomes_a_cookie_that_no_script_and_no_other_site_gets(strang
         "/files/ma\u0131n.js",
         "/files/.",
         "/files/studio.jsonl",
-        f"{VIDEO}/masks/0%2f..%2f..",
-        f"{VIDEO}/masks/-1",
-        f"{VIDEO}/masks/\u0663",
+        f"{VIDEO}/masks/0/..%2f..",
+        f"{VIDEO}/masks/-1/original",
+        f"{VIDEO}/masks/\u0663/original",
+        f"{VIDEO}/masks/{'9' * 5000}/original",
         "/api/videos/0\u0300/state",
     ],
 )
 def test_nothing_but_the_video_is_served(client: Any, path: str) -> None:
     for raw in (path, path.replace("%", "%25")):
-        answer = client.get(raw)
-        assert answer.status_code == 404
-        assert "import" not in answer.text
+        status, text = as_sent(client.app, raw)
+        assert status == 404
+        assert "import" not in text
 
 
 def test_another_site_cannot_take_a_step(client: Any) -> None:
@@ -197,6 +225,19 @@ def test_two_tabs_do_not_overwrite_each_other(client: Any) -> None:
     for step in ("undo", "save", "propagate", "split", "export"):
         others = {"frame": 0, "backwards": False, "segment": 1, "num": 2, "format": "davis", "frames": False}
         assert client.post(f"{VIDEO}/{step}", json={"revision": seen, **others}).status_code == 409
+
+
+def test_a_mask_is_that_of_the_version_that_is_asked_for(client: Any) -> None:
+    take(client, "brush", frame=2, segment=1, points=[[48, 60]], radius=4, snaps=False)
+    painted = state(client)["frames"]["2"]["version"]
+    assert client.get(f"{VIDEO}/masks/2/{painted}").status_code == 200
+    assert client.get(f"{VIDEO}/masks/2/{UNCHANGED}").status_code == 409
+    take(client, "undo")
+    refused = client.get(f"{VIDEO}/masks/2/{painted}")
+    assert refused.status_code == 409
+    assert "frame 3 is original" in refused.text
+    mask = client.get(f"{VIDEO}/masks/2/{UNCHANGED}")
+    np.testing.assert_array_equal(np.array(Image.open(io.BytesIO(mask.content))), LABELS_THW[2] + 1)
 
 
 def test_propagation_from_one_corrected_frame_and_its_undo(client: Any, studio: Studio, folder: Path) -> None:
@@ -250,8 +291,9 @@ def test_split_recovers_what_the_predictions_had_mixed(client: Any) -> None:
     assert client.get(f"{VIDEO}/split/2/3/13").status_code == 400
 
 
+@pytest.mark.parametrize("error", [torch.cuda.OutOfMemoryError("no memory is left"), KeyError("no memory is left")])
 def test_what_fails_on_the_way_is_told_and_nothing_else_is_lost(
-    client: Any, studio: Studio, folder: Path, monkeypatch: pytest.MonkeyPatch
+    client: Any, studio: Studio, folder: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     take(client, "accept", frame=0, accepted=True)
     real, calls = studio.model.see, []
@@ -259,13 +301,13 @@ def test_what_fails_on_the_way_is_told_and_nothing_else_is_lost(
     def see(frames: Any, number: int, num_frames: int) -> Any:
         calls.append(number)
         if number == 3:
-            raise torch.cuda.OutOfMemoryError("no memory is left")
+            raise error
         return real(frames, number, num_frames)
 
     monkeypatch.setattr(studio.model, "see", see)
     take(client, "propagate", frame=0, backwards=False)
     now = finished(client)
-    assert now["work"]["error"] == "propagation stopped: no memory is left"
+    assert now["work"]["error"].replace("'", "") == "propagation stopped: no memory is left"
     assert sorted(map(int, now["frames"])) == [1, 2]
     assert calls[-3:] == [1, 2, 3]
     assert take(client, "name", segments=[1], name="sky").status_code == 200
@@ -311,9 +353,10 @@ def test_save_and_export_are_what_is_shown(client: Any, folder: Path) -> None:
     again = take(client, "export", format="numpy", frames=False).json()["said"]
     assert again["folder"].endswith("bands-numpy-2")
     assert take(client, "export", format="word", frames=False).status_code == 400
-    assert client.get(f"{VIDEO}/score").status_code == 400
+    assert take(client, "score").status_code == 400
     take(client, "accept", frame=1, accepted=True)
-    assert client.get(f"{VIDEO}/score").json()["mIoU"] == 1
+    assert take(client, "score").json()["said"]["mIoU"] == 1
+    assert client.get(f"{VIDEO}/score").status_code == 405
 
 
 def test_a_video_that_is_being_segmented(tmp_path: Path) -> None:
@@ -330,7 +373,8 @@ def test_a_video_that_is_being_segmented(tmp_path: Path) -> None:
     client = testclient.TestClient(application(studio, TOKEN, PORT), base_url=HOME)
     client.headers["authorization"] = f"token {TOKEN}"
     assert client.get(VIDEO).json()["live"] is True
-    assert client.get(f"{VIDEO}/masks/0").status_code == 404
+    assert client.get(f"{VIDEO}/masks/0/original").status_code == 404
+    assert client.get(f"{VIDEO}/masks/0/000000-0000001.png").status_code == 409
     (folder / "masks" / "00000.png").write_bytes(masks["00000.png"])
     (folder / "masks" / "00001.png").write_bytes(masks["00001.png"][:-9])  # being written
     now = state(client)
@@ -343,6 +387,8 @@ def test_a_video_that_is_being_segmented(tmp_path: Path) -> None:
     assert "nowhere not found" in state(client)["live"]["problem"]
     for name, mask in masks.items():
         (folder / "masks" / name).write_bytes(mask)
+    (folder / "segments.json").write_text(json.dumps(json.loads(content) | {"complete": False}))
+    assert state(client)["live"]["done"] == NUM_FRAMES, "a run that was interrupted is not the whole one"
     (folder / "segments.json").write_bytes(content)
     assert state(client)["live"] is None
     assert client.get(VIDEO).json()["live"] is False

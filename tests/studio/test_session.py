@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
+from predicted import predict
 from studio_video import BANDS_THW, FRAMES_THW3, HEIGHT, LABELS_THW, NUM_FRAMES, WIDTH, open_desk, write_video
 
+from zsvss.callbacks.video_predictions import Meaning
 from zsvss.results.exports.writing import export
-from zsvss.results.predictions import FILE, Predictions
+from zsvss.results.palette import BACKGROUND, LARGEST_ID, write_ids
+from zsvss.results.predictions import FILE, PredictedClass, Predictions, PredictionsError, find_predictions
 from zsvss.studio.actions import ACTIONS
 from zsvss.studio.editing import Stroke
 from zsvss.studio.fields import FieldError, Fields
-from zsvss.studio.journal import JournalError
-from zsvss.studio.saving import put_in_place, save
+from zsvss.studio.journal import Journal, JournalError
+from zsvss.studio.saving import put_in_place, save, write_annotation
 from zsvss.studio.scoring import score
 from zsvss.studio.session import ConflictError, LockedError, Session
+from zsvss.studio.work import propagation
 
 
 @pytest.fixture
@@ -136,6 +141,35 @@ def test_accepted_frames_are_locked(session: Session) -> None:
     brush(session, 2, 1, [[10, 60]])
 
 
+def test_of_many_given_frames_the_nearest_alone_are_read(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("zsvss.studio.work.MOST_GIVEN", 2)
+    for frame in (0, 1, 3):
+        do(session, "accept", frame=frame, accepted=True)
+    asked: list[int] = []
+
+    class Model:
+        def propagate(self, frames: object, num_frames: int, given: dict, numbers: list) -> list:
+            asked.extend(given)
+            return []
+
+    work, run = propagation(session, Model(), 4, backwards=False)
+    run()
+    assert work.error is None
+    assert asked == [1, 3], "the one that it begins at is the last"
+
+
+def test_a_corrected_frame_can_be_given_back(session: Session) -> None:
+    with pytest.raises(FieldError, match="frame 3 was not corrected"):
+        do(session, "release", frame=2)
+    brush(session, 2, 1, [[10, 60]])
+    painted = session.mask(2)
+    do(session, "release", frame=2)
+    assert session.state.given == []
+    np.testing.assert_array_equal(session.mask(2), painted)
+    session.undo(session.revision)
+    assert session.state.given == [2]
+
+
 @pytest.mark.parametrize(
     ("step", "fields", "says"),
     [
@@ -152,6 +186,8 @@ def test_accepted_frames_are_locked(session: Session) -> None:
         ("merge", {"segments": [1], "into": 1}, "two or more"),
         ("brush", {"frame": 99, "segment": 1}, "frame is 99; allowed is a whole number 0..5"),
         ("brush", {"frame": 0, "segment": 1, "points": [[1]], "radius": 3, "snaps": True}, "a point is two numbers"),
+        ("brush", {"frame": 0, "segment": 1, "points": [[True, 0]], "radius": 3, "snaps": True}, "two numbers"),
+        ("brush", {"frame": 0, "segment": 1, "points": [[10**400, 0]], "radius": 3, "snaps": True}, "far outside"),
         ("brush", {"frame": 0, "segment": 1, "points": [[1e9, 0]], "radius": 3, "snaps": True}, "far outside"),
         ("brush", {"frame": 0, "segment": 1, "points": [[float("nan"), 0]], "radius": 3, "snaps": True}, "two numbers"),
         ("brush", {"frame": 0, "segment": 1, "points": [[0, 0]] * 4001, "radius": 3, "snaps": True}, "4001 points"),
@@ -246,6 +282,97 @@ def test_a_save_that_is_cut_off_leaves_the_old_predictions_or_is_finished(
         np.testing.assert_array_equal(found.mask(number), wanted[number] if was_decided else LABELS_THW[number] + 1)
     assert not (folder / "studio" / "saving").exists()
     again.close()
+
+
+def test_a_save_is_on_the_disk_before_it_is_promised(
+    folder: Path, session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flushed: set[int] = set()
+    real_fsync, real_append = os.fsync, Journal.append
+
+    def fsync(descriptor: int) -> None:
+        flushed.add(os.fstat(descriptor).st_ino)
+        real_fsync(descriptor)
+
+    def append(journal: Journal, entry: dict) -> dict:
+        if entry["op"] == "saved":
+            written = [*(folder / "studio" / "saving").rglob("*"), *(folder / "studio" / "original").rglob("*")]
+            assert len(written) == 2 * (NUM_FRAMES + 2)
+            assert {path.stat().st_ino for path in (*written, folder / "studio")} <= flushed
+        return real_append(journal, entry)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(Journal, "append", append)
+    annotate(session)
+    before = (folder / "masks" / "00000.png").stat().st_ino
+    save(session)
+    assert (folder / "studio" / "original" / "masks" / "00000.png").stat().st_ino == before, "the file itself is kept"
+
+
+def test_what_the_studio_writes_is_no_video(folder: Path, session: Session) -> None:
+    run = folder.parents[1]
+    for name in ("exporting", "saving"):
+        write_annotation(session, session.place / name)
+    assert find_predictions(run) == find_predictions(folder) == [folder]
+    put_in_place(session)
+    assert not (session.place / "exporting").exists()
+
+
+@pytest.mark.parametrize("name", ["../../../secret.png", "/etc/secret.png", "masks/../../x.png", "00000.png"])
+def test_masks_lie_in_their_run(folder: Path, name: str) -> None:
+    content = json.loads((folder / FILE).read_text())
+    content["mask_files"][3] = name
+    (folder / FILE).write_text(json.dumps(content))
+    with pytest.raises(PredictionsError, match=r"is not masks/<name>\.png"):
+        Session(folder)
+
+
+def test_frames_and_steps_lie_in_their_folders(folder: Path, session: Session) -> None:
+    session.extend(1, "brush", [session.new_mask(0, np.ones((HEIGHT, WIDTH), np.int32), corrected=True)])
+    session.close()
+    journal = folder / "studio" / "studio.jsonl"
+    journal.write_text(journal.read_text().replace("000000-0000001.png", "../../masks/00001.png"))
+    with pytest.raises(JournalError, match="is no name of a mask"):
+        Session(folder)
+    content = json.loads((folder / FILE).read_text())
+    content["source"]["files"][0] = "../secret.jpg"
+    (folder / FILE).write_text(json.dumps(content))
+    with pytest.raises(PredictionsError, match="is no name of a file"):
+        Predictions.read(folder)
+
+
+def test_damage_beside_an_annotation_does_not_ask_to_delete_it(folder: Path, session: Session) -> None:
+    (folder / FILE).write_text("{")
+    with pytest.raises(PredictionsError, match="open it with zsvss studio") as told:
+        Predictions.read(folder)
+    assert "delete" not in str(told.value)
+
+
+def test_a_mask_that_another_tool_has_edited_is_refused(folder: Path, session: Session) -> None:
+    path = folder / "masks" / "00001.png"
+    write_ids(path, np.full((HEIGHT, WIDTH), 77), np.zeros((3, 3), np.uint8))
+    with pytest.raises(PredictionsError, match=r"00001.png has segments \[77\]"):
+        session.mask(1)
+    write_ids(path, np.ones((HEIGHT, WIDTH - 1)), np.zeros((3, 3), np.uint8))
+    with pytest.raises(PredictionsError, match=f"00001.png is {WIDTH - 1}x{HEIGHT}, not {WIDTH}x{HEIGHT}"):
+        session.mask(1)
+
+
+def test_a_class_whose_own_colour_is_black_is_seen(tmp_path: Path) -> None:
+    classes = (PredictedClass(0, "background", (0, 0, 0), 0), PredictedClass(1, "object", (255, 255, 255), 1))
+    meaning = Meaning("binary", classes, are_classes=True)
+    predict(tmp_path, "bands", labels_THW=LABELS_THW.clip(0, 1), meaning=meaning)
+    session = Session(tmp_path / "bands")
+    assert [segment.color for segment in session.segments()] == [BACKGROUND, (255, 255, 255)]
+    do(session, "name", segments=[2], name="background")
+    assert [segment.color for segment in session.segments()] == [BACKGROUND, BACKGROUND]
+    session.close()
+
+
+def test_ids_that_no_mask_holds_are_not_given(session: Session) -> None:
+    session.extend(1, "new segment", [{"op": "add", "segment": LARGEST_ID, "parent": 0}])
+    with pytest.raises(FieldError, match="up to 65535"):
+        do(session, "add")
 
 
 def test_a_run_that_was_computed_again_is_not_annotated_as_before(folder: Path, session: Session) -> None:

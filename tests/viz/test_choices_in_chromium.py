@@ -147,6 +147,14 @@ def test_keys_work_at_once(page: Any) -> None:
     wait_for_frame(page, 4)
     page.keyboard.press(" ")
     assert page.locator("#play").get_attribute("aria-label") == "Play"
+    # Where the browser is out of sight, the keys that scroll a page do so.
+    shown = page.evaluate("document.body.dataset.frame")
+    page.evaluate("document.activeElement.blur()")
+    page.evaluate("document.querySelector('.panels').style.marginTop = '3000px'; scrollTo(0, 1000)")
+    page.wait_for_function("document.querySelector('.panels').getBoundingClientRect().top > innerHeight")
+    page.keyboard.press("Home")
+    page.wait_for_function("scrollY === 0")
+    assert page.evaluate("document.body.dataset.frame") == shown
 
 
 def test_clusters_beside_classes(page: Any) -> None:

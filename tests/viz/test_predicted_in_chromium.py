@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -90,6 +91,19 @@ def test_table_and_names(page: Any) -> None:
     assert rows.first.inner_text().startswith("ring\t2\t")
     sky = labels()[0].flatten() == 0
     np.testing.assert_array_equal(np.array(pixels(page, "final"))[sky], np.array(pixels(page, "frame"))[sky])
+
+
+def test_segments_of_one_name_are_hidden_one_by_one(browser: Any, tmp_path: Path) -> None:
+    segments_file = predict(tmp_path / "run" / "predictions").folder / "segments.json"
+    content = json.loads(segments_file.read_text())
+    for segment in content["segments"][:2]:
+        segment["name"] = "tree"
+    segments_file.write_text(json.dumps(content))
+    assert main(["report", str(tmp_path / "run"), "--output", str(tmp_path / "page.html")]) == 0
+    with opened(browser, (tmp_path / "page.html").as_uri()) as page:
+        wait_for_frame(page, 0)
+        page.locator("#legend [aria-label='Hide tree']").first.click()
+        assert page.locator("#legend .off").all_inner_texts() == ["tree"]
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -12,7 +12,7 @@ import secrets
 import socket
 import sys
 import webbrowser
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
@@ -24,7 +24,7 @@ from zsvss.commands.config import config_folders, find_config
 from zsvss.commands.interruption import leaving
 from zsvss.commands.refusals import OneLineParser, fail
 from zsvss.data.class_lists import CAMVID_COLORS, CITYSCAPES_LABELS, COCO_CLASSES, VSPW_CLASSES
-from zsvss.results.predictions import FILE, PredictionsError, find_predictions
+from zsvss.results.predictions import ANNOTATION, FILE, PredictionsError, find_predictions, read_json
 
 # What needs PyTorch or the optional extra is imported where it is used: help and mistakes are told at once.
 if TYPE_CHECKING:
@@ -81,8 +81,9 @@ def _of_video(options: argparse.Namespace, others: Sequence[str]) -> tuple[list[
     source: Path = options.source
     output: Path = options.output or Path("runs") / f"studio-{video_name(source)}"
     predictions = output / "predictions"
-    names = [video_name(one) for one in find_sources(source)]
-    if all((predictions / str(safe_folder(name)) / FILE).is_file() for name in names):
+    folders = {one: predictions / str(safe_folder(video_name(one))) for one in find_sources(source)}
+    done = [_is_segmented(folder, one) for one, folder in folders.items()]
+    if all(done):
         print(f"{output} holds the segments of {source} already; delete it to segment anew")
         return _of_run(output)
     segmenting = Segmenting([str(source), "--output", str(output), *others])
@@ -92,6 +93,30 @@ def _of_video(options: argparse.Namespace, others: Sequence[str]) -> tuple[list[
         segmenting.stop()
         raise
     return [Desk(live.name, live.folder, output, live) for live in lives], segmenting
+
+
+def _is_segmented(folder: Path, video: Path) -> bool:
+    """Whether all of a video is segmented.
+
+    Raises:
+        ValueError: the folder is of another video of this name, or of a part of this one that a person has annotated.
+    """
+    if not (folder / FILE).is_file():
+        return False
+    from zsvss.studio.live import source_of
+
+    content = read_json(folder / FILE)
+    of = Path(content["source"]["path"])
+    if of.resolve() != Path(source_of(video).path).resolve():
+        raise ValueError(f"{folder} holds the segments of {of}, not of {video}; give another run folder with --output")
+    if content["complete"]:
+        return True
+    if (folder / ANNOTATION / "studio.jsonl").exists():
+        raise ValueError(
+            f"{folder} holds {content['num_frames']} of {content['video_length']} frames, and your annotation of them: "
+            f"open these with zsvss studio {folder}, or segment all of it into another --output"
+        )
+    return False
 
 
 def _serve(
@@ -170,13 +195,21 @@ def segmenter_of(folder: Path, config: str | None = None) -> Callable[[], VideoS
 
 def _config_of(folder: Path) -> Path:
     """The config of the run that a video's predictions belong to; the studio's own for the embedded backbone."""
-    for place in folder.resolve().parents:
+    for place in _up_to_the_run(folder.resolve()):
         with suppress(OSError, yaml.YAMLError, KeyError, TypeError):
             content = yaml.safe_load((place / "config.yaml").read_text(encoding="utf-8"))
             if not str(content["model"]["backbone"]["class_path"]).endswith("Embedded"):
                 return place / "config.yaml"
             break
     return find_config(EMBEDDED)
+
+
+def _up_to_the_run(folder: Path) -> Iterator[Path]:
+    """The folders that a video's lies in, from within; the last one holds ``predictions``."""
+    for below, place in zip((folder, *folder.parents), folder.parents, strict=False):
+        yield place
+        if below.name == "predictions":
+            return
 
 
 def _is_run(source: Path) -> bool:

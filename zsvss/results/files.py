@@ -34,11 +34,24 @@ def write_atomically(path: Path, content: str | bytes | Iterable[str]) -> None:
         with contextlib.suppress(OSError):
             temporary.unlink()
         raise
-    folder = os.open(path.parent, os.O_RDONLY)
+    flush(path.parent, below=False)  # the rename itself
+
+
+def flush(place: Path, *, below: bool = True) -> None:
+    """Wait until a file or folder is on the disk, so that it is there whenever the machine stops.
+
+    Args:
+        place: file or folder.
+        below: a folder's files and folders as well; otherwise only their names.
+    """
+    if below and place.is_dir():
+        for entry in place.iterdir():
+            flush(entry)
+    descriptor = os.open(place, os.O_RDONLY)
     try:
-        os.fsync(folder)  # the rename itself
+        os.fsync(descriptor)
     finally:
-        os.close(folder)
+        os.close(descriptor)
 
 
 def fill_in(page: Path, name: str, text: str) -> None:

@@ -16,6 +16,7 @@ Shapes: H W pixels, n frames.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -34,7 +35,10 @@ FILE = "segments.json"
 LINES = "segments.jsonl"
 """What ``segments.json`` will be made of, one line a frame, while a video is not finished."""
 FORMAT = "zsvss-predictions"
+ANNOTATION = "studio"
+"""Folder, in that of a video, of what a person has made of its predictions in the studio."""
 _DEPTH = 3  # names of videos may hold slashes
+_MASK_FILE = re.compile(r"masks/[^/\\]+\.png")
 VERSION = 2
 """Version of ``segments.json``. Version 1, which had no number, counted segments from 0."""
 
@@ -193,7 +197,7 @@ class Predictions:
         """
         path = folder / file
         content = read_json(path)
-        again = f"delete {folder} and start the run again"
+        again = _remedy(folder)
         version = content.get("version", 1)
         if version != VERSION:
             raise PredictionsError(f"{path} is of version {version}, this zsvss reads version {VERSION}; {again}")
@@ -223,7 +227,7 @@ class Predictions:
             ids_HW = read_ids(path)
         except (FileNotFoundError, ValueError) as error:
             why = "is missing" if isinstance(error, FileNotFoundError) else f"is damaged: {error}"
-            raise PredictionsError(f"{path} {why}; delete {self.folder} and start the run again") from error
+            raise PredictionsError(f"{path} {why}; {_remedy(self.folder)}") from error
         if ids_HW.shape != (self.height, self.width):
             found = f"is {ids_HW.shape[1]}x{ids_HW.shape[0]}, not {self.width}x{self.height} as {FILE} says"
         else:
@@ -232,9 +236,7 @@ class Predictions:
             if there == listed:
                 return ids_HW
             found = f"has segments {sorted(there)}, but {FILE} says {sorted(listed)}"
-        raise PredictionsError(
-            f"{path} {found}; was it edited by another tool? Delete {self.folder} and start the run again"
-        )
+        raise PredictionsError(f"{path} {found}; was it edited by another tool? If so, {_remedy(self.folder)}")
 
 
 def present_ids(ids_HW: Ids) -> list[int]:
@@ -261,9 +263,9 @@ def read_json(path: Path) -> dict[str, Any]:
             f"{path} cannot be read ({error.strerror or error}); was the run interrupted?"
         ) from error
     except ValueError as error:
-        raise PredictionsError(f"{path} is damaged ({error}); delete {path.parent} and start the run again") from error
+        raise PredictionsError(f"{path} is damaged ({error}); {_remedy(path.parent)}") from error
     if not isinstance(content, dict):
-        raise PredictionsError(f"{path} is damaged: it is no JSON object; delete {path.parent} and start the run again")
+        raise PredictionsError(f"{path} is damaged: it is no JSON object; {_remedy(path.parent)}")
     return content
 
 
@@ -279,8 +281,10 @@ def find_predictions(run: Path) -> list[Path]:
     if not run.is_dir():
         raise PredictionsError(f"{run} is not a folder; give a run folder, such as runs/predict-1234abcd")
     for place in (run / "predictions", run):
-        found = (path.parent for depth in range(_DEPTH + 1) for path in place.glob("*/" * depth + FILE))
-        if folders := sorted(found):
+        found = {path.parent for depth in range(_DEPTH + 1) for path in place.glob("*/" * depth + FILE)}
+        annotations = {folder / ANNOTATION for folder in found}
+        # What the studio is writing there is no video.
+        if folders := sorted(folder for folder in found if annotations.isdisjoint(folder.parents)):
             return folders
     if (run / "records" / "test").is_dir() or (run / "media" / "test").is_dir():
         raise PredictionsError(
@@ -289,8 +293,21 @@ def find_predictions(run: Path) -> list[Path]:
     raise PredictionsError(f"{run} holds no predictions (no predictions/<video>/{FILE}); give the folder of a run")
 
 
+def _remedy(folder: Path) -> str:
+    """What to do about damaged predictions of a video."""
+    if not (folder / ANNOTATION).is_dir():
+        return f"delete {folder} and start the run again"
+    return f"open it with zsvss studio, which finishes the save; {folder / ANNOTATION} holds your annotation"
+
+
 def _fields(content: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of `Predictions` from the content of ``segments.json``."""
+    """The fields of `Predictions` from the content of ``segments.json``; files that lie elsewhere are refused."""
+    for name in content["mask_files"] or ():
+        if not _MASK_FILE.fullmatch(name):
+            raise ValueError(f"the mask file {name!r} is not masks/<name>.png")
+    for name in content["source"]["files"] or ():
+        if name in ("", ".", "..") or "/" in name or "\\" in name:
+            raise ValueError(f"the image file {name!r} is no name of a file")
     same = ("video", "complete", "video_length", "height", "width", "overlay_alpha", "taxonomy", "settings")
     source = dict(content["source"])
     for key in ("time_base", "sample_aspect_ratio"):

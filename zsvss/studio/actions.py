@@ -40,7 +40,7 @@ def delete(session: Session, fields: Fields) -> list[Entry]:
     segments = _segments(session, fields)
     for number in sorted(session.state.accepted):
         if not set(segments).isdisjoint(session.areas(number)):
-            raise FieldError(f"frame {number} is accepted and shows what you would delete; open it again first")
+            raise FieldError(f"frame {number + 1} is accepted and shows what you would delete; open it again first")
     return [{"op": "delete", "segments": segments}]
 
 
@@ -74,8 +74,16 @@ def accept(session: Session, fields: Fields) -> list[Entry]:
     number = fields.integer("frame", 0, session.original.num_frames - 1)
     accepted = fields.flag("accepted")
     if accepted == (number in session.state.accepted):
-        raise FieldError(f"frame {number} is {'' if accepted else 'not '}accepted already")
+        raise FieldError(f"frame {number + 1} is {'' if accepted else 'not '}accepted already")
     return [{"op": "accept", "frame": number, "accepted": accepted}]
+
+
+def release(session: Session, fields: Fields) -> list[Entry]:
+    """Let the next propagation change a frame that was corrected; its mask stays until then."""
+    number = _frame(session, fields)
+    if number not in session.state.given:
+        raise FieldError(f"frame {number + 1} was not corrected, so there is nothing to give back")
+    return [{"op": "release", "frame": number}]
 
 
 def add(session: Session, fields: Fields) -> list[Entry]:
@@ -91,6 +99,7 @@ ACTIONS: Mapping[str, tuple[str, Action]] = {
     "brush": ("brush", brush),
     "fill": ("fill", fill),
     "accept": ("accept", accept),
+    "release": ("give back", release),
     "add": ("new segment", add),
 }
 """Of each step: what people call it, and what makes its entries."""
@@ -107,7 +116,7 @@ def _frame(session: Session, fields: Fields) -> int:
     """Number of a frame that may be changed."""
     number = fields.integer("frame", 0, session.original.num_frames - 1)
     if number in session.state.accepted:
-        raise FieldError(f"frame {number} is accepted; open it again to change it")
+        raise FieldError(f"frame {number + 1} is accepted; open it again to change it")
     return number
 
 

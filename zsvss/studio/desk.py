@@ -7,17 +7,17 @@ have become, so that a merge needs no new masks.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from zsvss.results.files import file_stem
 from zsvss.results.predictions import Predictions
 from zsvss.studio.live import Live
 from zsvss.studio.model import Model
-from zsvss.studio.saving import put_in_place, save, write_annotation
+from zsvss.studio.saving import EXPORTING, clear, put_in_place, save, write_annotation
 from zsvss.studio.scoring import score
 from zsvss.studio.session import ConflictError, Session, color_of
 from zsvss.studio.work import Work
@@ -109,6 +109,7 @@ class Desk:
             "areas": areas,
             "classes": [entry.name for entry in original.classes],
             "complete": original.complete,
+            "video_length": original.video_length,
         }
 
     def now(self) -> dict[str, Any]:
@@ -137,12 +138,26 @@ class Desk:
                 "work": self._work(),
             }
 
-    def mask_file(self, number: int) -> Path:
-        """File of a frame's mask."""
+    def mask(self, number: int, version: str) -> bytes:
+        """File of a frame's mask.
+
+        Args:
+            number: of the frame.
+            version: that `now` gave.
+
+        Raises:
+            ConflictError: the frame has another version by now.
+            OSError: the file is not there.
+        """
         if self.is_live:
             assert self.live is not None
-            return self.live.mask_path(number)
-        return self.session().mask_path(number)
+            _check_version(number, version, UNCHANGED)
+            return self.live.mask_path(number).read_bytes()
+        session = self.session()
+        with session.lock:  # no step comes between the check and the file
+            changed = session.state.frames.get(number)
+            _check_version(number, version, changed.file if changed else UNCHANGED)
+            return session.mask_path(number).read_bytes()
 
     def jpeg(self, number: int) -> bytes:
         """A frame as a JPEG file."""
@@ -168,18 +183,28 @@ class Desk:
             self.work = work
         model.submit(run)
 
-    def save(self, revision: int) -> None:
-        """Write the annotation into the run; raises what `Session.perform` and `save` raise."""
+    @contextmanager
+    def _occupied(self, what: str, revision: int) -> Iterator[tuple[Session, Callable[[int], None]]]:
+        """While this lasts, the annotation can be looked at and not changed.
+
+        Yields:
+            the annotation, and what is to be told how many frames are done.
+        """
         session = self.session()
         with session.lock:
             session.check(revision)
-            work = self.work = Work("saving", session.original.num_frames)
-            session.busy = work.what
+            work = self.work = Work(what, session.original.num_frames)
+            session.busy = what
         try:
-            save(session, lambda done: setattr(work, "done", done))
+            yield session, partial(setattr, work, "done")
         finally:
             session.busy = None
             work.finished.set()
+
+    def save(self, revision: int) -> None:
+        """Write the annotation into the run; raises what `Session.perform` and `save` raise."""
+        with self._occupied("saving", revision) as (session, progress):
+            save(session, progress)
 
     def export(self, revision: int, name: str, *, with_frames: bool) -> dict[str, Any]:
         """Export the annotation as it is, saved or not; returns the folder and what to know of it.
@@ -192,28 +217,21 @@ class Desk:
         from zsvss.results.exports.writing import check_format, export
 
         check_format(name)
-        session = self.session()
-        with session.lock:
-            session.check(revision)
-            work = self.work = Work("export", session.original.num_frames)
-            session.busy = work.what
-        written = session.place / "exporting"
-        try:
-            _clear(written)
-            write_annotation(session, written, lambda done: setattr(work, "done", done))
-            folder = _free(self.root / "exports" / f"{file_stem(self.name)}-{name}")
-            exporter = export(name, [Predictions.read(written)], folder, Options(frames=with_frames))
-        finally:
-            _clear(written)
-            session.busy = None
-            work.finished.set()
+        with self._occupied("export", revision) as (session, progress):
+            written = session.place / EXPORTING
+            try:
+                clear(written)
+                write_annotation(session, written, progress)
+                folder = _free(self.root / "exports" / f"{file_stem(self.name)}-{name}")
+                exporter = export(name, [Predictions.read(written)], folder, Options(frames=with_frames))
+            finally:
+                clear(written)
         return {"folder": str(folder), "notes": exporter.notes}
 
-    def score(self) -> dict[str, Any]:
-        """The run's own predictions against the frames that hold the truth."""
-        session = self.session()
-        with session.lock:
-            return score(session)
+    def score(self, revision: int) -> dict[str, Any]:
+        """The run's own predictions against the frames that hold the truth; raises what `score` raises."""
+        with self._occupied("score", revision) as (session, progress):
+            return score(session, progress)
 
     def _work(self) -> dict[str, Any] | None:
         work = self.work
@@ -243,18 +261,12 @@ class Desk:
         }  # fmt: skip
 
 
-def _clear(folder: Path) -> None:
-    import shutil
-
-    shutil.rmtree(folder, ignore_errors=True)
+def _check_version(number: int, wanted: str, present: str) -> None:
+    if wanted != present:
+        raise ConflictError(f"the mask of frame {number + 1} is {present}, not {wanted}; ask for the state again")
 
 
 def _free(folder: Path) -> Path:
     """This folder, or the same with a number behind it, that is not there yet."""
     candidates = (folder, *(folder.with_name(f"{folder.name}-{number}") for number in range(2, 10_000)))
     return next(candidate for candidate in candidates if not candidate.exists())
-
-
-def part_colors(num: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    """RGB of 0 and the parts 1..num of a split that is only shown, uint8 ``[num + 1, 3]``."""
-    return np.array([(0, 0, 0), *(color_of(number) for number in range(1, num + 1))], np.uint8)

@@ -85,7 +85,7 @@ class Fields:
             raise FieldError(f"{name} has {len(value) if isinstance(value, list) else 'no'} points; 1 to {longest}")
         for point in value:
             pair = isinstance(point, list) and len(point) == 2
-            if not pair or not all(isinstance(one, int | float) and math.isfinite(one) for one in point):
+            if not pair or not all(_is_number(one) for one in point):
                 raise FieldError(f"{name} has {_short(point)}; a point is two numbers, x and y")
             if not (-width <= point[0] <= 2 * width and -height <= point[1] <= 2 * height):
                 raise FieldError(f"{name} has {_short(point)}, which is far outside the frame of {width}x{height}")
@@ -115,6 +115,13 @@ def clean_name(value: Any, field: str = "name") -> str:
     if not 1 <= len(name) <= LONGEST_NAME:
         raise FieldError(f"{field} has {len(name)} characters; allowed are 1 to {LONGEST_NAME}")
     return name
+
+
+def _is_number(value: Any) -> bool:
+    """Whether it is a number that is not infinite; a whole one of JSON may be too large for a float."""
+    if isinstance(value, float):
+        return math.isfinite(value)
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _short(value: Any) -> str:

@@ -110,8 +110,8 @@ class Frames:
         if frame_HW3 is None:
             try:
                 frame_HW3 = self._opened().read(number, number + 1)[0].numpy()
-            except (ValueError, IndexError) as error:
-                raise FramesError(f"frame {number} of {self._source.path} cannot be read: {error}") from error
+            except Exception as error:  # a decoder's libraries raise what they like
+                raise FramesError(f"frame {number + 1} of {self._source.path} cannot be read: {error}") from error
             self._frames.put(number, frame_HW3, frame_HW3.nbytes)
         return frame_HW3
 

@@ -26,6 +26,7 @@ _HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
 }
+_LONGEST_PATH = 200
 _PLAIN_PATH = frozenset(b"abcdefghijklmnopqrstuvwxyz0123456789-._/")
 
 
@@ -76,7 +77,7 @@ class Guard:
         if len(hosts) != 1 or hosts[0] not in self._hosts:
             return PlainTextResponse("this address is not the studio's", 421)
         raw: bytes = scope.get("raw_path") or scope["path"].encode()
-        if not _PLAIN_PATH.issuperset(raw) or b".." in raw or b"//" in raw:
+        if len(raw) > _LONGEST_PATH or not _PLAIN_PATH.issuperset(raw) or b".." in raw or b"//" in raw:
             return PlainTextResponse("there is no such page", 404)
         origin, site = headers.get("origin"), headers.get("sec-fetch-site")
         if (origin is not None and origin != f"http://{hosts[0]}") or site in ("cross-site", "same-site"):

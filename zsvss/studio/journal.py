@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from zsvss.results.files import flush
+
 FORMAT, VERSION = "zsvss-studio", 1
 
 Entry = dict[str, Any]
@@ -38,6 +40,8 @@ class Journal:
         if not path.exists() or not path.stat().st_size:
             self._file = path.open("ab", buffering=0)
             self._write(full)
+            for folder in path.parents[:2]:  # the file's name, and that of its folder
+                flush(folder, below=False)
             return
         lines, length = _whole_lines(path)
         self._check(lines[:1], full)

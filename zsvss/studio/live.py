@@ -10,13 +10,14 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from threading import Lock
 
 from zsvss.data.folder import find_sources, video_name
 from zsvss.data.images import list_images
 from zsvss.data.reader import is_video_file, open_frames
 from zsvss.results.files import safe_folder
 from zsvss.results.palette import read_ids
-from zsvss.results.predictions import FILE, Source
+from zsvss.results.predictions import FILE, PredictionsError, Source, read_json
 from zsvss.studio.editing import areas
 from zsvss.studio.frames import Frames
 
@@ -32,6 +33,7 @@ class Segmenting:
 
     def __init__(self, arguments: Sequence[str]) -> None:
         self._screen = tempfile.TemporaryFile()  # noqa: SIM115 - closed by `stop`
+        self._lock = Lock()
         command = [sys.executable, "-m", "zsvss.run", "predict", *arguments]
         self._process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=self._screen, stderr=subprocess.STDOUT, start_new_session=True
@@ -47,8 +49,10 @@ class Segmenting:
         """What it said last, if it failed."""
         if not self._process.poll():
             return None
-        self._screen.seek(0)
-        lines = self._screen.read().decode(errors="replace").replace("\r", "\n").strip().splitlines()
+        with self._lock:
+            self._screen.seek(0)
+            content = self._screen.read()
+        lines = content.decode(errors="replace").replace("\r", "\n").strip().splitlines()
         errors = [line for line in lines if line.startswith("error: ")]
         return (errors or lines or ["it ended without a word"])[-1].removeprefix("error: ")
 
@@ -84,18 +88,24 @@ class Live:
         self.size, self.frame_names, facts = reader.size, reader.names, reader.facts
         reader.close()
         self.fps = facts.fps
-        files = None
-        if not is_video_file(source):
-            images = list_images(source) if source.is_dir() else (source,)
-            source, files = images[0].parent, tuple(image.name for image in images)
-        self.frames = Frames(Source(str(source.absolute()), files))
+        self.frames = Frames(source_of(source))
+        self._known: tuple[int, int] | None = None
+        self._is_complete = False
+        self._lock = Lock()
         self.areas: list[dict[int, int]] = []
         """Pixels of each segment of the frames that are there, as far as `look` has looked."""
 
     @property
     def is_done(self) -> bool:
-        """Whether all of it is there."""
-        return (self.folder / FILE).is_file()
+        """Whether all of it is there; a run that is interrupted leaves the first frames."""
+        path = self.folder / FILE
+        try:
+            facts = path.stat()
+            if self._known != (known := (facts.st_mtime_ns, facts.st_size)):  # not read again whenever somebody asks
+                self._is_complete, self._known = bool(read_json(path)["complete"]), known
+        except (OSError, PredictionsError, KeyError):
+            return False
+        return self._is_complete
 
     def mask_path(self, number: int) -> Path:
         """File of a frame's mask; it may not be there yet."""
@@ -103,9 +113,10 @@ class Live:
 
     def look(self) -> int:
         """Look for new masks; returns how many frames have one."""
-        while len(self.areas) < len(self.frame_names) and _is_whole(path := self.mask_path(len(self.areas))):
-            self.areas.append(areas(read_ids(path)))
-        return len(self.areas)
+        with self._lock:  # several threads ask
+            while len(self.areas) < len(self.frame_names) and _is_whole(path := self.mask_path(len(self.areas))):
+                self.areas.append(areas(read_ids(path)))
+            return len(self.areas)
 
 
 def _is_whole(path: Path) -> bool:
@@ -115,6 +126,18 @@ def _is_whole(path: Path) -> bool:
             return file.read() == _END_OF_PNG
     except OSError:
         return False
+
+
+def source_of(video: Path) -> Source:
+    """Where a video's frames come from, as predictions have it.
+
+    Args:
+        video: file, image, or folder of images.
+    """
+    if is_video_file(video):
+        return Source(str(video.absolute()))
+    images = list_images(video) if video.is_dir() else (video,)
+    return Source(str(images[0].parent.absolute()), tuple(image.name for image in images))
 
 
 def live_videos(source: Path, predictions: Path, segmenting: Segmenting) -> list[Live]:

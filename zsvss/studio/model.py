@@ -34,7 +34,8 @@ from zsvss.studio.frames import Frames, Kept
 
 CLIP = 4
 """Frames of a clip, where the backbone does not couple them."""
-_MOST_GIVEN = 8
+MOST_GIVEN = 8
+"""Frames whose labels are given that count at once."""
 _FEATURE_BYTES = 512 << 20
 _SHARE_INSIDE = 0.5  # of a token's cell that a segment must cover for the token to be one of its own
 
@@ -175,13 +176,13 @@ class Model:
         Args:
             frames: of the video.
             num_frames: of the video.
-            given: masks of frames, the one that the propagation begins at last; of more than eight the last ones count.
+            given: masks of frames, the one that the propagation begins at last; the last `MOST_GIVEN` of them count.
             numbers: frames to label, in the order in which to go.
 
         Yields:
             number and mask of each.
         """
-        chosen = dict(list(given.items())[-_MOST_GIVEN:])
+        chosen = dict(list(given.items())[-MOST_GIVEN:])
         context = GivenLabels(num_given=max(1, len(chosen)))
         memory: Memory | None = None
         for number, ids_HW in chosen.items():

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from zsvss.results.files import write_atomically
+from zsvss.results.files import flush, write_atomically
 from zsvss.results.palette import write_ids
 from zsvss.results.predictions import FILE, Predictions, read_json
 from zsvss.results.segment_table import SegmentTable, json_pieces, measure
@@ -27,6 +27,8 @@ from zsvss.viz.browser_video import BrowserVideo
 from zsvss.viz.captions import Captions
 from zsvss.viz.overlay import overlay
 
+EXPORTING = "exporting"
+"""Where an annotation is written to be exported."""
 _NEW, _OLD = "saving", "masks.old"
 _OVERLAY = "overlay.mp4"
 _MASKS = "masks"
@@ -46,26 +48,29 @@ def save(session: Session, progress: Progress = lambda done: None) -> None:
         ValueError: a mask or a frame cannot be read.
     """
     new = session.place / _NEW
-    shutil.rmtree(new, ignore_errors=True)
+    clear(new)
     write_annotation(session, new, progress, with_overlay=session.original.overlay_alpha is not None)
     original = session.place / ORIGINAL
     if not original.exists():
         partial = session.place / f"{ORIGINAL}.partial"
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir()
-        shutil.copyfile(session.folder / FILE, partial / ORIGINAL_FILE)
+        clear(partial)
+        (partial / _MASKS).mkdir(parents=True)
+        _keep(session.folder / FILE, partial / ORIGINAL_FILE)
         for name in session.original.mask_files or ():
-            (partial / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(session.folder / name, partial / name)
+            _keep(session.folder / name, partial / name)
+        flush(partial)
         partial.rename(original)
-        session.original = Predictions.read(original, ORIGINAL_FILE)
-    with session.lock:
+        with session.lock:  # whoever reads a mask has its path from there
+            session.original = Predictions.read(original, ORIGINAL_FILE)
+    flush(new)
+    flush(session.place, below=False)  # the names of both folders
+    with session.lock:  # from here on, the save is finished whatever happens
         session.journal.append({"op": "saved", "predictions": digest_of(new / FILE)})
     put_in_place(session)
 
 
 def put_in_place(session: Session) -> None:
-    """Finish a save, or take away one that was not complete; does nothing where there is none.
+    """Finish a save, or take away one that was not complete, and what an export has left.
 
     Raises:
         JournalError: the run's predictions are neither the original ones nor those that were saved last.
@@ -81,17 +86,28 @@ def put_in_place(session: Session) -> None:
         if (new / _OVERLAY).exists():
             (new / _OVERLAY).replace(folder / _OVERLAY)
         (new / FILE).replace(folder / FILE)
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-    shutil.rmtree(new, ignore_errors=True)
+        flush(new, below=False)
+        flush(folder, below=False)
+    clear(new)
+    clear(session.place / EXPORTING)
     if not (folder / FILE).exists() or digest_of(folder / FILE) != wanted:
         raise JournalError(
             f"{folder / FILE} is not what was saved there: the run was computed again, or another tool has changed it. "
             f"Move {session.place} away to annotate what is there now"
         )
+
+
+def clear(folder: Path) -> None:
+    """Remove a folder, if it is there."""
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _keep(path: Path, copy: Path) -> None:
+    """Keep a file by a second name; where the disk has none, by a copy."""
+    try:
+        os.link(path, copy)
+    except OSError:
+        shutil.copyfile(path, copy)
 
 
 def digest_of_original(session: Session) -> str:

@@ -12,6 +12,7 @@ import json
 import math
 import shlex
 import shutil
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -27,11 +28,15 @@ from zsvss.studio.session import Session
 BENCHMARK = "benchmark"
 
 
-def score(session: Session) -> dict[str, Any]:
+def score(session: Session, progress: Callable[[int], None] = lambda done: None) -> dict[str, Any]:
     """Score the run's own predictions on the frames that a person has corrected or accepted, and keep these as masks.
 
     Pixels of no segment are a class in the confusion matrix, so that predicting something there is wrong, but not one
     of those that means are taken over.
+
+    Args:
+        session: the annotation, which does not change meanwhile.
+        progress: told how many frames are scored.
 
     Returns:
         ``mIoU`` over all frames together, ``J`` and ``F`` as means over frames, then classes; ``classes`` with the IoU
@@ -62,6 +67,7 @@ def score(session: Session) -> dict[str, Any]:
             counts.setdefault(index, []).append(one)
         values = [one.region_similarity for one in of_frame.values()]
         frames.append({"frame": number, "J": sum(values) / len(values) if values else None})
+        progress(len(frames))
     iou = iou_from_confusion(confusion)[:nothing]
     scores = object_scores(counts.values(), "all_frames")
     return {

@@ -7,9 +7,8 @@
     GET  /api/videos/<v>                        what stays: size, number of frames, areas of segments
     GET  /api/videos/<v>/state                  what steps have changed; its revision
     GET  /api/videos/<v>/frames/<t>             a frame, JPEG
-    GET  /api/videos/<v>/masks/<t>              a mask, PNG; its values are ids as `merged` of the state explains
+    GET  /api/videos/<v>/masks/<t>/<version>    a mask, PNG; its values are ids as `merged` of the state explains
     GET  /api/videos/<v>/split/<t>/<s>/<k>      segment s of frame t in k parts, PNG
-    GET  /api/videos/<v>/score                  the run's predictions against corrected frames
     GET  /api/events                            server-sent: a line whenever something changes
     POST /api/videos/<v>/<step>                 a step, with the revision that it was made from
 """
@@ -26,6 +25,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
@@ -36,7 +36,7 @@ from zsvss import viz
 from zsvss.results.exports import FORMATS
 from zsvss.results.palette import write_ids
 from zsvss.studio.actions import ACTIONS
-from zsvss.studio.desk import Desk, part_colors
+from zsvss.studio.desk import Desk
 from zsvss.studio.fields import FieldError, Fields
 from zsvss.studio.frames import FramesError
 from zsvss.studio.guard import BodyTooLargeError, Guard
@@ -46,6 +46,8 @@ from zsvss.studio.work import MOST_PARTS, propagation, split, split_preview
 
 PAGE = Path(__file__).parent / "page"
 REPORT_STYLE = Path(viz.__file__).parent / "templates" / "report.css"
+SHARED_SCRIPT = REPORT_STYLE.parent / "script" / "dom.js"
+_EXPORTS = "export { $, $$, css, element };\n"
 _TYPES = {".css": "text/css", ".html": "text/html", ".js": "text/javascript"}
 _SECONDS_BETWEEN_LOOKS = 0.1
 _LARGEST = 2**31
@@ -83,9 +85,8 @@ def application(studio: Studio, token: str, port: int) -> Guard:
         "/api/studio": _studio,
         video: lambda studio, request: JSONResponse(_desk(studio, request).facts()),
         f"{video}/state": lambda studio, request: JSONResponse(_desk(studio, request).now()),
-        f"{video}/score": lambda studio, request: JSONResponse(_desk(studio, request).score()),
         f"{video}/frames/{{frame:int}}": _frame,
-        f"{video}/masks/{{frame:int}}": _mask,
+        f"{video}/masks/{{frame:int}}/{{version}}": _mask,
         f"{video}/split/{{frame:int}}/{{segment:int}}/{{num:int}}": _split_preview,
     }
     routes = [Route(path, partial(_answer, studio, answer), methods=["GET"]) for path, answer in answers.items()]
@@ -124,8 +125,10 @@ def _page(studio: Studio, request: Request) -> Response:
 
 
 def _file(studio: Studio, request: Request) -> Response:
-    """One of the page's own files, which are all in one folder."""
+    """One of the page's own files, which are all in one folder, or one that it shares with the report."""
     name = request.path_params["name"]
+    if name == SHARED_SCRIPT.name:
+        return Response(SHARED_SCRIPT.read_text(encoding="utf-8") + _EXPORTS, media_type=_TYPES[".js"])
     known = {path.name: path for path in (*PAGE.iterdir(), REPORT_STYLE) if path.suffix in _TYPES}
     if name not in known:
         raise LookupError("there is no such page")
@@ -161,8 +164,7 @@ def _frame(studio: Studio, request: Request) -> Response:
 
 def _mask(studio: Studio, request: Request) -> Response:
     desk = _desk(studio, request)
-    path = desk.mask_file(_number(desk, request))
-    return Response(path.read_bytes(), media_type="image/png")
+    return Response(desk.mask(_number(desk, request), request.path_params["version"]), media_type="image/png")
 
 
 def _split_preview(studio: Studio, request: Request) -> Response:
@@ -171,7 +173,7 @@ def _split_preview(studio: Studio, request: Request) -> Response:
     num = Fields(request.path_params).integer("num", 2, MOST_PARTS)
     parts_HW = studio.model.submit(split_preview, desk.session(), studio.model, number, segment, num).result()
     content = BytesIO()
-    write_ids(content, parts_HW, part_colors(num))
+    write_ids(content, parts_HW, np.zeros((num + 1, 3), np.uint8))  # the page has its own colours
     return Response(content.getvalue(), media_type="image/png")
 
 
@@ -221,6 +223,8 @@ def _take(studio: Studio, desk: Desk, step: str, fields: Fields) -> Any:
         desk.start(revision, lambda s: split(s, studio.model, number, segment, num), studio.model)
     elif step == "save":
         desk.save(revision)
+    elif step == "score":
+        return desk.score(revision)
     elif step == "export":
         return desk.export(revision, fields.chosen("format", FORMATS), with_frames=fields.flag("frames"))
     else:

@@ -13,8 +13,7 @@ Shapes: H W pixels.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
 from threading import RLock
@@ -24,14 +23,14 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 from zsvss.results.files import write_atomically
-from zsvss.results.palette import palette, read_ids, write_ids
-from zsvss.results.predictions import FILE, Color, Ids, Predictions, PredictionsError
+from zsvss.results.palette import LARGEST_ID, NOTHING, palette, read_ids, visible, write_ids
+from zsvss.results.predictions import ANNOTATION, FILE, Color, Ids, Predictions, PredictionsError, present_ids
 from zsvss.studio.editing import areas
+from zsvss.studio.fields import FieldError
 from zsvss.studio.frames import Frames
 from zsvss.studio.journal import Entry, Journal, JournalError
 from zsvss.studio.state import History, State
 
-FOLDER = "studio"
 ORIGINAL = "original"
 ORIGINAL_FILE = "predictions.json"
 """Name of the first ``segments.json`` below ``original``; another one than its own, so that it is no second video."""
@@ -72,7 +71,7 @@ class Session:
     """
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self.place = folder, folder / FOLDER
+        self.folder, self.place = folder, folder / ANNOTATION
         (self.place / "masks").mkdir(parents=True, exist_ok=True)
         self._file_lock = hold(folder)
         try:
@@ -119,11 +118,17 @@ class Session:
         Raises:
             PredictionsError: the mask is missing or damaged.
         """
-        path = self.mask_path(number)
+        path, size = self.mask_path(number), (self.original.height, self.original.width)
         try:
             ids_HW = read_ids(path)
         except (OSError, ValueError) as error:
             raise PredictionsError(f"{path} cannot be read ({error}); restore it from a copy") from error
+        if ids_HW.shape != size:
+            found, wanted = (f"{width}x{height}" for height, width in (ids_HW.shape, size))
+            raise PredictionsError(f"{path} is {found}, not {wanted} as the video; restore it from a copy")
+        known = {NOTHING, *(segment.id for segment in self.original.segments), *self.state.added}
+        if unknown := sorted(set(present_ids(ids_HW)) - known):
+            raise PredictionsError(f"{path} has segments {unknown}, which there are not; restore it from a copy")
         return self.state.table(int(ids_HW.max(initial=0)))[ids_HW]
 
     def areas(self, number: int) -> dict[int, int]:
@@ -139,7 +144,7 @@ class Session:
     def segments(self) -> list[Shown]:
         """The segments as they are now, in order of their ids."""
         own = {segment.id: segment for segment in self.original.segments}
-        colors: dict[str, Color] = {entry.name: entry.color for entry in self.original.classes}
+        colors = {entry.name: _visible(entry.color) for entry in self.original.classes}
         shown = []
         for number in sorted({*own, *self.state.added} - set(self.state.merged)):
             name = self.state.names.get(number) or (own[number].name if number in own else f"segment {number}")
@@ -206,10 +211,17 @@ class Session:
         return {"op": "mask", "frame": number, "file": name, "areas": areas(ids_HW), "corrected": corrected}
 
     def new_ids(self, num: int) -> list[int]:
-        """Ids that no segment of this annotation has had, also none that was taken back."""
+        """Ids that no segment of this annotation has had, also none that was taken back.
+
+        Raises:
+            FieldError: there are no more that a mask can hold.
+        """
         used = [segment.id for segment in self.original.segments]
         used += [entry["segment"] for entry in self.journal.entries if entry["op"] == "add"]
-        return [max(used, default=0) + 1 + index for index in range(num)]
+        first = max(used, default=0) + 1
+        if first + num - 1 > LARGEST_ID:
+            raise FieldError(f"masks hold ids up to {LARGEST_ID}, which are used up; take a segment that is there")
+        return list(range(first, first + num))
 
     def colors(self) -> np.ndarray[Any, np.dtype[np.uint8]]:
         """RGB of the ids 0, 1, ..., uint8 ``[any, 3]``; 0 is black."""
@@ -218,15 +230,6 @@ class Session:
         for segment in shown:
             table[segment.id] = segment.color
         return table
-
-    @contextmanager
-    def computing(self, what: str) -> Iterator[None]:
-        """While this lasts, no step can be taken but by `extend`."""
-        self.busy = what
-        try:
-            yield
-        finally:
-            self.busy = None
 
     def _turn(self, revision: int, kind: str, possible: bool) -> None:
         with self.lock:
@@ -276,8 +279,8 @@ def hold(folder: Path) -> FileLock:
     Raises:
         LockedError: another one has it.
     """
-    (folder / FOLDER).mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / FOLDER / "lock", is_singleton=False, thread_local=False)
+    (folder / ANNOTATION).mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / ANNOTATION / "lock", is_singleton=False, thread_local=False)
     try:
         lock.acquire(timeout=0)
     except Timeout as error:
@@ -288,6 +291,11 @@ def hold(folder: Path) -> FileLock:
 def digest_of(path: Path) -> str:
     """SHA-256 of a file, as hexadecimal digits."""
     return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _visible(color: Color) -> Color:
+    red, green, blue = visible([color])[0].tolist()
+    return red, green, blue
 
 
 def color_of(segment: int) -> Color:

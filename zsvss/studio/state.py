@@ -8,6 +8,7 @@ Shapes: H W pixels.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -17,6 +18,8 @@ import numpy.typing as npt
 
 from zsvss.results.palette import NOTHING
 from zsvss.studio.journal import Entry
+
+_MASK_FILE = re.compile(r"\d+-\d+\.png", re.ASCII)
 
 
 class FrameMask(NamedTuple):
@@ -79,10 +82,14 @@ class State:
         elif kind == "add":
             self.added[entry["segment"]] = entry["parent"]
         elif kind == "mask":
+            if not _MASK_FILE.fullmatch(entry["file"]):
+                raise ValueError(f"{entry['file']!r} is no name of a mask")
             before = self.frames.get(entry["frame"])
             corrected = bool(entry["corrected"] or (before is not None and before.corrected))
             areas = {int(segment): area for segment, area in entry["areas"].items()}
             self.frames[entry["frame"]] = FrameMask(entry["file"], areas, corrected)
+        elif kind == "release":
+            self.frames[entry["frame"]] = self.frames[entry["frame"]]._replace(corrected=False)
         elif kind == "accept":
             (self.accepted.add if entry["accepted"] else self.accepted.discard)(entry["frame"])
         else:

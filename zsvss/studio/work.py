@@ -12,12 +12,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-import torch
 
 from zsvss.results.predictions import Ids
 from zsvss.studio.fields import FieldError
 from zsvss.studio.journal import Entry
-from zsvss.studio.model import Model
+from zsvss.studio.model import MOST_GIVEN, Model
 from zsvss.studio.session import Session
 
 _log = logging.getLogger(__name__)
@@ -65,7 +64,7 @@ def propagation(session: Session, model: Model, number: int, *, backwards: bool)
     if not begins:
         where = "at or behind" if backwards else "at or before"
         raise FieldError(
-            f"no frame {where} {number} was corrected or accepted; correct one, or accept one that is right"
+            f"no frame {where} {number + 1} was corrected or accepted; correct one, or accept one that is right"
         )
     start = begins[0] if backwards else begins[-1]
     ahead = range(start - 1, -1, -1) if backwards else range(start + 1, num_frames)
@@ -75,9 +74,9 @@ def propagation(session: Session, model: Model, number: int, *, backwards: bool)
             break
         numbers.append(frame)
     if not numbers:
-        raise FieldError(f"frame {start} has no neighbour that could be labelled from it")
-    # The nearest ones last: they count most where there are many.
-    order = sorted(given, key=lambda frame: (frame == start, -abs(frame - start)))
+        raise FieldError(f"frame {start + 1} has no neighbour that could be labelled from it")
+    # The nearest ones last; of many these alone count, so no others are read.
+    order = sorted(given, key=lambda frame: (frame == start, -abs(frame - start)))[-MOST_GIVEN:]
     work = Work("propagation", len(numbers))
 
     def frames() -> Iterator[Entry]:
@@ -103,7 +102,7 @@ def split(session: Session, model: Model, number: int, segment: int, num: int) -
     """
     here = session.mask(number) == segment
     if not here.any():
-        raise FieldError(f"segment {segment} is not in frame {number}")
+        raise FieldError(f"segment {segment} is not in frame {number + 1}")
     accepted = session.state.accepted
     numbers = [number]
     numbers += [
@@ -112,7 +111,7 @@ def split(session: Session, model: Model, number: int, segment: int, num: int) -
         if frame != number and segment in session.areas(frame) and frame not in accepted
     ]
     if number in accepted:
-        raise FieldError(f"frame {number} is accepted; open it again to change it")
+        raise FieldError(f"frame {number + 1} is accepted; open it again to change it")
     new = session.new_ids(num - 1)
     ids_K = np.array([segment, *new], np.int32)
     work = Work("split", len(numbers))
@@ -137,7 +136,7 @@ def split_preview(session: Session, model: Model, number: int, segment: int, num
     """
     inside_HW = session.mask(number) == segment
     if not inside_HW.any():
-        raise FieldError(f"segment {segment} is not in frame {number}")
+        raise FieldError(f"segment {segment} is not in frame {number + 1}")
     num_frames = session.original.num_frames
     centers_Kc = model.centers(session.frames, num_frames, number, inside_HW, num)
     parts_HW = model.parts(session.frames, num_frames, number, centers_Kc)
@@ -155,9 +154,9 @@ def _run(session: Session, work: Work, first: Sequence[Entry], frames: Iterator[
             work.done += 1
             if work.stopping.is_set():
                 break
-    except (ValueError, OSError, RuntimeError, torch.cuda.OutOfMemoryError) as error:
+    except Exception as error:  # whatever it is, a person waits for it
         _log.debug("%s stopped", work.what, exc_info=True)
-        work.error = f"{work.what} stopped: {error}"
+        work.error = f"{work.what} stopped: {str(error) or type(error).__name__}"
     finally:
         session.busy = None
         work.finished.set()

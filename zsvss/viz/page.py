@@ -40,7 +40,7 @@ _TITLES = {
     "mIoU_video_mean": "mean of the videos' own mIoUs",
     "pixel_accuracy": "share of the labelled pixels that are right",
 }
-_SCRIPTS = ("basics", "view", "names")  # of all pages; with those of a page, in this order, the body of one function
+_SCRIPTS = ("dom", "basics", "view", "names")  # of all pages; with those of a page the body of one function
 _PANELS = {
     "frame": "Frame",
     "truth": "Ground truth",

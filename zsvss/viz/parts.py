@@ -16,9 +16,9 @@ from typing import Any
 from zsvss.results.files import write_atomically
 
 LARGEST_FILE = 10_000_000
-"""Bytes that a page, and each of its parts, stays below."""
+"""Bytes that a page stays below, and each of its parts, unless one piece of a video alone is larger."""
 _PART = 4_000_000
-"""Bytes of a part, unless one piece alone is larger."""
+"""Bytes that the pieces of a part have together, unless one alone has more. Characters of JSON are ASCII."""
 _NAME = re.compile(r"\d{4,}-[0-9a-f]{8}\.js")
 
 PageVideo = dict[str, Any]

@@ -1,7 +1,7 @@
 // Starts the page: the player, the keys, and what the server tells.
 
 import { $, $$, choose, element, get, goTo, onChange, open, refresh, say, step, store } from "./store.js";
-import { accept, add, drawSegments, drawSteps, endSplit, focusName, listNames, merge, propagate, remove, save, solo, startPanel, startSplit, stepSegment } from "./panel.js";
+import { accept, add, drawSegments, drawSteps, endSplit, focusName, listNames, merge, propagate, release, remove, save, solo, startPanel, startSplit, stepSegment } from "./panel.js";
 import { drawTimeline, startTimeline } from "./timeline.js";
 import { draw, openView, startView, useTool, zoomBy } from "./view.js";
 
@@ -60,6 +60,7 @@ const KEYS = [
   ["]", "]", "larger brush", () => nudge("size", 4)],
   ["[", "[", "smaller brush", () => nudge("size", -4)],
   ["a", "A", "accept the frame, or open it again", accept],
+  ["Shift+A", "Shift A", "give a corrected frame back: the next propagation may change it", release],
   ["p", "P", "propagate to the next corrected frame, or the end", () => propagate(false)],
   ["Shift+P", "Shift P", "propagate to the corrected frame before, or the beginning", () => propagate(true)],
   ["o", "O", "outlines", () => $("#outlines").click()],
@@ -80,20 +81,26 @@ const keyOf = (event) => {
   const key = event.key.length === 1 && event.shiftKey && long ? event.key.toUpperCase() : event.key.length === 1 ? event.key.toLowerCase() : event.key;
   return `${control}${event.shiftKey && long ? "Shift+" : ""}${key}`;
 };
+// What has a use of its own for a key keeps it: fields and lists every one, sliders and boxes those that move them.
+const TYPED = "input:not([type=range], [type=checkbox]), select, textarea, [contenteditable]";
+const PRESSED = "button, summary, a, input[type=checkbox]";
+const SLID = "input[type=range]:not(#slider)";
+const keepsKey = (target, key) =>
+  (key === " " && target.closest(PRESSED)) || (/^(Arrow|Home|End|Page)/.test(key) && target.closest(SLID));
+// A key that is held down is a key that is pressed again for these alone.
+const REPEATED = ["ArrowRight", "ArrowLeft", "ArrowUp", "ArrowDown", ".", ",", "[", "]", "c", "z"];
 const startKeys = () => {
   const actions = new Map(KEYS.map(([key, , , action]) => [key, action]));
   document.addEventListener("keydown", (event) => {
     if (event.altKey || !store.state || $$("dialog").some((dialog) => dialog.open)) return;
-    if (event.target.id === "name") {
-      if (event.key === "Escape") $("#view").focus();
+    if (event.target.closest(TYPED)) {
+      if (event.key === "Escape") $("#view").focus({ preventScroll: true });
       return;
     }
     const action = actions.get(keyOf(event));
-    if (!action) return;
-    // A button keeps its space, a slider and a list their arrows.
-    if (event.key === " " && event.target.closest("button")) return;
-    if (event.key.startsWith("Arrow") && event.target.closest("select, input[type=range]:not(#slider)")) return;
+    if (!action || keepsKey(event.target, event.key)) return;
     event.preventDefault();
+    if (event.repeat && !REPEATED.includes(event.key.length === 1 ? event.key.toLowerCase() : event.key)) return;
     following = false;
     action();
   });
@@ -137,21 +144,24 @@ onChange((what) => {
 
 const listen = () => {
   const events = new EventSource("/api/events");
-  let refreshing = null;
-  events.onmessage = ({ data }) => {
-    const { video, pulse } = JSON.parse(data);
-    if (video !== store.number || !store.state || refreshing) return;
-    if (store.facts.live && pulse[0] === "open") {
-      open(store.number);
-      return;
-    }
-    // Several things that happen at once are one look.
-    refreshing = setTimeout(async () => {
+  let [looking, again] = [false, false];
+  // Several things that happen at once are one look; what happens during a look is another one.
+  const look = async () => {
+    again = true;
+    if (looking) return;
+    looking = true;
+    while (again) {
+      await new Promise((done) => setTimeout(done, 60));
+      again = false;
       await refresh().catch((error) => say(error.message));
-      refreshing = null;
-      if (store.facts.live && following && store.state.live?.done) goTo(store.state.live.done - 1);
-    }, 60);
+      if (!store.facts.live || !store.state) continue;
+      if (!store.state.live) await open(store.number).catch((error) => say(error.message));
+      else if (following && store.state.live.done) goTo(store.state.live.done - 1);
+    }
+    looking = false;
   };
+  events.onmessage = ({ data }) => JSON.parse(data).video === store.number && look();
+  events.onopen = look; // nothing was told while the connection was away
   events.onerror = () => events.readyState === EventSource.CLOSED && say("the studio does not answer; is it still running in the terminal?");
 };
 
@@ -164,17 +174,24 @@ const start = async () => {
   startKeys();
   drawTools();
   for (const button of $$("[data-tool]")) button.addEventListener("click", () => useTool(button.dataset.tool));
-  $("#video").addEventListener("change", (event) => open(Number(event.target.value)).catch((error) => say(error.message)));
+  const toView = () => $("#view").focus({ preventScroll: true });
+  // Whoever chose by the pointer goes on with the video's keys.
+  let byPointer = false;
+  addEventListener("pointerdown", () => (byPointer = true), true);
+  addEventListener("keydown", () => (byPointer = false), true);
+  $("#video").addEventListener("change", (event) => {
+    if (byPointer) toView();
+    open(Number(event.target.value)).catch((error) => say(error.message));
+  });
   $("#slider").addEventListener("input", (event) => { following = false; goTo(Number(event.target.value)); });
   $("#play").addEventListener("click", () => play(!store.playing));
   $("#help").addEventListener("click", () => $("#help-dialog").showModal());
-  // Whoever moves a slider by the pointer goes on with the video's keys.
-  for (const input of $$(".bar-of-tools input")) input.addEventListener("pointerup", () => setTimeout(() => $("#view").focus({ preventScroll: true })));
+  for (const input of $$(".bar-of-tools input")) input.addEventListener("pointerup", () => setTimeout(toView));
   for (const id of ["opacity", "outlines"]) $(`#${id}`).addEventListener("input", draw);
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawTimeline);
   await open(0);
   listen();
-  $("#view").focus({ preventScroll: true });
+  toView();
   document.body.dataset.ready = "yes";
 };
 start().catch((error) => say(error.message));

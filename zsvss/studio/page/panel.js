@@ -1,10 +1,22 @@
 // The list of segments, their names, and the steps on them; export and score.
 
-import { $, $$, areasOf, choose, element, get, isBusy, nameOf, say, step, store } from "./store.js";
+import { $, $$, areasOf, choose, element, isBusy, nameOf, say, step, store } from "./store.js";
 import { dropPreview, previewSplit } from "./view.js";
 
 const percent = (share) => (share >= 0.0995 ? `${Math.round(100 * share)} %` : `${(100 * share).toFixed(1)} %`);
 
+// A segment's row stays the same one while it changes, so that a second click finds it.
+const rows = new Map();
+const made = (id) => {
+  const button = element("button", { type: "button", "data-segment": id }, element("span", { class: "swatch" }), element("span"), element("small"));
+  button.addEventListener("click", (event) => event.detail < 2 && toggle(id, event.shiftKey || event.ctrlKey || event.metaKey));
+  button.addEventListener("dblclick", () => {
+    choose([id]);
+    focusName();
+  });
+  return element("li", {}, button);
+};
+let inView = null;
 export const drawSegments = () => {
   if (!store.state) return;
   const areas = areasOf(store.frame);
@@ -12,18 +24,20 @@ export const drawSegments = () => {
   const named = new Set(store.state.named);
   const list = $("#segments");
   const items = store.state.segments.map(({ id, name, color }) => {
-    const mark = element("span", { class: "swatch" });
-    mark.style.background = `rgb(${color})`;
+    if (!rows.has(id)) rows.set(id, made(id));
+    const button = rows.get(id).firstChild;
+    const [mark, what, share] = button.children;
     const here = areas.get(id);
-    const what = element("span", { class: named.has(id) ? "what" : "what unnamed", title: `${name} (${id})` }, name);
-    const button = element("button", { type: "button", "aria-pressed": store.selected.includes(id), "data-segment": id }, mark, what, element("small", {}, here ? percent(here / pixels) : "–"));
-    button.addEventListener("click", (event) => toggle(id, event.shiftKey || event.ctrlKey || event.metaKey));
-    button.addEventListener("dblclick", focusName);
-    return element("li", {}, button);
+    button.setAttribute("aria-pressed", store.selected.includes(id));
+    mark.style.background = `rgb(${color})`;
+    Object.assign(what, { className: named.has(id) ? "what" : "what unnamed", title: `${name} (${id})`, textContent: name });
+    share.textContent = here ? percent(here / pixels) : "–";
+    return rows.get(id);
   });
-  list.replaceChildren(...items);
-  const pressed = list.querySelector("[aria-pressed=true]");
-  if (pressed && store.selected.length === 1) pressed.scrollIntoView({ block: "nearest" });
+  if (items.length !== list.children.length || items.some((item, index) => item !== list.children[index])) list.replaceChildren(...items);
+  const chosen = store.selected.length === 1 ? store.selected[0] : null;
+  if (chosen !== null && chosen !== inView) rows.get(chosen)?.scrollIntoView({ block: "nearest" });
+  inView = chosen;
   drawNaming();
 };
 // The field may not have been drawn yet as one that can be written in.
@@ -69,7 +83,11 @@ export const stepSegment = (by) => {
   choose([ids[(at + by + ids.length) % ids.length] ?? ids[0]]);
 };
 
-export const merge = () => store.selected.length > 1 && step("merge", { segments: store.selected, into: store.selected[0] });
+const sayAccepted = (text) => store.state.accepted.length && say(text, true);
+export const merge = async () => {
+  if (store.selected.length < 2) return;
+  if (await step("merge", { segments: store.selected, into: store.selected[0] })) sayAccepted("merged in all frames, in accepted ones too");
+};
 export const remove = () => store.selected.length && step("delete", { segments: store.selected });
 export const add = async () => {
   const before = new Set(store.state.segments.map(({ id }) => id));
@@ -83,6 +101,7 @@ export const solo = () => {
   choose(store.selected);
 };
 export const accept = () => step("accept", { frame: store.frame, accepted: !store.state.accepted.includes(store.frame) });
+export const release = () => step("release", { frame: store.frame });
 export const propagate = (backwards) => step("propagate", { frame: store.frame, backwards });
 
 let previewing = Promise.resolve();
@@ -110,15 +129,16 @@ export const endSplit = () => {
 const split = async () => {
   const fields = { frame: store.frame, segment: store.selected[0], num: Number($("#parts").value) };
   endSplit();
-  await step("split", fields);
+  if (await step("split", fields)) sayAccepted("accepted frames keep the segment whole");
 };
 
 const exportNow = async () => {
   $("#export-do").disabled = true;
-  $("#export-says").textContent = "…";
-  const said = await step("export", { format: $("#format").value, frames: $("#with-frames").checked });
+  const tell = (text) => ($("#export-says").textContent = text);
+  tell("…");
+  const said = await step("export", { format: $("#format").value, frames: $("#with-frames").checked }, tell);
   $("#export-do").disabled = false;
-  $("#export-says").textContent = said ? [`written to ${said.folder}`, ...said.notes].join(". ") : "";
+  if (said) tell([`written to ${said.folder}`, ...said.notes].join(". "));
   document.body.dataset.exported = said ? said.folder : "";
 };
 const table = (rows) => element("table", { class: "numbers" }, element("tbody", {}, ...rows.map(([name, value]) => element("tr", {}, element("th", { scope: "row" }, name), element("td", {}, value)))));
@@ -142,20 +162,18 @@ const curve = (frames) => {
   return svg;
 };
 const score = async () => {
-  try {
-    const { mIoU, J, F, classes, frames, command } = await get(`videos/${store.number}/score`);
-    const worst = frames.filter((one) => one.J !== null).sort((a, b) => a.J - b.J).slice(0, 3).map((one) => one.frame);
-    $("#scores").replaceChildren(
-      element("p", {}, `The run's own predictions, with your names, against ${frames.length} frame${frames.length > 1 ? "s" : ""} that you corrected or accepted; per cent.`),
-      table([["mIoU", shown(mIoU)], ["J", shown(J)], ["F", shown(F)]]),
-      element("p", { class: "note" }, `J of each of these frames, over time${worst.length ? `; lowest in frame ${worst.join(", ")}` : ""}:`), curve(frames),
-      table(classes.filter(({ IoU }) => IoU !== null).map(({ name, IoU }) => [name, shown(IoU)])),
-      ...(command ? [element("p", { class: "note" }, "The same frames as a benchmark for any model:"), element("pre", {}, command)] : []),
-    );
-    $("#score-dialog").showModal();
-  } catch (error) {
-    say(error.message);
-  }
+  const said = await step("score");
+  if (!said) return;
+  const { mIoU, J, F, classes, frames, command } = said;
+  const worst = frames.filter((one) => one.J !== null).sort((a, b) => a.J - b.J).slice(0, 3).map((one) => one.frame + 1);
+  $("#scores").replaceChildren(
+    element("p", {}, `The run's own predictions, with your names, against ${frames.length} frame${frames.length > 1 ? "s" : ""} that you corrected or accepted; per cent.`),
+    table([["mIoU", shown(mIoU)], ["J", shown(J)], ["F", shown(F)]]),
+    element("p", { class: "note" }, `J of each of these frames, over time${worst.length ? `; lowest in frame ${worst.join(", ")}` : ""}:`), curve(frames),
+    table(classes.filter(({ IoU }) => IoU !== null).map(({ name, IoU }) => [name, shown(IoU)])),
+    ...(command ? [element("p", { class: "note" }, "The same frames as a benchmark for any model:"), element("pre", {}, command)] : []),
+  );
+  $("#score-dialog").showModal();
 };
 
 export const startPanel = () => {
@@ -166,7 +184,7 @@ export const startPanel = () => {
       $("#view").focus({ preventScroll: true });
     }
   });
-  const buttons = { merge, delete: remove, split: startSplit, solo, add, accept, "split-do": split, "split-no": endSplit, "export-do": exportNow, score };
+  const buttons = { merge, delete: remove, split: startSplit, solo, add, accept, release, "split-do": split, "split-no": endSplit, "export-do": exportNow, score };
   for (const [id, action] of Object.entries(buttons)) $(`#${id}`).addEventListener("click", () => action());
   $("#propagate").addEventListener("click", () => propagate(false));
   $("#back").addEventListener("click", () => propagate(true));
@@ -197,16 +215,21 @@ export const drawSteps = () => {
   $("#redo").title = state.redo ? `Redo: ${state.redo} (Ctrl+Shift+Z)` : "Nothing to redo";
   $("#save").textContent = state.saved ? "Saved" : "Save";
   const corrected = state.frames[frame]?.corrected;
+  $("#release").hidden = !corrected || accepted;
+  $("#release").disabled = busy;
   $("#truth-says").textContent = accepted ? "this frame is locked" : corrected ? "corrected by hand" : state.frames[frame] && !state.live ? "computed from corrections" : "";
   const { live, work } = state;
   const running = work && !work.finished;
   $("#progress").hidden = !(live || running);
-  $("#stop").hidden = !running || work.what === "saving" || work.what === "export";
+  $("#stop").hidden = !running || ["saving", "export", "score"].includes(work.what);
   if (live) {
     $("#bar").value = live.done / live.total;
-    $("#doing").textContent = live.problem ? `stopped: ${live.problem}` : `segmenting ${live.done}/${live.total}`;
+    $("#doing").textContent = live.problem ? `interrupted after ${live.done} of ${live.total} frames: ${live.problem}` : `segmenting ${live.done}/${live.total}`;
   } else if (running) {
     $("#bar").value = work.total ? work.done / work.total : 0;
     $("#doing").textContent = `${work.what} ${work.done}/${work.total}`;
   }
+  const { live: isLive, complete, num_frames: num, video_length: length } = store.facts;
+  $("#interrupted").hidden = isLive || complete;
+  $("#interrupted").textContent = `The run was interrupted after ${num} of ${length} frames.`;
 };

@@ -1,14 +1,8 @@
 // What is known: the video's facts, the annotation's state, and what is looked at. Steps go to the server from here.
 
-export const $ = (selector) => document.querySelector(selector);
-export const $$ = (selector) => [...document.querySelectorAll(selector)];
-export const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
-export const element = (tag, attributes = {}, ...content) => {
-  const made = document.createElement(tag);
-  for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
-  made.append(...content);
-  return made;
-};
+import { $, $$, css, element } from "./dom.js";
+
+export { $, $$, css, element };
 
 export const store = {
   studio: null, number: 0, facts: null, state: null, frame: 0, selected: [], tool: "select", solo: false, preview: null, playing: false,
@@ -32,22 +26,33 @@ export const get = async (path) => {
   return answer.json();
 };
 
-// A step from the state that is shown. Where that is not the present one any more, the present one is shown.
-export const step = async (name, fields = {}) => {
+// A step from the state that is shown. Steps wait for those before them, so that quick ones are all taken. Where the
+// state is not the present one any more, the present one is shown, and what waited was made from another one too.
+let queue = Promise.resolve();
+let refusals = 0;
+export const step = (name, fields = {}, tell = say) => {
+  const [number, seen] = [store.number, refusals];
+  queue = queue.then(() => (seen === refusals && number === store.number && store.state ? send(number, name, fields, tell) : null));
+  return queue;
+};
+const send = async (number, name, fields, tell) => {
   const body = JSON.stringify({ revision: store.state.revision, ...fields });
-  const [number, headers] = [store.number, { "Content-Type": "application/json" }];
+  const headers = { "Content-Type": "application/json" };
   try {
     const answer = await fetch(`/api/videos/${number}/${name}`, { method: "POST", headers, body });
     if (!answer.ok) {
-      say(await answer.text());
-      if (answer.status === 409) await refresh();
+      tell(await answer.text());
+      if (answer.status === 409) {
+        refusals += 1;
+        await refresh();
+      }
       return null;
     }
     const { said, state } = await answer.json();
     if (number === store.number) take(state);
     return said ?? true;
   } catch (error) {
-    say(`the studio does not answer (${error.message}); is it still running in the terminal?`);
+    tell(`the studio does not answer (${error.message}); is it still running in the terminal?`);
     return null;
   }
 };
@@ -70,6 +75,7 @@ const take = (state) => {
 };
 
 export const open = async (number) => {
+  await queue;
   const facts = await get(`videos/${number}`);
   Object.assign(store, { number, facts, state: null, selected: [], preview: null, solo: false });
   store.frame = Math.min(store.frame, facts.num_frames - 1);

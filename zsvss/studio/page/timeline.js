@@ -71,7 +71,7 @@ export const drawTimeline = () => {
   const { given } = store.state;
   const marks = given.length ? `● corrected, ■ accepted (${given.length}). ` : "";
   const chosen = store.selected.length === 1 ? `${nameOf(store.selected[0])}: in ${areas.filter((of) => of.has(store.selected[0])).length} of ${number} frames. ` : "";
-  $("#line-says").textContent = `${chosen}${marks}${cuts.length ? `Likely cuts: ${cuts.slice(0, 8).join(", ")}${cuts.length > 8 ? " …" : ""}.` : ""}`;
+  $("#line-says").textContent = `${chosen}${marks}${cuts.length ? `Likely cuts: ${cuts.slice(0, 8).map((cut) => cut + 1).join(", ")}${cuts.length > 8 ? " …" : ""}.` : ""}`;
 };
 
 export const startTimeline = () => {

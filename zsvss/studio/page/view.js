@@ -1,9 +1,10 @@
 // The frame: what the worker paints, what a click hits, and strokes before they are a step.
 
-import { $, changed, choose, isBusy, root, say, segment, step, store, versionOf } from "./store.js";
+import { $, changed, choose, isBusy, refresh, root, say, segment, step, store, versionOf } from "./store.js";
 
 const AHEAD = 10;
 const BEHIND = 4;
+const PIXELS_KEPT = 64 << 20; // of frames, 4 bytes each, and of masks, 2 at most: see worker.js
 const worker = new Worker("/files/worker.js");
 const answers = new Map();
 let turn = 0;
@@ -43,10 +44,14 @@ const PART_COLORS = [
   [240, 228, 66], [140, 107, 177], [127, 127, 127], [255, 255, 255], [20, 20, 20], [150, 75, 0],
 ];
 
+// As many frames around the one that is shown as the worker keeps.
 const near = () => {
+  const { width, height } = store.facts;
+  const most = Math.max(0, Math.floor(PIXELS_KEPT / (width * height)) - 1);
+  const ahead = Math.min(AHEAD, Math.ceil(0.7 * most));
   const numbers = [];
-  for (let by = 1; by <= AHEAD; by++) numbers.push(store.frame + direction * by);
-  for (let by = 1; by <= BEHIND; by++) numbers.push(store.frame - direction * by);
+  for (let by = 1; by <= ahead; by++) numbers.push(store.frame + direction * by);
+  for (let by = 1; by <= Math.min(BEHIND, most - ahead); by++) numbers.push(store.frame - direction * by);
   return numbers.filter((number) => number >= 0 && number < store.facts.num_frames).map((number) => [number, versionOf(number)]);
 };
 
@@ -57,6 +62,7 @@ export const draw = () => {
   const began = performance.now();
   const mine = ++turn;
   document.body.dataset.drawing = mine;
+  if (stroke || sent.size) drawStrokes();
   answers.set(mine, began);
   worker.postMessage({ kind: "show", turn: mine, frame, version: versionOf(frame), look: look(), near: near() });
 };
@@ -74,8 +80,10 @@ worker.onmessage = ({ data }) => {
     document.body.dataset.frame = data.frame;
     document.body.dataset.shown = data.turn;
     document.dispatchEvent(new CustomEvent("studio:shown", { detail: { frame: data.frame, milliseconds } }));
+  } else if (data.kind === "stale") {
+    refresh().catch((error) => say(error.message));
   } else if (data.kind === "failed") {
-    say(`frame ${data.frame}: ${data.text}`);
+    say(`frame ${data.frame + 1}: ${data.text}`);
   } else {
     answers.get(data.turn)?.(data);
     answers.delete(data.turn);
@@ -140,30 +148,68 @@ const idAt = async ([x, y]) => {
   return root(id);
 };
 
+const PAINTING = ["brush", "eraser"];
 let stroke = null;
+const sent = new Set(); // strokes that are no step yet
+const MOST_POINTS = 4000;
 const radius = () => Number($("#size").value);
 const strokePen = () => $("#strokes").getContext("2d");
 const clearStrokes = () => strokePen().clearRect(0, 0, store.facts.width, store.facts.height);
+let pointing = null; // where the brush is, while it is over the frame
 const ring = (event) => {
-  clearStrokes();
+  pointing = event;
+  drawStrokes();
+};
+const drawRing = () => {
   const pen = strokePen();
   pen.lineWidth = Math.max(1, store.facts.width / 600);
   for (const [color, by] of [["#000a", 0.5], ["#fff", 0]]) {
     pen.strokeStyle = color;
     pen.beginPath();
-    pen.arc(...place(event), radius() + by, 0, 7);
+    pen.arc(...place(pointing), radius() + by, 0, 7);
     pen.stroke();
   }
 };
-const drawStroke = () => {
+const drawStrokes = () => {
   clearStrokes();
   const pen = strokePen();
-  const color = store.tool === "eraser" ? [255, 255, 255] : segment(store.selected[0]).color;
-  Object.assign(pen, { lineCap: "round", lineJoin: "round", lineWidth: 2 * radius(), strokeStyle: `rgb(${color} / 0.7)` });
-  pen.beginPath();
-  stroke.points.forEach(([x, y], index) => (index ? pen.lineTo(x, y) : pen.moveTo(x, y + 0.01)));
-  if (stroke.points.length === 1) pen.lineTo(stroke.points[0][0], stroke.points[0][1]);
-  pen.stroke();
+  for (const { fields, color, number } of stroke ? [...sent, stroke] : sent) {
+    if (fields.frame !== store.frame || number !== store.number) continue;
+    Object.assign(pen, { lineCap: "round", lineJoin: "round", lineWidth: 2 * fields.radius, strokeStyle: `rgb(${color} / 0.7)` });
+    pen.beginPath();
+    fields.points.forEach(([x, y], index) => (index ? pen.lineTo(x, y) : pen.moveTo(x, y + 0.01)));
+    if (fields.points.length === 1) pen.lineTo(...fields.points[0]);
+    pen.stroke();
+  }
+  if (pointing && !stroke && PAINTING.includes(store.tool)) drawRing();
+};
+// What a stroke paints is settled where it begins. Points that hardly differ for its radius are one.
+const begun = (event) => {
+  const erasing = store.tool === "eraser";
+  const [chosen] = store.selected;
+  const only = erasing && store.selected.length === 1 ? chosen : 0;
+  const fields = { frame: store.frame, points: [], radius: radius(), snaps: $("#snaps").checked, segment: erasing ? 0 : chosen, only };
+  stroke = { fields, pointer: event.pointerId, number: store.number, color: erasing ? [255, 255, 255] : segment(chosen).color };
+  extend(event);
+};
+const extend = (event) => {
+  const { points, radius } = stroke.fields;
+  const { width, height } = store.facts;
+  // No farther outside than the server takes it.
+  const [x, y] = place(event).map((value, axis) => Math.max(-[width, height][axis], Math.min(2 * [width, height][axis], value)));
+  const last = points.at(-1);
+  if (last && Math.hypot(x - last[0], y - last[1]) < Math.max(0.5, radius / 8)) return;
+  points.push([Math.round(16 * x) / 16, Math.round(16 * y) / 16]);
+  if (points.length < MOST_POINTS) return;
+  send(); // a longer one goes on as another step
+  stroke = { ...stroke, fields: { ...stroke.fields, points: [points.at(-1)] } };
+};
+const send = async () => {
+  const done = stroke;
+  sent.add(done);
+  if (done.number === store.number) await step("brush", done.fields);
+  sent.delete(done);
+  drawStrokes();
 };
 const mayPaint = () => {
   if (isBusy()) say("wait until what is being computed is done, or stop it");
@@ -178,7 +224,7 @@ export const startView = () => {
   worker.postMessage({ kind: "canvas", canvas }, [canvas]);
   const sheet = $("#strokes");
   sheet.addEventListener("pointerdown", async (event) => {
-    if (event.button || !store.state) return;
+    if (event.button || !store.state || stroke) return;
     event.preventDefault();
     $("#view").focus({ preventScroll: true });
     if (store.tool === "select") {
@@ -193,30 +239,27 @@ export const startView = () => {
       step("fill", { frame: store.frame, segment: store.selected[0], x, y });
     } else if (mayPaint()) {
       sheet.setPointerCapture(event.pointerId);
-      stroke = { frame: store.frame, points: [place(event)] };
-      drawStroke();
+      begun(event);
+      drawStrokes();
     }
   });
   sheet.addEventListener("pointermove", (event) => {
     if (stroke) {
-      for (const one of event.getCoalescedEvents?.() ?? [event]) if (stroke.points.length < 4000) stroke.points.push(place(one));
-      drawStroke();
-    } else if (store.facts && (store.tool === "brush" || store.tool === "eraser")) ring(event);
+      if (event.pointerId !== stroke.pointer) return;
+      const all = event.getCoalescedEvents?.() ?? [];
+      for (const one of all.length ? all : [event]) extend(one);
+      drawStrokes();
+    } else if (store.facts && PAINTING.includes(store.tool)) ring(event);
   });
-  const end = async (event) => {
-    if (!stroke) return;
-    const { frame, points } = stroke;
-    const erasing = store.tool === "eraser";
+  const end = (event) => {
+    if (event.pointerId !== stroke?.pointer) return;
+    if (event.type === "pointerup") send();
     stroke = null;
-    const rounded = points.map(([x, y]) => [Math.round(16 * x) / 16, Math.round(16 * y) / 16]);
-    const fields = { frame, points: rounded, radius: radius(), snaps: $("#snaps").checked };
-    await step("brush", { ...fields, segment: erasing ? 0 : store.selected[0], only: erasing && store.selected.length === 1 ? store.selected[0] : 0 });
-    clearStrokes();
-    if (event.type === "pointerup") ring(event);
+    ring(event);
   };
   sheet.addEventListener("pointerup", end);
   sheet.addEventListener("pointercancel", end);
-  sheet.addEventListener("pointerleave", () => !stroke && store.facts && clearStrokes());
+  sheet.addEventListener("pointerleave", () => store.facts && ring(null));
   $("#view").addEventListener("wheel", (event) => {
     if (!event.ctrlKey) return;
     event.preventDefault();
@@ -225,6 +268,6 @@ export const startView = () => {
 };
 export const useTool = (tool) => {
   store.tool = tool;
-  if (store.facts) clearStrokes();
+  if (store.facts) drawStrokes();
   changed("tool");
 };

@@ -40,7 +40,7 @@ const forget = () => {
 
 const fetched = async (path, signal) => {
   const answer = await fetch(path, { signal });
-  if (!answer.ok) throw new Error(await answer.text());
+  if (!answer.ok) throw Object.assign(new Error(await answer.text()), { status: answer.status });
   return answer;
 };
 // Of two that want one thing, both get the one that is fetched.
@@ -62,7 +62,7 @@ const frameOf = (number, signal) =>
 const maskOf = (number, version, signal) =>
   version === null
     ? Promise.resolve(new Uint8Array(video.width * video.height))
-    : once(masks, `${video.number} mask ${number} ${version}`, async () => decoded(await (await fetched(`/api/videos/${video.number}/masks/${number}?${version}`, signal)).arrayBuffer()));
+    : once(masks, `${video.number} mask ${number} ${version}`, async () => decoded(await (await fetched(`/api/videos/${video.number}/masks/${number}/${version}`, signal)).arrayBuffer()));
 
 // Values of a PNG of one channel, of 8 bits or 16: palette indexes or greys. A browser's own decoder gives colours.
 const decoded = async (buffer) => {
@@ -157,7 +157,9 @@ const show = async ({ turn, frame, version, look, near }) => {
     postMessage({ kind: "shown", turn, frame });
     prefetch(near, fetching.signal);
   } catch (error) {
-    if (error.name !== "AbortError") postMessage({ kind: "failed", turn, frame, text: error.message });
+    // A step has come between the state and the mask: with the new state the page asks again.
+    if (error.status === 409) postMessage({ kind: "stale" });
+    else if (error.name !== "AbortError") postMessage({ kind: "failed", turn, frame, text: error.message });
     else if (turn === latest) show({ turn, frame, version, look, near });
   }
 };

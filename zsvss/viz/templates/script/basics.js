@@ -1,22 +1,13 @@
 // The page's data, helpers and the filter. The scripts of this folder are the body of one function.
 
 const data = JSON.parse(document.getElementById("data").textContent);
-const $ = (selector) => document.querySelector(selector);
-const $$ = (selector) => [...document.querySelectorAll(selector)];
 const dark = matchMedia("(prefers-color-scheme: dark)");
-const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 const percent = (value, digits = 1) => (value === null || value === undefined ? "–" : (100 * value).toFixed(digits));
 const NONE = 255;
 const NUM_COLORS = 8;
 const runColor = (run) => css(`--run-${run % NUM_COLORS}`);
 const unique = (names) => [...new Set(names)];
 
-const element = (tag, attributes = {}, ...children) => {
-  const made = document.createElement(tag);
-  for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
-  made.append(...children);
-  return made;
-};
 const swatch = (color) => {
   const mark = element("span", { class: "swatch" });
   mark.style.background = color;

@@ -218,7 +218,7 @@ const openView = (params) => {
   state.a = Math.max(0, number(params.get("run")));
   const other = number(params.get("with"));
   state.b = !params.has("with") ? defaultOther() : other < 0 ? "" : String(other);
-  state.frame = (Number(params.get("frame")) || 1) - 1;
+  state.frame = (Math.round(Number(params.get("frame"))) || 1) - 1;
   const strength = Number(params.get("colour") ?? FULL);
   $("#opacity").value = Number.isFinite(strength) ? strength : FULL;
   const label = video.labels.findIndex((_, at) => keyOf(video, at) === params.get("label"));

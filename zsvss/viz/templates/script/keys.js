@@ -1,4 +1,4 @@
-// Keys work wherever the reader is on the page, unless they are typed into something.
+// Keys work wherever the reader is on the page, unless they are typed into something or scroll it.
 
 const ofLabel = (action) => () => {
   if (state.label !== null) action(state.video, state.label);
@@ -31,16 +31,20 @@ addEventListener("pointerdown", () => (byPointer = true), true);
 addEventListener("keydown", () => (byPointer = false), true);
 addEventListener("change", ({ target }) => byPointer && target.matches("select, input[type='range']") && target.blur());
 
-const bringIntoView = () => {
+// Keys that scroll a page do so where the browser is out of sight; the others bring it back.
+const SCROLLING = ["ArrowUp", "ArrowDown", "Home", "End", " "];
+const isInView = () => {
   const { top, bottom } = $(".panels").getBoundingClientRect();
-  if (top > innerHeight - 80 || bottom < 80) $("#browser").scrollIntoView();
+  return top <= innerHeight - 80 && bottom >= 80;
 };
 const startKeys = () =>
   document.addEventListener("keydown", (event) => {
     if (event.altKey || event.ctrlKey || event.metaKey || event.target.closest(TYPED)) return;
     const action = keys[event.key.length === 1 ? event.key.toLowerCase() : event.key];
     if (!action || (event.key === " " && event.target.closest(PRESSED))) return;
+    const inView = isInView();
+    if (SCROLLING.includes(event.key) && !inView && !event.target.closest("#browser")) return;
     event.preventDefault();
-    bringIntoView();
+    if (!inView) $("#browser").scrollIntoView();
     action();
   });

@@ -3,10 +3,13 @@
 const renamed = new Map();
 const hidden = new Set();
 const tidy = (name) => name.replace(/[\u0000-\u001f\u007f-\u009f\u2028\u2029]+/g, " ").trim().slice(0, 80);
-// A class is the same in all videos; a segment or a cluster is its video's and run's own.
+// A class is the same in all videos; a segment or a cluster is its video's and run's own. Of segments of one name, which
+// are no class of the benchmark, each has its number as well.
 const keyOf = (video, label) => {
   const row = video.labels[label];
-  return row.is_class ? row.name : [titleOf(video), data.runs[row.run].name, row.name].join("/");
+  if (row.is_class) return row.name;
+  const isAlone = video.labels.every((other) => other === row || other.name !== row.name || other.run !== row.run);
+  return [titleOf(video), data.runs[row.run].name, row.name, ...(isAlone || row.id === undefined ? [] : [row.id])].join("/");
 };
 const className = (name) => renamed.get(name) ?? name;
 const labelName = (video, label) => renamed.get(keyOf(video, label)) ?? video.labels[label].name;
