@@ -14,7 +14,7 @@ from zsvss.backbones.base import Backbone
 from zsvss.backbones.embedded import Embedded
 from zsvss.backbones.stable_diffusion import StableDiffusion
 from zsvss.callbacks.prediction_writer import PredictionWriter
-from zsvss.callbacks.store import ResultStore
+from zsvss.callbacks.resume import ResultStore
 from zsvss.data.clip import Clip
 from zsvss.data.procedural import ProceduralVideos
 from zsvss.data.taxonomy import Taxonomy

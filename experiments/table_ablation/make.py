@@ -16,7 +16,7 @@ from pathlib import Path
 
 from zsvss.commands.sweep import INCOMPLETE
 from zsvss.results.folder import COMPONENTS, Run, find_runs, read_runs
-from zsvss.viz.tables import Cell, ScoreTable, origin
+from zsvss.viz.paper_tables import Cell, ScoreTable, origin
 
 HERE = Path(__file__).parent
 SCORES = ("mIoU", "VC8", "VC16")

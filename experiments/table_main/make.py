@@ -14,7 +14,7 @@ from pathlib import Path
 from zsvss.commands.cells import missing_videos
 from zsvss.metrics import headline_scores
 from zsvss.results.folder import Run, find_runs, plain, read_run
-from zsvss.viz.tables import Cell, ScoreTable, origin
+from zsvss.viz.paper_tables import Cell, ScoreTable, origin
 
 HERE = Path(__file__).parent
 PAPER = ("vspw", "cityscapes", "camvid")

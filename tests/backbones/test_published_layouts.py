@@ -14,8 +14,8 @@ import zsvss.backbones.auto
 from zsvss.backbones.auto import Auto
 from zsvss.backbones.base import Backbone
 from zsvss.backbones.checks import backbone_of
-from zsvss.backbones.places import NotFetchedError
 from zsvss.backbones.stable_diffusion import StableDiffusion
+from zsvss.backbones.weight_files import NotFetchedError
 from zsvss.backbones.weights import WeightsSource
 
 PAGE = Path(__file__).parents[2] / "docs" / "models.md"

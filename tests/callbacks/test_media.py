@@ -17,7 +17,7 @@ from tiny_run import quiet_trainer
 from zsvss.backbones.stable_diffusion import StableDiffusion
 from zsvss.callbacks.media import MediaStore
 from zsvss.callbacks.prediction_writer import PredictionWriter
-from zsvss.callbacks.store import ResultStore
+from zsvss.callbacks.resume import ResultStore
 from zsvss.data.procedural import PROCEDURAL, ProceduralVideos
 from zsvss.data.taxonomy import Taxonomy
 from zsvss.metrics import FirstFrameNaming, HungarianNaming, confusion_matrix, total_confusion

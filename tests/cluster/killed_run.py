@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import zsvss.results.records
-from zsvss.callbacks.store import ResultStore
+from zsvss.callbacks.resume import ResultStore
 from zsvss.data.loader import _PlannedClips
 from zsvss.module import VideoSegmentation
 from zsvss.segmenter import VideoSegmenter

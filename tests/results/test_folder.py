@@ -8,7 +8,7 @@ import pytest
 from synthetic_run import SETTINGS, VIDEOS, write_run
 
 from zsvss.results.folder import comparability, differing_settings, find_runs, read_run
-from zsvss.viz.tables import ablation_table, latex, result_table
+from zsvss.viz.paper_tables import ablation_table, latex, result_table
 
 OFF = {"model.context": None, "model.context.class_path": "absent", "model.context.init_args.num_clusters": "absent"}
 

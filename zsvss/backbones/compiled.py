@@ -16,7 +16,7 @@ from torch import Tensor
 from torch._dynamo.exc import FailOnRecompileLimitHit
 
 from zsvss.backbones.attention import AttentionEdit, EditedAttentionProcessor
-from zsvss.backbones.resume import ResumeState, run_behind
+from zsvss.backbones.partial_pass import ResumeState, run_behind
 
 _log = logging.getLogger(__name__)
 
@@ -52,7 +52,7 @@ class CompiledPasses:
     def behind(
         self, state: ResumeState, unet: Any, block: int, resnet_options: dict[str, Any], options: dict[str, Any]
     ) -> Tensor:
-        """See :func:`zsvss.backbones.resume.run_behind`."""
+        """See :func:`zsvss.backbones.partial_pass.run_behind`."""
         key = ("behind", state.hidden.shape, block)
         return self._run(key, lambda function: function(state, unet, block, resnet_options, options))
 

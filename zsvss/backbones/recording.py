@@ -17,7 +17,7 @@ from zsvss.backbones.base import FeatureKey
 from zsvss.backbones.feature_places import Layer
 from zsvss.backbones.host_memory import joined, to_host
 from zsvss.backbones.layout import output_block
-from zsvss.backbones.resume import ResumeState, first_tensor, join
+from zsvss.backbones.partial_pass import ResumeState, first_tensor, join
 
 
 class RecordedPass(NamedTuple):

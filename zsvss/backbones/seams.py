@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from zsvss.backbones.base import FeatureKey
 from zsvss.backbones.feature_places import Layer, Projection
-from zsvss.backbones.resume import ResumeState, first_tensor
+from zsvss.backbones.partial_pass import ResumeState, first_tensor
 
 Part = Literal["all", "text", "image"]
 Change = Callable[[Any], Any]

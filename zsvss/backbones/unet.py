@@ -25,8 +25,7 @@ from zsvss.backbones.denoising import DenoisingNetwork
 from zsvss.backbones.feature_places import ALL_PROJECTIONS, FeaturePlaces, Layer, Projection
 from zsvss.backbones.host_memory import picked
 from zsvss.backbones.layout import UNetLayout, check_layout
-from zsvss.backbones.recording import RecordedPass, as_in_layer, last_module, recorded
-from zsvss.backbones.resume import (
+from zsvss.backbones.partial_pass import (
     ResumeState,
     modulated,
     resume_state,
@@ -34,6 +33,7 @@ from zsvss.backbones.resume import (
     select,
     watched_modules,
 )
+from zsvss.backbones.recording import RecordedPass, as_in_layer, last_module, recorded
 from zsvss.backbones.samples import Samples
 
 

@@ -21,8 +21,8 @@ from typing_extensions import override
 from zsvss.backbones.base import ClipNoise, Conditioning, FeatureKey
 from zsvss.backbones.half_precision import in_float32
 from zsvss.backbones.host_memory import joined, picked
+from zsvss.backbones.partial_pass import ResumeState, join
 from zsvss.backbones.recording import RecordedPass, by_half
-from zsvss.backbones.resume import ResumeState, join
 from zsvss.backbones.samples import Samples
 from zsvss.backbones.transformer import TransformerBackbone
 

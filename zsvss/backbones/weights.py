@@ -12,8 +12,8 @@ from typing import Any
 
 from torch import Tensor
 
-from zsvss.backbones.places import NotFetchedError, Place, locate
 from zsvss.backbones.tensor_files import check_tensor_names, file_hash, refuse_adapters, tensor_shapes
+from zsvss.backbones.weight_files import NotFetchedError, Place, locate
 from zsvss.backbones.weight_names import all_names, is_encoder, path_of, weight_names
 
 Variant = str | dict[str, str | None] | None

@@ -31,8 +31,8 @@ from zsvss.callbacks.media import MediaStore
 from zsvss.callbacks.prediction_writer import PredictionWriter
 from zsvss.callbacks.progress import FrameProgressBar
 from zsvss.callbacks.results import ResultWriter
+from zsvss.callbacks.resume import ResultStore
 from zsvss.callbacks.run_folder import RunFolder
-from zsvss.callbacks.store import ResultStore
 from zsvss.callbacks.timing import StageTiming
 from zsvss.callbacks.tracking import WandbRecord
 from zsvss.commands.allocator import keep_freed_memory

@@ -197,8 +197,8 @@ def _print(run: Run, *, per_class: bool, per_video: bool) -> None:
 
 def _write(page: Path, runs: Sequence[Run], max_side: int, max_frames: int) -> None:
     from zsvss.viz.page import render_page
+    from zsvss.viz.paper_tables import ablation_table, result_table
     from zsvss.viz.parts import Parts
-    from zsvss.viz.tables import ablation_table, result_table
 
     parts = Parts(page)
     page.parent.mkdir(parents=True, exist_ok=True)

@@ -23,9 +23,9 @@ from zsvss.metrics import class_table, total_confusion, video_table
 from zsvss.results.folder import Run, comparability
 from zsvss.results.summary import caveats
 from zsvss.viz.browser import browser_videos
+from zsvss.viz.paper_tables import ablation_table, common_scores, result_table
 from zsvss.viz.parts import PageVideo, Parts
 from zsvss.viz.predicted import PredictedRun, predicted_videos
-from zsvss.viz.tables import ablation_table, common_scores, result_table
 
 _TITLES = {
     "J&F": "mean of J and F",
