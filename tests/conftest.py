@@ -15,6 +15,7 @@ import clean_environment  # noqa: F401  (importing it cleans, before anything th
 import pytest
 import tiny_models
 import torch
+from page_in_chromium import CHROMIUM
 from warm_python import WarmPython
 
 from zsvss.commands.allocator import keep_freed_memory
@@ -31,6 +32,18 @@ def warm_python() -> Iterator[WarmPython]:
     python = WarmPython()
     yield python
     python.close()
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """Headless Chromium, by Playwright, of which there may be one in a process."""
+    sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright (pip install playwright)")
+    if CHROMIUM is None:
+        pytest.skip("needs chromium on PATH (apt-get install chromium)")
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+        yield browser
+        browser.close()
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import socket
 import threading
 from collections.abc import Iterator
@@ -21,14 +20,11 @@ from zsvss.stages.upsampling import GuidedUpsampling
 from zsvss.studio.desk import Desk
 from zsvss.studio.model import Model
 
-sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright (pip install playwright)")
 uvicorn = pytest.importorskip("uvicorn", reason="needs uvicorn (pip install 'zsvss[studio]')")
 pycocotools = pytest.importorskip("pycocotools.coco", reason="needs pycocotools (pip install 'zsvss[export]')")
 
 from zsvss.studio.server import Studio, application  # noqa: E402
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs chromium on PATH (apt-get install chromium)")
 SWAN = Path(__file__).parents[2] / "docs" / "swan"
 NUM_FRAMES, HEIGHT, WIDTH = 5, 120, 214
 TOKEN = "a-token"
@@ -80,13 +76,11 @@ def address(folder: Path) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def context() -> Iterator[Any]:
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
-        context = browser.new_context(viewport={"width": 1280, "height": 900})
-        context.set_default_timeout(60_000)
-        yield context
-        browser.close()
+def context(browser: Any) -> Iterator[Any]:
+    context = browser.new_context(viewport={"width": 1280, "height": 900})
+    context.set_default_timeout(60_000)
+    yield context
+    context.close()
 
 
 def contrast(page: Any, selector: str) -> float:
