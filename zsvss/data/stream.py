@@ -33,10 +33,10 @@ WhenLate = Literal["drop", "wait"]
 
 # Who sends these does not wait for who reads them.
 _SENT_ANYWAY = ("rtsp", "rtsps", "rtp", "udp", "srt", "rtmp", "rtmps")
-# What cameras are to FFmpeg; not every build knows them.
 # Seconds: time stamps do not jump so far within one stream.
 _LARGEST_GAP = 5.0
 _USUAL_RATE = 25.0
+# What cameras are to FFmpeg; not every build knows them.
 _CAMERA_FORMATS = ("v4l2", "video4linux2", "avfoundation", "dshow")
 
 
