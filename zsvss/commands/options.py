@@ -180,7 +180,8 @@ def _read(path: Path) -> Iterator[tuple[str, ClassSource]]:
 
 def _class_source(node: ast.ClassDef) -> ClassSource:
     methods = [item for item in node.body if isinstance(item, ast.FunctionDef)]
-    init = next((method for method in methods if method.name == "__init__"), None)
+    named = {method.name: method for method in methods}
+    init = named.get("__new__", named.get("__init__"))  # `__new__` where it chooses the class, as the parser has it
     marks = {name for method in methods for mark in method.decorator_list for name in _names(mark)}
     bases = tuple(name for base in node.bases for name in _names(base)[-1:])
     if init is None:
