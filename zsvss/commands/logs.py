@@ -13,17 +13,22 @@ _FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 
 def quiet_console() -> None:
-    """Show this package's messages and everybody's warnings; the rest goes into the log file alone."""
+    """Show this package's messages and everybody's warnings; the rest goes into the log file alone.
+
+    Called again, it replaces what it set up before, so that nothing is said twice or to a stream that is closed.
+    """
     logging.captureWarnings(capture=True)
     os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    console = logging.StreamHandler(sys.stderr)
+    console = _Console(sys.stderr)
     console.setFormatter(logging.Formatter("%(message)s"))
     # With a terminal the progress bar tells how far a run is, without one the lines do.
     console.setLevel(logging.WARNING if sys.stderr.isatty() else logging.INFO)
     console.addFilter(lambda record: not getattr(record, "on_screen", False))
     package = logging.getLogger("zsvss")
     package.setLevel(logging.INFO)
+    for before in [handler for handler in package.handlers if isinstance(handler, _Console)]:
+        package.removeHandler(before)
     package.addHandler(console)
     for name in ("lightning", "lightning.pytorch", "lightning.fabric"):
         for handler in logging.getLogger(name).handlers:
@@ -57,6 +62,10 @@ def log_to_file(folder: str | Path, rank: int = 0) -> Iterator[None]:
         for source in sources:
             source.removeHandler(file)
         file.close()
+
+
+class _Console(logging.StreamHandler):  # type: ignore[type-arg]  # no generic at run time before Python 3.11
+    """The screen."""
 
 
 class _LogFile(logging.FileHandler):
