@@ -120,3 +120,32 @@ def test_rendering_speed():
     for index in range(42):
         scene.render(index)
     assert 42 / (time.process_time() - start) > 60
+
+
+@pytest.mark.parametrize("hard", [False, True])
+def test_late_figures_come_in_and_the_rest_stays_as_it_is(hard):
+    size = {"num_frames": 20, "height": 64, "width": 96, "hard": hard}
+    for seed in range(4):
+        without, scene = Scene(seed, **size), Scene(seed, num_late=2, **size)
+        for index in range(8):  # two fifths
+            np.testing.assert_array_equal(scene.render(index)[0], without.render(index)[0])
+        there = [set(np.unique(scene.objects(index)).tolist()) for index in range(20)]
+        theirs = [set(np.unique(without.objects(index)).tolist()) for index in range(20)]
+        assert not any(numbers - theirs[0] - {0} for numbers in there[:8] if numbers == theirs[0])
+        assert max(map(max, there)) <= max(map(max, theirs)) + 2
+        entered = set().union(*there[8:]) - set().union(*there[:8])
+        assert len(entered) >= 2, "both, and what the scene has of its own"
+
+
+def test_objects_are_what_bears_the_classes_of_things():
+    scene = Scene(5, num_late=2)
+    for index in (0, 30):
+        labels, objects = scene.render(index)[1], scene.objects(index)
+        assert objects.dtype == np.uint8
+        names = np.array(CLASSES)
+        assert {names[label] for label in np.unique(labels[objects > 0])} <= {"tree", "car", "person", "animal"}
+        assert np.isin(names[labels[objects == 0]], ["tree", "car", "person", "animal"]).sum() == 0
+        for number in np.unique(objects)[1:]:
+            assert len(np.unique(labels[objects == number])) == 1, "an object is of one class"
+    with pytest.raises(IndexError, match="scene of 42 frames"):
+        scene.objects(42)

@@ -26,6 +26,7 @@ class ProceduralVideo(Video):
     height: int
     width: int
     hard: bool
+    num_late: int = 0
 
     @property
     def path(self) -> str:
@@ -39,9 +40,15 @@ class ProceduralVideo(Video):
 
     def open(self) -> OpenVideo:
         """Prepare the scene."""
-        return _OpenScene(
-            Scene(self.seed, num_frames=self.scene_frames, height=self.height, width=self.width, hard=self.hard)
+        scene = Scene(
+            self.seed,
+            num_frames=self.scene_frames,
+            height=self.height,
+            width=self.width,
+            hard=self.hard,
+            num_late=self.num_late,
         )
+        return _OpenScene(scene)
 
 
 class _OpenScene(OpenVideo):
@@ -72,6 +79,7 @@ class ProceduralVideos(VideoDataModule):
         difficulty: ``normal``; ``hard`` draws all classes from one palette, so that colour alone fails; ``mixed``
             alternates.
         first_video: Number of the first video within the split.
+        num_late: Cars, people and animals that come in late, beside those of the scenes.
     """
 
     name = "procedural"
@@ -85,6 +93,7 @@ class ProceduralVideos(VideoDataModule):
         width: int = 224,
         difficulty: Literal["mixed", "normal", "hard"] = "mixed",
         first_video: int = 0,
+        num_late: int = 0,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -98,7 +107,9 @@ class ProceduralVideos(VideoDataModule):
             raise ValueError(f"data.difficulty is {difficulty!r}; allowed: mixed, normal, hard")
         self.seeds = seeds[first_video : first_video + num_videos]
         self.num_frames, self.height, self.width = num_frames, height, width
-        self.difficulty = difficulty
+        if num_late < 0:
+            raise ValueError(f"data.num_late is {num_late}; allowed: 0 or more")
+        self.difficulty, self.num_late = difficulty, num_late
 
     @property
     def taxonomy(self) -> Taxonomy:
@@ -111,5 +122,6 @@ class ProceduralVideos(VideoDataModule):
         for seed in self.seeds:
             hard = self.difficulty == "hard" or (self.difficulty == "mixed" and seed % 2 == 1)
             name = f"{seed:07d}_{'hard' if hard else 'normal'}"
-            videos.append(ProceduralVideo(name, self.num_frames, seed, self.num_frames, self.height, self.width, hard))
+            size = (self.height, self.width)
+            videos.append(ProceduralVideo(name, self.num_frames, seed, self.num_frames, *size, hard, self.num_late))
         return videos

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zsvss.data.scenes import ground
+from zsvss.data.scenes.camera import Camera
 from zsvss.data.scenes.figures import Figure, draw_building, draw_tree, make_figure
 from zsvss.data.scenes.pasting import cast_shadow, cast_silhouette, paste
 from zsvss.data.scenes.textures import ByteArray, Colours, FloatArray, smooth_noise
@@ -90,13 +91,22 @@ class Scene:
         height: Height of the frames in pixels.
         width: Width of the frames in pixels.
         hard: Draw all classes from one palette, with patchy textures and cast shadows.
+        num_late: Cars, people and animals that come in beside those of the scene, between two fifths and three fifths
+            of the video; everything else stays as it is without them.
 
     Raises:
         ValueError: If a size is too small to hold a scene.
     """
 
     def __init__(
-        self, seed: int, *, num_frames: int = 42, height: int = 128, width: int = 224, hard: bool = False
+        self,
+        seed: int,
+        *,
+        num_frames: int = 42,
+        height: int = 128,
+        width: int = 224,
+        hard: bool = False,
+        num_late: int = 0,
     ) -> None:
         if num_frames < 1 or min(height, width) < 32:
             raise ValueError(
@@ -106,14 +116,18 @@ class Scene:
         self._rng = np.random.default_rng([seed, int(hard)])
         self._unit = float(min(height, width))
         self._colours = Colours(self._rng, hard)
-        self._plan_camera()
-        self._shape = (height + 2 * self._margin_y, width + 2 * self._margin_x)
-        self._horizon = self._margin_y + height * self._rng.uniform(0.28, 0.52)
+        self._camera = Camera(self._rng, height, width, num_frames)
+        self._shape = self._camera.canvas
+        self._horizon = self._camera.margin_y + height * self._rng.uniform(0.28, 0.52)
         self._place_land()
         self._sprites: list[_Sprite] = []
         self._place_trees()
         self._place_figures()
         self._plan_light()
+        self._place_late_figures(num_late)
+        # Layers are drawn with class ids; sprites with numbers of their own behind them.
+        labels = [*range(len(CLASSES)), *(sprite.label for sprite in self._sprites)]
+        self._class_of_id = np.array(labels, np.uint8)
 
     def render(self, index: int) -> tuple[ByteArray, ByteArray]:
         """Draw one frame.
@@ -127,40 +141,22 @@ class Scene:
         Raises:
             IndexError: If `index` is outside the video.
         """
-        if not 0 <= index < self.num_frames:
-            raise IndexError(f"frame {index} of a scene of {self.num_frames} frames")
-        image_HW3 = np.zeros((self.height, self.width, 3), np.uint8)
-        labels_HW = np.zeros((self.height, self.width), np.uint8)
-        for layer in self._layers:
-            self._draw_layer(layer, index, image_HW3, labels_HW)
-        self._ripple(index, image_HW3, labels_HW)
-        for sprite in self._sprites:
-            self._draw_sprite(sprite, index, image_HW3, labels_HW)
-        return self._expose(index, image_HW3), labels_HW
+        image_HW3, ids_HW = self._draw(index)
+        return self._expose(index, image_HW3), self._class_of_id[ids_HW]
+
+    def objects(self, index: int) -> ByteArray:
+        """Which tree, car, person or animal each pixel shows, so that its first frame tells when it enters.
+
+        Args:
+            index: As of `render`.
+
+        Returns:
+            uint8 `HW`: 0 for what is none of them, else a number from 1 that an object has in every frame.
+        """
+        ids_HW = self._draw(index)[1]
+        return np.where(ids_HW < len(CLASSES), np.uint8(0), ids_HW - np.uint8(len(CLASSES) - 1))
 
     # ---- planning, once a scene
-
-    def _plan_camera(self) -> None:
-        rng, style = self._rng, self._rng.choice(3, p=[0.25, 0.45, 0.30])  # still, pan, sway
-        reach = self._unit * rng.uniform(0.2, 0.6)
-        self._pan = (0.0, reach * rng.choice([-1, 1]), 0.0)[style]
-        self._sway = (0.0, 0.0, reach)[style]
-        self._sway_period = rng.uniform(30, 70)
-        self._sway_phase = rng.uniform(0, 2 * np.pi)
-        self._shake = self._unit * rng.choice([0.0, 0.004, 0.010])
-        self._shake_phases = rng.uniform(0, 2 * np.pi, 2)
-        self._zoom = 1 + rng.choice([0, 1]) * rng.uniform(0.05, 0.35), rng.uniform(40, 110), rng.uniform(0, 2 * np.pi)
-        self._margin_x = int(max(abs(self._pan) / 2, self._sway) + self._unit * 0.05) + 2
-        self._margin_y = int(self._unit * 0.04) + 2
-
-    def _camera(self, index: int) -> tuple[float, float, float]:
-        """Offset x, y in canvas pixels from the middle of the canvas, and zoom (at least 1)."""
-        time = index / max(self.num_frames - 1, 1) - 0.5
-        x = self._pan * time + self._sway * np.sin(2 * np.pi * index / self._sway_period + self._sway_phase)
-        x += self._shake * np.sin(1.3 * index + self._shake_phases[0])
-        y = self._shake * np.sin(1.7 * index + self._shake_phases[1])
-        most, period, phase = self._zoom
-        return float(x), float(y), float(1 + (most - 1) * (0.5 + 0.5 * np.sin(2 * np.pi * index / period + phase)))
 
     def _place_land(self) -> None:
         rng, shape, unit, horizon = self._rng, self._shape, self._unit, self._horizon
@@ -233,7 +229,7 @@ class Scene:
         if late:  # outside the view until it enters
             entry, rest = int(self.num_frames * rng.uniform(0.3, 0.65)), 0.0
             speed = max(abs(speed), unit * 0.008) * np.sign(speed)
-            pan, _, zoom = self._camera(entry)
+            pan, _, zoom = self._camera.at(entry)
             edge = self._shape[1] / 2 + pan - np.sign(speed) * (self.width / 2 / zoom + 1.2 * tall)
             x = edge - speed * entry
         figure = make_figure(rng, kind, self._colours)
@@ -259,17 +255,38 @@ class Scene:
             cover_HW = smooth_noise(rng, (self.height, self.width * 2), (cell, cell * 1.5))
             self._clouds_HW = (0.62 + 0.38 * (np.clip(cover_HW * 3 + 0.8, 0, 1))).astype(np.float32)
 
+    def _place_late_figures(self, num_late: int) -> None:
+        """Figures whose way leads from beyond a side, at their entry, to a place in view at the end."""
+        rng, unit, last = self._rng, self._unit, self.num_frames - 1
+        for _ in range(num_late):
+            kind = str(rng.choice(["car", "person", "animal"]))
+            depth, side, inside = rng.uniform(0.55, 0.95), rng.choice([-1, 1]), rng.uniform(0.2, 0.6)
+            y = self._horizon + (self._shape[0] - self._horizon) * depth
+            tall = unit * rng.uniform(*_FIGURE_HEIGHTS[kind]) * (0.45 + 0.75 * depth)
+            figure, entry = make_figure(rng, kind, self._colours), int(self.num_frames * rng.uniform(0.4, 0.6))
+            from_x = self._camera.beside(entry, side) + side * tall * figure.aspect / 2
+            speed = (self._camera.beside(last, side * (1 - 2 * inside)) - from_x) / max(last - entry, 1)
+            label = _FIGURE_LABELS[kind]
+            self._sprites.append(_Sprite(from_x - speed * entry, y, tall, label, figure=figure, speed=speed))
+        self._sprites.sort(key=lambda sprite: sprite.y)
+
     # ---- drawing, once a frame
 
-    def _matrix(self, index: int, parallax: float) -> FloatArray:
-        """Affine map from canvas to frame."""
-        x, y, zoom = self._camera(index)
-        shift_x = self.width / 2 - zoom * (self._shape[1] / 2 + parallax * x)
-        shift_y = self.height / 2 - zoom * (self._shape[0] / 2 + y)
-        return np.array([[zoom, 0, shift_x], [0, zoom, shift_y]], np.float32)
+    def _draw(self, index: int) -> tuple[ByteArray, ByteArray]:
+        """Image before exposure `HW3`, and ids `HW`: those of classes, or behind them the number of the sprite."""
+        if not 0 <= index < self.num_frames:
+            raise IndexError(f"frame {index} of a scene of {self.num_frames} frames")
+        image_HW3 = np.zeros((self.height, self.width, 3), np.uint8)
+        ids_HW = np.zeros((self.height, self.width), np.uint8)
+        for layer in self._layers:
+            self._draw_layer(layer, index, image_HW3, ids_HW)
+        self._ripple(index, image_HW3, ids_HW)
+        for number, sprite in enumerate(self._sprites, len(CLASSES)):
+            self._draw_sprite(sprite, number, index, image_HW3, ids_HW)
+        return image_HW3, ids_HW
 
     def _draw_layer(self, layer: _Layer, index: int, image_HW3: ByteArray, labels_HW: ByteArray) -> None:
-        matrix, size = self._matrix(index, layer.parallax), (self.width, self.height)
+        matrix, size = self._camera.matrix(index, layer.parallax), (self.width, self.height)
         border = cv2.BORDER_REPLICATE
         colour_HW3 = cv2.warpAffine(layer.colours, matrix, size, flags=cv2.INTER_LINEAR, borderMode=border)
         new_HW = cv2.warpAffine(layer.labels, matrix, size, flags=cv2.INTER_NEAREST, borderMode=border)
@@ -293,8 +310,8 @@ class Scene:
         start = self._shape[1] / 2 - span / 2
         return float((sprite.x + moving - start) % span + start)
 
-    def _draw_sprite(self, sprite: _Sprite, index: int, image_HW3: ByteArray, labels_HW: ByteArray) -> None:
-        matrix = self._matrix(index, 1.0)
+    def _draw_sprite(self, sprite: _Sprite, number: int, index: int, image_HW3: ByteArray, ids_HW: ByteArray) -> None:
+        matrix = self._camera.matrix(index, 1.0)
         zoom = float(matrix[0, 0])
         x = zoom * self._position(sprite, index) + float(matrix[0, 2])
         y = zoom * sprite.y + float(matrix[1, 2])
@@ -316,7 +333,7 @@ class Scene:
         left, top = round(x - picture_hw3.shape[1] / 2), round(y) - picture_hw3.shape[0]
         if self.hard:
             cast_silhouette(image_HW3, mask_hw, left, round(y))
-        paste(image_HW3, labels_HW, picture_hw3, mask_hw, left, top, sprite.label)
+        paste(image_HW3, ids_HW, picture_hw3, mask_hw, left, top, number)
 
     def _expose(self, index: int, image_HW3: ByteArray) -> ByteArray:
         """Drifting light, cloud shadows, lens blur and sensor noise."""
