@@ -187,3 +187,56 @@ def test_main_table(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypa
     half = write_run(tmp_path / "e", unfinished=True, media=False)
     assert script(half) == 1
     assert "is not finished: 1 of 2 videos are missing (south)" in capsys.readouterr().err
+
+
+@pytest.fixture
+def newcomers(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    monkeypatch.syspath_prepend(str(ROOT))
+    return runpy.run_path(str(ROOT / "experiments" / "footage" / "newcomers.py"))
+
+
+def tokens_of(num_frames: int, seed: int) -> torch.Tensor:
+    """Two halves of a frame of 16x28 tokens, with noise."""
+    noise = 0.02 * torch.randn(num_frames, 16, 28, 6, generator=torch.Generator().manual_seed(seed))
+    noise[:, :, :14, 0] += 1
+    noise[:, :, 14:, 1] += 1
+    return noise.flatten(1, 2)
+
+
+def test_a_late_object_gets_a_label_at_its_frame(newcomers: dict[str, Any]) -> None:
+    features = tokens_of(35, 0).view(35, 16, 28, 6)
+    inside = torch.zeros(35, 16, 28, dtype=torch.bool)
+    inside[17:, 4:9, 10:16] = True
+    features[inside] = torch.eye(6)[2]  # of neither half
+    pixels = torch.stack([64 * ~inside, 64 * inside], -1).flatten(1, 2).numpy()
+    case = newcomers["Case"]("normal", features.flatten(1, 2), pixels)
+    assert case.late == {1: True}
+    labels, first_new = newcomers["labels_of"](case, newcomers["Regions"]())
+    assert set(labels[labels >= first_new].tolist()) == {first_new}
+    assert ((labels >= first_new) == inside.flatten(1).numpy()).all(), "these tokens, from this frame on"
+    assert newcomers["judge"](case, labels, first_new)[:4] == (1, 1, 0, 0)
+
+
+def test_where_nothing_enters_no_label_opens(newcomers: dict[str, Any]) -> None:
+    pixels = torch.full((35, 448, 1), 64).numpy()
+    case = newcomers["Case"]("quiet", tokens_of(35, 1), pixels)
+    labels, first_new = newcomers["labels_of"](case, newcomers["Regions"]())
+    assert labels.max() < first_new
+    assert newcomers["judge"](case, labels, first_new) == (0, 0, 0, 0, 0.0, ())
+
+
+def test_what_counts_as_found(newcomers: dict[str, Any]) -> None:
+    """An object by one label with all of it; another by a label with a third of it, and a label of nothing."""
+    pixels = torch.zeros(20, 448, 3, dtype=torch.int64)
+    pixels[..., 0] = 64
+    pixels[14:, :20] = torch.tensor([0, 64, 0])
+    pixels[15:, 100:130] = torch.tensor([0, 0, 64])
+    case = newcomers["Case"]("normal", tokens_of(20, 2), pixels.numpy())
+    labels = torch.zeros(20, 448, dtype=torch.int64)
+    labels[16:, :24] = 5
+    labels[16:, 100:110] = 6
+    labels[16:, 300:310] = 7
+    score = newcomers["judge"](case, labels.numpy(), 5)
+    assert score[:4] == (2, 1, 2, 1)
+    assert score.delays == (2,)
+    assert score.share == pytest.approx(4 * (24 + 10 + 10) / (20 * 448))
