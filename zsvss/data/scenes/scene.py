@@ -125,9 +125,8 @@ class Scene:
         self._place_figures()
         self._plan_light()
         self._place_late_figures(num_late)
-        # Layers are drawn with class ids; sprites with numbers of their own behind them.
-        labels = [*range(len(CLASSES)), *(sprite.label for sprite in self._sprites)]
-        self._class_of_id = np.array(labels, np.uint8)
+        # Layers are drawn with class ids, sprites with numbers of their own behind them.
+        self._class_of_id = np.array([*range(len(CLASSES)), *(sprite.label for sprite in self._sprites)], np.uint8)
 
     def render(self, index: int) -> tuple[ByteArray, ByteArray]:
         """Draw one frame.
@@ -146,9 +145,6 @@ class Scene:
 
     def objects(self, index: int) -> ByteArray:
         """Which tree, car, person or animal each pixel shows, so that its first frame tells when it enters.
-
-        Args:
-            index: As of `render`.
 
         Returns:
             uint8 `HW`: 0 for what is none of them, else a number from 1 that an object has in every frame.
@@ -266,8 +262,8 @@ class Scene:
             figure, entry = make_figure(rng, kind, self._colours), int(self.num_frames * rng.uniform(0.4, 0.6))
             from_x = self._camera.beside(entry, side) + side * tall * figure.aspect / 2
             speed = (self._camera.beside(last, side * (1 - 2 * inside)) - from_x) / max(last - entry, 1)
-            label = _FIGURE_LABELS[kind]
-            self._sprites.append(_Sprite(from_x - speed * entry, y, tall, label, figure=figure, speed=speed))
+            x, label = from_x - speed * entry, _FIGURE_LABELS[kind]
+            self._sprites.append(_Sprite(x, y, tall, label, figure=figure, speed=speed))
         self._sprites.sort(key=lambda sprite: sprite.y)
 
     # ---- drawing, once a frame
@@ -311,7 +307,7 @@ class Scene:
         return float((sprite.x + moving - start) % span + start)
 
     def _draw_sprite(self, sprite: _Sprite, number: int, index: int, image_HW3: ByteArray, ids_HW: ByteArray) -> None:
-        matrix = self._camera.matrix(index, 1.0)
+        matrix = self._camera.matrix(index)
         zoom = float(matrix[0, 0])
         x = zoom * self._position(sprite, index) + float(matrix[0, 2])
         y = zoom * sprite.y + float(matrix[1, 2])
