@@ -2,7 +2,7 @@
 
 Both are frames of the overlay that `zsvss predict --config predict_embedded.yaml` writes. The first video is the swan
 of `docs/swan`, a generated scene and the swan again; the second is a DAVIS sequence into which the object of another
-one comes, with `--model.context.novelty Novelty`. DAVIS 2016 (Perazzi et al.) is CC BY 4.0.
+one comes, with a label for what resembles nothing. DAVIS 2016 (Perazzi et al.) is CC BY 4.0.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from zsvss.viz.overlay import side_by_side
 
 ROOT = Path(__file__).parent.parent.parent
 SIZE = (252, 448)  # of the frames
-SCENE = 2_000_003
+SCENE = 5
 
 UInt8 = npt.NDArray[np.uint8]
 
