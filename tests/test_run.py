@@ -23,7 +23,7 @@ from lightning.pytorch.strategies import SingleDeviceStrategy
 from PIL import Image
 from warm_python import WarmPython, command_line
 
-from zsvss.commands.config import find_config
+from zsvss.commands.config_files import find_config
 from zsvss.commands.default_config import with_config
 from zsvss.commands.lightning import Rehearsal, choose_device, import_components
 from zsvss.results.predictions import Predictions

@@ -45,7 +45,7 @@ from zsvss.stages.features import Features
 from zsvss.stages.finiteness import NotFiniteError
 from zsvss.stages.given_labels import GivenLabels
 from zsvss.stages.modulation import Modulation
-from zsvss.stages.nearest import nearest
+from zsvss.stages.nearest_resizing import nearest
 from zsvss.stages.refinement import Refinement
 from zsvss.stages.trace import SegmentedClip
 

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from zsvss.commands.sweep import INCOMPLETE
-from zsvss.results.folder import COMPONENTS, Run, find_runs, read_runs
+from zsvss.results.run_folder import COMPONENTS, Run, find_runs, read_runs
 from zsvss.viz.paper_tables import Cell, ScoreTable, origin
 
 HERE = Path(__file__).parent

@@ -10,7 +10,7 @@ import pytest
 import yaml
 from golden import GOLDEN
 
-from zsvss.commands.config import PACKAGED_CONFIGS
+from zsvss.commands.config_files import PACKAGED_CONFIGS
 from zsvss.commands.lightning import Rehearsal
 
 pytestmark = pytest.mark.usefixtures("parsing_quietly")

@@ -10,7 +10,7 @@ from zsvss.stages.features import ColorPositionFeatures
 from zsvss.stages.given_labels import GivenLabels
 from zsvss.stages.local_neighbors import local_neighbors
 from zsvss.stages.refinement import CorrespondenceRefinement
-from zsvss.stages.shares import area_shares, overlaps, to_maps, to_tokens
+from zsvss.stages.soft_labels import area_shares, overlaps, to_maps, to_tokens
 from zsvss.stages.upsampling import GuidedUpsampling, SoftUpsampling
 
 GRID = (9, 11)  # more than a tile a side

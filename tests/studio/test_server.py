@@ -21,9 +21,9 @@ from studio_video import BANDS_THW, FRAMES_THW3, LABELS_THW, NUM_FRAMES, open_de
 testclient = pytest.importorskip("starlette.testclient", reason="needs starlette (pip install 'zsvss[studio]')")
 
 from zsvss.results.predictions import Predictions  # noqa: E402
-from zsvss.studio.desk import UNCHANGED  # noqa: E402
-from zsvss.studio.guard import LARGEST_BODY  # noqa: E402
-from zsvss.studio.live import Live, Segmenting  # noqa: E402
+from zsvss.studio.access import LARGEST_BODY  # noqa: E402
+from zsvss.studio.live_segmentation import Live, Segmenting  # noqa: E402
+from zsvss.studio.open_video import UNCHANGED  # noqa: E402
 from zsvss.studio.server import Studio, application  # noqa: E402
 from zsvss.studio.session import Session  # noqa: E402
 

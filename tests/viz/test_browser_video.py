@@ -9,8 +9,8 @@ import av
 import numpy as np
 import pytest
 
-from zsvss.data.facts import VideoFacts
 from zsvss.data.reader import open_frames
+from zsvss.data.video_facts import VideoFacts
 from zsvss.viz.browser_video import BrowserVideo
 
 FRAMES = np.random.default_rng(0).integers(0, 256, (6, 4, 6, 3), dtype=np.uint8).repeat(16, 1).repeat(16, 2)

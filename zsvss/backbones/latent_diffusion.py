@@ -18,11 +18,11 @@ from typing_extensions import Self, override
 from zsvss.backbones.base import Backbone, ClipNoise
 from zsvss.backbones.batching import BatchLimit, in_batches
 from zsvss.backbones.checks import check_pipeline
+from zsvss.backbones.fused_upsampling import merge_upsampling
 from zsvss.backbones.half_precision import in_float32, sparing
 from zsvss.backbones.memory_format import image_format, lay_out
 from zsvss.backbones.schedule import PredictionType
 from zsvss.backbones.single_file import open_weights
-from zsvss.backbones.upsampling import merge_upsampling
 from zsvss.backbones.weights import Variant
 
 _NAMES = {"unet": "U-Net", "transformer": "transformer"}

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from zsvss.backbones.host_memory import joined, picked, to_host
-from zsvss.backbones.layout import has_attention, output_block, position
 from zsvss.backbones.samples import Samples
+from zsvss.backbones.unet_layout import has_attention, output_block, position
 
 Calls = Mapping[str, tuple[dict[str, Any], Any]]
 

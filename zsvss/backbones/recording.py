@@ -16,8 +16,8 @@ from zsvss.backbones.attention import AttentionEdit, captured_calls, edited_atte
 from zsvss.backbones.base import FeatureKey
 from zsvss.backbones.feature_places import Layer
 from zsvss.backbones.host_memory import joined, to_host
-from zsvss.backbones.layout import output_block
 from zsvss.backbones.partial_pass import ResumeState, first_tensor, join
+from zsvss.backbones.unet_layout import output_block
 
 
 class RecordedPass(NamedTuple):

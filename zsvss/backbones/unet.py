@@ -24,7 +24,6 @@ from zsvss.backbones.compiled import CompiledPasses
 from zsvss.backbones.denoising import DenoisingNetwork
 from zsvss.backbones.feature_places import ALL_PROJECTIONS, FeaturePlaces, Layer, Projection
 from zsvss.backbones.host_memory import picked
-from zsvss.backbones.layout import UNetLayout, check_layout
 from zsvss.backbones.partial_pass import (
     ResumeState,
     modulated,
@@ -35,6 +34,7 @@ from zsvss.backbones.partial_pass import (
 )
 from zsvss.backbones.recording import RecordedPass, as_in_layer, last_module, recorded
 from zsvss.backbones.samples import Samples
+from zsvss.backbones.unet_layout import UNetLayout, check_layout
 
 
 class UNetBackbone(DenoisingNetwork):

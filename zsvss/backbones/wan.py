@@ -17,10 +17,10 @@ from torch.nn import functional
 from typing_extensions import override
 
 from zsvss.backbones.base import ClipNoise, Conditioning
+from zsvss.backbones.empty_prompt import check_embedding, t5_embedding, t5_width
 from zsvss.backbones.flow_matching import FlowMatching
+from zsvss.backbones.layer_hooks import Seams, attention_seams
 from zsvss.backbones.samples import Samples
-from zsvss.backbones.seams import Seams, attention_seams
-from zsvss.backbones.text import check_embedding, t5_embedding, t5_width
 from zsvss.backbones.video_transformer import VideoTransformer
 
 _TEXT_LENGTH = 512

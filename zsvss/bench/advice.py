@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from zsvss.bench.mode_table import Row
 from zsvss.bench.profiling import Kernel
-from zsvss.bench.rows import Row
 
 # Of kernels whose names hold one of these the time is spent by the multiplications that the method needs.
 _PRODUCTS = ("gemm", "conv", "cutlass", "xmma", "mma_", "flash", "fmha", "attention", "addmm", "mm")

@@ -12,16 +12,16 @@ from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor
 
 from zsvss.backbones.base import Backbone
-from zsvss.callbacks.clips import ClipCallback, callbacks
+from zsvss.callbacks.clip_callback import ClipCallback, callbacks
 from zsvss.callbacks.media import media_store
-from zsvss.callbacks.midway import MidwayFolder
 from zsvss.callbacks.prediction_writer import PredictionWriter
-from zsvss.callbacks.results import run_facts
+from zsvss.callbacks.result_writer import run_facts
+from zsvss.callbacks.unfinished_videos import MidwayFolder
 from zsvss.data.clip import Clip
 from zsvss.data.datamodule import datamodule
 from zsvss.data.video import UNKNOWN_LENGTH, Video
 from zsvss.metrics import VideoResult
-from zsvss.results.files import safe_folder
+from zsvss.results.atomic_files import safe_folder
 from zsvss.results.fingerprint import device_facts, digest, is_source, run_fingerprint, video_source
 from zsvss.results.predictions import FILE, VERSION, PredictionsError, read_json
 from zsvss.results.records import RecordFolder

@@ -15,7 +15,7 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_only
 
-from zsvss.callbacks.clips import ClipCallback
+from zsvss.callbacks.clip_callback import ClipCallback
 from zsvss.data.clip import Clip
 
 

@@ -27,12 +27,12 @@ from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 
 from zsvss.callbacks.prediction_writer import source_facts
-from zsvss.callbacks.results import environment
+from zsvss.callbacks.result_writer import environment
 from zsvss.data.datamodule import datamodule
 from zsvss.metrics import class_table, video_table
-from zsvss.results.files import file_stem
+from zsvss.results.atomic_files import file_stem
 from zsvss.results.media import STAGES, VideoMedia, read_media
-from zsvss.results.palette import UInt8
+from zsvss.results.segment_colors import UInt8
 from zsvss.viz.browser_video import BrowserVideo
 from zsvss.viz.overlay import overlay
 

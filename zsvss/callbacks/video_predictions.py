@@ -14,10 +14,11 @@ from typing import IO, Any
 import numpy as np
 import numpy.typing as npt
 
-from zsvss.data.facts import VideoFacts
-from zsvss.results.files import write_atomically
-from zsvss.results.palette import UInt8, palette, write_segment_png
+from zsvss.data.video_facts import VideoFacts
+from zsvss.results.atomic_files import write_atomically
+from zsvss.results.id_images import write_segment_png
 from zsvss.results.predictions import FILE, FORMAT, LINES, VERSION, PredictedClass
+from zsvss.results.segment_colors import UInt8, palette
 from zsvss.results.segment_table import FrameLine, SegmentTable, json_pieces, measure
 from zsvss.viz.browser_video import BrowserVideo
 from zsvss.viz.captions import Captions

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from zsvss.backbones.base import Backbone
 from zsvss.backbones.stable_diffusion import StableDiffusion
-from zsvss.commands.config import SMALL, SMALL_WITH_MASKS, config_paths, find_config, has_masks, names_no_system
+from zsvss.commands.config_files import SMALL, SMALL_WITH_MASKS, config_paths, find_config, has_masks, names_no_system
 from zsvss.commands.interruption import tell
 
 _FULL = "predict.yaml"

@@ -32,7 +32,7 @@ _PACKAGE = Path(zsvss.__file__).parent
 # Key -> file and class of what is set there, as `CommandLine` adds them to its parser.
 _GROUPS = {
     "model": (_PACKAGE / "module.py", "VideoSegmentation"),
-    "results": (_PACKAGE / "callbacks" / "results.py", "ResultWriter"),
+    "results": (_PACKAGE / "callbacks" / "result_writer.py", "ResultWriter"),
     "predictions": (_PACKAGE / "callbacks" / "prediction_writer.py", "PredictionWriter"),
     "media": (_PACKAGE / "callbacks" / "media.py", "MediaStore"),
 }

@@ -28,14 +28,14 @@ from typing import TYPE_CHECKING, Any
 import yaml
 from rich.console import Console
 
-from zsvss.commands.cells import Cell, failure, is_finished, last_error, mark_failed, work
-from zsvss.commands.config import find_config, resolve_configs
+from zsvss.commands.config_files import find_config, resolve_configs
 from zsvss.commands.interruption import ending_in_order
 from zsvss.commands.logs import quiet_console
 from zsvss.commands.parser_messages import refusal
 from zsvss.commands.refusals import OneLineParser
+from zsvss.commands.sweep_cells import Cell, failure, is_finished, last_error, mark_failed, work
 from zsvss.commands.sweep_table import describe, markdown_table, problems, result_table
-from zsvss.results.files import write_atomically
+from zsvss.results.atomic_files import write_atomically
 
 # What needs PyTorch is imported where it is used: help and mistakes are told at once.
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from zsvss.data.clip import Tail, clip_starts
 from zsvss.data.loader import ClipLoader, PlannedClip
 from zsvss.data.reader import Decoder, check_decoder
 from zsvss.data.shots import ShotDetector
-from zsvss.data.streaming import Cutting, LoaderForLightning, Opened, StreamingLoader
+from zsvss.data.streaming_loader import Cutting, LoaderForLightning, Opened, StreamingLoader
 from zsvss.data.taxonomy import Taxonomy
 from zsvss.data.video import UNKNOWN_LENGTH, UnsegmentedVideoError, Video
 from zsvss.gathering import gather, is_distributed

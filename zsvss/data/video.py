@@ -15,10 +15,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from zsvss.data.facts import VideoFacts
+from zsvss.data.clip_planner import Frame
 from zsvss.data.images import ByteArray, mask_size, read_mask
-from zsvss.data.planner import Frame
 from zsvss.data.reader import Decoder, FrameReader, open_frames
+from zsvss.data.video_facts import VideoFacts
 
 UNLABELLED = 255
 UNKNOWN_LENGTH = sys.maxsize

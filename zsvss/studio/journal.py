@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from zsvss.results.files import flush
+from zsvss.results.atomic_files import flush
 
 FORMAT, VERSION = "zsvss-studio", 1
 

@@ -27,7 +27,7 @@ from zsvss.stages.given_labels import GivenLabels
 from zsvss.stages.kmeans import kmeans
 from zsvss.stages.modulation import LabelledClip, Modulation
 from zsvss.stages.precision import full_precision
-from zsvss.stages.shares import LabelShares, area_shares
+from zsvss.stages.soft_labels import LabelShares, area_shares
 from zsvss.stages.specks import merge_specks
 from zsvss.stages.upsampling import GuidedUpsampling, ProbabilityUpsampling
 from zsvss.studio.frames import Frames, Kept

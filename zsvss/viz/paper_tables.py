@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from zsvss.metrics import headline_scores
-from zsvss.results.folder import COMPONENTS, Run, best, differing_settings
+from zsvss.results.run_folder import COMPONENTS, Run, best, differing_settings
 from zsvss.results.summary import caveats
 
 _LATEX = {

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from numbered_videos import encode, numbered_frames, numbers_of
 
-from zsvss.data.facts import VideoFacts
 from zsvss.data.reader import open_frames
 from zsvss.data.readers.by_pyav import PyAVReader
 from zsvss.data.readers.pyav_decoding import VideoDecoder
 from zsvss.data.readers.pyav_index import _facts_by_decoding, index_video
+from zsvss.data.video_facts import VideoFacts
 
 FRAMES = numbered_frames(30)
 TIMES = [0, 1, 4, 5, 6, 12, 13, 20, 21, 22]

@@ -9,8 +9,8 @@ from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import Any
 
-from zsvss.data.facts import VideoFacts
 from zsvss.data.readers.pyav_decoding import VideoDecoder
+from zsvss.data.video_facts import VideoFacts
 
 _HEADER_BYTES = 4096
 _SEGMENT = bytes.fromhex("18538067")

@@ -18,10 +18,10 @@ from typing import Any, NamedTuple
 
 import av
 
-from zsvss.data.facts import VideoFacts
 from zsvss.data.images import upright_size
 from zsvss.data.readers.pyav_decoding import VideoDecoder, orientation, pixel_aspect
 from zsvss.data.readers.pyav_ends import missing_end, refuse_cut
+from zsvss.data.video_facts import VideoFacts
 
 _log = logging.getLogger(__name__)
 
