@@ -386,7 +386,7 @@ def test_mistakes_in_options(mistake: Mistake, config: Path, arguments: list[obj
         ),
     ],
 )
-def test_mistakes_in_overlays(mistake: Mistake, config: Path, tmp_path: Path, overlay: str, message: str) -> None:
+def test_mistakes_in_configs_on_top(mistake: Mistake, config: Path, tmp_path: Path, overlay: str, message: str) -> None:
     path = tmp_path / "overlay.yaml"
     path.write_text(overlay)
     assert message in mistake("test", "--config", config, "--config", path)

@@ -20,7 +20,7 @@ class Command(NamedTuple):
 
     Attributes:
         module: where it lies; imports nothing heavy before the arguments are known to be right.
-        function: takes the arguments behind the command's name; returns the exit code.
+        function: takes the arguments after the command's name; returns the exit code.
         says: what it does, for ``--help``.
     """
 

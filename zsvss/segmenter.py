@@ -97,7 +97,7 @@ class VideoSegmenter(nn.Module):
         return self.memory, self.bank
 
     def restore(self, state: tuple[Memory | None, ShotBank]) -> None:
-        """Go on behind the clip at which `state` was taken."""
+        """Go on after the clip at which `state` was taken."""
         self.memory, self.bank = state
 
     def stream(

@@ -21,7 +21,7 @@ from zsvss.run import COMMANDS, main
 
 Mistake = Callable[..., str]
 CONFIGS = sorted(path.relative_to(PACKAGED_CONFIGS) for path in PACKAGED_CONFIGS.glob("*.yaml"))
-OVERLAYS = sorted(path.relative_to(PACKAGED_CONFIGS) for path in PACKAGED_CONFIGS.glob("[ab]*/*.yaml"))
+ON_TOP = sorted(path.relative_to(PACKAGED_CONFIGS) for path in PACKAGED_CONFIGS.glob("[ab]*/*.yaml"))
 
 
 @pytest.fixture
@@ -151,9 +151,9 @@ def test_shipped_configs(config: Path) -> None:
     look("test", take_apart([*base, "--config", str(config), *more]))
 
 
-def test_overlays_and_sweeps() -> None:
-    for overlay in OVERLAYS:
-        look("test", take_apart(["--config", "camvid_sd", "--config", str(overlay)]))
+def test_configs_on_top_and_sweeps() -> None:
+    for path in ON_TOP:
+        look("test", take_apart(["--config", "camvid_sd", "--config", str(path)]))
     for path in (PACKAGED_CONFIGS / "sweeps").glob("*.yaml"):
         for _, arguments in grid(read_sweep(path)["parameters"]):
             look("test", take_apart(["--config", "camvid_sd", *arguments]))

@@ -81,7 +81,7 @@ def test_a_video_of_known_length_is_not_read_ahead() -> None:
 
 
 @pytest.mark.parametrize("tail", ["overlap", "short"])
-def test_goes_on_behind_any_clip(tail: Tail) -> None:
+def test_goes_on_after_any_clip(tail: Tail) -> None:
     lengths = [13, 7, 30, 9, 12]
     cutouts = list(ClipPlanner(6, tail, ShotDetector()).clips(frames_of(lengths)))
     for number, cutout in enumerate(cutouts):

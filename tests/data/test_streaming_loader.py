@@ -105,7 +105,7 @@ def test_what_cannot_be_read_is_left_out_and_the_others_go_on(trouble: str) -> N
         list(StreamingLoader(videos, Cutting(6), num_workers=1, time_limit=2))
 
 
-def test_goes_on_behind_a_clip_of_an_earlier_run() -> None:
+def test_goes_on_after_a_clip_of_an_earlier_run() -> None:
     first = list(StreamingLoader([fake("a"), fake("b")], Cutting(6, shots=ShotDetector()), num_workers=0))
     place = first[5].place
     assert first[5].video == "b"

@@ -21,7 +21,7 @@ def test_equals_pillow(size):
 
 
 def test_a_tie_goes_where_pillows_running_sum_puts_it():
-    """25 cells from 185: each centre lies 7.4 behind the last; exact arithmetic differs from Pillow's sum somewhere."""
+    """25 cells from 185: each centre lies 7.4 after the last; exact arithmetic differs from Pillow's sum somewhere."""
     sides = [
         (side, new_side)
         for side, new_side in itertools.product(range(20, 60), range(3, 20))

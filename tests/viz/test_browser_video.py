@@ -47,7 +47,7 @@ def test_a_named_rate_is_constant(tmp_path: Path) -> None:
     np.testing.assert_allclose(written(tmp_path / "b.mp4").times, np.arange(6) / 15, atol=1e-4)
 
 
-def test_frames_behind_the_sources_last_follow_at_its_rate(tmp_path: Path) -> None:
+def test_frames_after_the_sources_last_follow_at_its_rate(tmp_path: Path) -> None:
     source = VideoFacts(3, (64, 96), (0, 1, 2), Fraction(1, 10), 1)
     np.testing.assert_allclose(written(tmp_path / "a.mp4", source=source).times, np.arange(6) / 10)
 

@@ -45,7 +45,7 @@ class CogVideoX(VideoTransformer):
     parts = ("scheduler", "transformer", "vae", "text_encoder")
     network_class = "CogVideoXTransformer3DModel"
     vae_class = "AutoencoderKLCogVideoX"
-    latents_at_once = 2  # which the autoencoder decodes together, behind an odd first one
+    latents_at_once = 2  # which the autoencoder decodes together, after an odd first one
     image_index = 0
     modulated_attention = "attn1"
     preferred_block: ClassVar[int] = 17

@@ -21,7 +21,7 @@ class PromptEmbedding(NamedTuple):
     """What a text encoder makes of the empty prompt, float32.
 
     Attributes:
-        last_1mc: its last hidden states, behind the final norm.
+        last_1mc: its last hidden states, after the final norm.
         penultimate_1mc: the ones before the last layer, without a norm.
         pooled_1c: of the whole prompt, projected where the encoder has a projection.
     """

@@ -45,7 +45,7 @@ class Flux(FlowMatching):
 
     Source: "Unleashing Diffusion Transformers for Visual Correspondence by Modulating Massive Activations" (DiTF, arXiv
     2505.18584) reads block 28 at timestep 260 for semantics and block 24 at 90 for tracking; the timesteps here are the
-    nearest of the schedule. `Differs from it:` the image queries are read, which lie behind the adaptive norm.
+    nearest of the schedule. `Differs from it:` the image queries are read, which lie after the adaptive norm.
     """
 
     pipeline = "Flux"
@@ -91,7 +91,7 @@ class Flux(FlowMatching):
     @cached_property
     @override
     def patch(self) -> int:
-        return 2  # the config's patch size is that behind the packing of 2x2 latent cells
+        return 2  # the config's patch size is that after the packing of 2x2 latent cells
 
     @cached_property
     def _num_joint(self) -> int:

@@ -1,4 +1,4 @@
-"""Nearest-neighbour upsampling and the convolution behind it as one operation.
+"""Nearest-neighbour upsampling and the convolution after it as one operation.
 
 Shape legend: b images, c input channels, d output channels, h w cells.
 """
@@ -16,7 +16,7 @@ from torch.nn import functional
 class MergedUpsampling(nn.Module):
     """Doubles height and width and convolves, with 4/9 of the multiplications and without the enlarged input.
 
-    Of the nine cells that the 3x3 kernel meets behind a nearest-neighbour upsampling, at most four differ. Adding up
+    Of the nine cells that the 3x3 kernel meets after a nearest-neighbour upsampling, at most four differ. Adding up
     the weights that meet the same cell gives a transposed convolution of kernel 4 and stride 2.
 
     On a CPU only: of the algorithms that cuDNN has for transposed convolutions, some add up in another order each time.

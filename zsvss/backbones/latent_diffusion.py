@@ -49,7 +49,7 @@ class LatentDiffusion(Backbone):
         network_class: diffusers class of the network.
         vae_class: diffusers class of the autoencoder.
         upcasts_decoder: whether ``force_upcast: true`` of the autoencoder's config holds for its decoder too.
-        sigmas: noise level before each step, and 0 behind the last.
+        sigmas: noise level before each step, and 0 after the last.
         timesteps: what the network is told of each step's noise level.
         prediction_type: what the network predicts.
     """
@@ -124,7 +124,7 @@ class LatentDiffusion(Backbone):
         return self.source.tensors("context.safetensors")
 
     def _keep_embedding(self, context: Mapping[str, Tensor]) -> None:
-        """Keep ``cond`` and, if it is there, ``pooled`` behind zeros: the halves of the guidance."""
+        """Keep ``cond`` and, if it is there, ``pooled`` after zeros: the halves of the guidance."""
         for name, kept in (("cond", "context_Gmc"), ("pooled", "pooled_Gc")):
             if name in context:
                 halves = torch.cat([torch.zeros_like(context[name]), context[name]])

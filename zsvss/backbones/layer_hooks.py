@@ -29,7 +29,7 @@ class Seam(NamedTuple):
 
     Attributes:
         path: of the layer, inside the block.
-        part: of its tokens, where text and image go through it one behind the other, the text first.
+        part: of its tokens, where text and image go through it one after the other, the text first.
     """
 
     path: str

@@ -126,4 +126,4 @@ class PixArt(TransformerBackbone):
 
     @override
     def predicted(self, output: Tensor, x_bchw: Tensor) -> Tensor:
-        return output[:, : x_bchw.shape[1]]  # behind it, variances
+        return output[:, : x_bchw.shape[1]]  # after them, variances

@@ -30,7 +30,7 @@ class StableDiffusion3(FlowMatching):
     """Stable Diffusion 3 medium, 3.5 medium or 3.5 large: joint attention of image and text tokens.
 
     Block 9 is read and modulated, where image tokens attend to text as a segmentation would. Its image queries are
-    clustered: behind the adaptive norm and projected, they have no massive channels, which the raw output of a block
+    clustered: after the adaptive norm and projected, they have no massive channels, which the raw output of a block
     has. The steps end at timesteps 200, 111 and 9 of the published schedule, by no source.
 
     Args:

@@ -259,7 +259,7 @@ class StableVideoDiffusion(UNetBackbone):
 
 
 def resize_antialiased(images_b3HW: Tensor, size: tuple[int, int]) -> Tensor:
-    """Bicubic resize with aligned corners behind a Gaussian blur, as the image encoder's training had it."""
+    """Bicubic resize with aligned corners after a Gaussian blur, as the image encoder's training had it."""
     height, width = images_b3HW.shape[-2:]
     channels = images_b3HW.shape[1]
     blurred = images_b3HW

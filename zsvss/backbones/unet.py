@@ -208,7 +208,7 @@ class UNetBackbone(DenoisingNetwork):
     def _resumed_pass(
         self, recording: Recording, samples: Samples, offset_bn: Tensor, edits: dict[str, AttentionEdit]
     ) -> Tensor:
-        """Run only the blocks behind the modulated one; returns the network's float32 output [b, c, h, w]."""
+        """Run only the blocks after the modulated one; returns the network's float32 output [b, c, h, w]."""
         if not isinstance(recording.resume, ResumeState):
             raise TypeError("the recording holds no state to resume from; record with reuse_recorded=True.")
         state = select(recording.resume, samples)

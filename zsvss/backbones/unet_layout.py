@@ -119,7 +119,7 @@ def position(unet: Any, block: int) -> tuple[int, int]:
         if block < len(up_block.resnets):
             return i, block
         block -= len(up_block.resnets)
-    raise IndexError(f"the U-Net has no output block {block} behind its last one")
+    raise IndexError(f"the U-Net has no output block {block} after its last one")
 
 
 def output_block(unet: Any, block: int) -> Any:

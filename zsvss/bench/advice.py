@@ -19,7 +19,7 @@ _GOOD_SHARE = 0.5  # of the matrix rate
 def next_things(
     row: Row, waits: int | None, kernels: Sequence[Kernel], memory_gib: float | None, num_frames: int, num: int = 3
 ) -> list[str]:
-    """The things to do first, by the seconds a clip that they may save; behind them, where the time goes.
+    """The things to do first, by the seconds a clip that they may save; after them, where the time goes.
 
     Args:
         row: of the mode; its stages fill the list up, so that a row of all stages gives ``num`` things.

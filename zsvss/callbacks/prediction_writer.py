@@ -95,7 +95,7 @@ class PredictionWriter(ClipCallback):
         labels_THW: Tensor = outputs["labels"]
         frames_THW3 = clip.frames_THW3[: clip.num_final]
         arrays = frames_THW3.cpu().numpy(), labels_THW.cpu().numpy()
-        self._wait(leave=2 * _CLIPS_AHEAD)  # each with what is to be done behind it
+        self._wait(leave=2 * _CLIPS_AHEAD)  # each with what is to be done after it
         names, times = clip.frame_names[: clip.num_final], clip.times and clip.times[: clip.num_final]
         self._pending.append(self._thread.submit(self._open.write, *arrays, names, clip.shot, times))
         if clip.is_last:

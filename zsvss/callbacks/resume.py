@@ -33,7 +33,7 @@ class ResultStore(ClipCallback):
     """Records every finished video in ``<run folder>/records/<task>``, and leaves out those recorded already.
 
     A video that cannot be read does not stop the run: it is recorded with its error, and tried again by the next
-    start. Must come behind `PredictionWriter` and `MediaStore` in the list of callbacks, so that a record means that
+    start. Must come after `PredictionWriter` and `MediaStore` in the list of callbacks, so that a record means that
     predictions and media are on disk as well, and before whatever else writes into the run folder, so that a folder of
     another run stays as it is.
 
@@ -194,7 +194,7 @@ class ResultStore(ClipCallback):
         datamodule(trainer).places = places
 
     def _keep_midway(self, trainer: Trainer, pl_module: LightningModule, clip: Clip) -> None:
-        """Let a later start go on behind a clip, once it is written."""
+        """Let a later start go on after a clip, once it is written."""
         module: Any = pl_module
         writer = _prediction_writer(trainer, "predict")
         if self._midway is None or clip.place is None or writer is None:

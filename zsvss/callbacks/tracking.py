@@ -42,7 +42,7 @@ _GAP = 4
 class WandbRecord(Callback):
     """Logs config, tables, videos, times and memory to every `WandbLogger` of the run.
 
-    Must come behind the callbacks that write the run folder. The videos are those that `MediaStore` keeps.
+    Must come after the callbacks that write the run folder. The videos are those that `MediaStore` keeps.
 
     Args:
         settings: the resolved config.

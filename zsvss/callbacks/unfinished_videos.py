@@ -20,7 +20,7 @@ _log = logging.getLogger(__name__)
 
 
 class MidwayFolder:
-    """The states of videos behind the last clip that was written; each is there whole or not at all.
+    """The states of videos after the last clip that was written; each is there whole or not at all.
 
     Args:
         folder: where they lie.

@@ -13,7 +13,7 @@ from zsvss.commands.interruption import leaving
 from zsvss.commands.refusals import fail
 
 ASSUMED = "predict.yaml"
-"""What ``predict`` is like without a config or below overlays, whichever backbone it then takes."""
+"""What ``predict`` is like without a config, or below configs on top alone, whichever backbone it then takes."""
 
 
 def test(arguments: Sequence[str]) -> int:

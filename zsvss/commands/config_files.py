@@ -41,7 +41,7 @@ def find_config(name: str) -> Path:
 
 
 def resolve_configs(arguments: Sequence[str]) -> list[str]:
-    """Replace the bare names behind ``--config`` by paths."""
+    """Replace the bare names after ``--config`` by paths."""
     resolved: list[str] = []
     for argument in arguments:
         if resolved and resolved[-1] in ("--config", "-c"):
@@ -60,7 +60,7 @@ def config_paths(arguments: Sequence[str]) -> list[str]:
 
 
 def names_no_system(arguments: Sequence[str]) -> bool:
-    """Whether there is no config, or overlays alone: neither they nor an option say what the data are, or the backbone.
+    """Whether configs, if there are any, and options leave open what the data are, or the backbone.
 
     Raises:
         OSError: if a config cannot be read.

@@ -1,6 +1,6 @@
 """The commands ``test`` and ``predict``: Lightning's command line, filled with this package's parts.
 
-``zsvss test|predict --config X.yaml [--config overlay.yaml] [--key value] ...``, behind `zsvss.commands.before_torch`.
+``zsvss test|predict --config X.yaml [--config ON_TOP.yaml] [--key value] ...``, after `zsvss.commands.before_torch`.
 
 A component is chosen by its class, switched off by ``null`` and set by its constructor's arguments:
 ``--model.refinement null``, ``--data CamVid --data.root data/camvid``, ``--model.modulation.strength 10``.

@@ -38,7 +38,7 @@ _GROUPS = {
 }
 _DATA = "VideoDataModule"
 _SINGLE = {
-    "config": "config of the run, as a path or by name; give it again for an overlay",
+    "config": "config of the run, as a path or by name; give it again for a config on top",
     "output": "run folder (default: runs/<names of the configs>-<hash>)",
     "print_config": "print the resolved config and stop",
     "seed_everything": "Lightning's; the method draws from model.seed alone",

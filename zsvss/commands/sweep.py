@@ -57,7 +57,7 @@ def main(arguments: Sequence[str]) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="Other options are given to every cell, such as --data.root FOLDER.",
     )
-    parser.add_argument("--config", action="append", required=True, help="config, and overlays, of every cell")
+    parser.add_argument("--config", action="append", required=True, help="of every cell; again for a config on top")
     parser.add_argument("--sweep", required=True, help="sweep file, such as sweeps/components.yaml")
     parser.add_argument("--output", type=Path, help="sweep folder (default: runs/<config>-<name of the sweep>)")
     parser.add_argument("--launcher", choices=("local", "slurm"), help="start workers through submitit")

@@ -48,7 +48,7 @@ class Cutout(NamedTuple):
         num_final: How many of them no later clip predicts again.
         shot: Number of its shot, from 0; None where shots are not followed.
         is_last: Whether the video ends with it.
-        place: With what `ClipPlanner.at` goes on behind it.
+        place: With what `ClipPlanner.at` goes on after it.
     """
 
     index: int  # type: ignore[assignment]

@@ -1,4 +1,4 @@
-"""A video of a dataset: where its frames and its ground truth are, and how both are read clip by clip.
+"""A video of a data set: where its frames and its ground truth are, and how both are read clip by clip.
 
 T frames, H W pixels; 3 is RGB.
 """
@@ -90,10 +90,10 @@ class OpenVideo(ABC):
 
 @dataclass(frozen=True)
 class Video(ABC):
-    """One video of a dataset.
+    """One video of a data set.
 
     Attributes:
-        name: Unique in the dataset.
+        name: Unique in the data set.
         num_frames: Number of frames to use, from the first; `UNKNOWN_LENGTH` where that shows only when it is read.
         limit: Frames to use at most, where it may have fewer.
     """

@@ -33,7 +33,7 @@ class Work:
         total: frames to compute.
         done: frames that are computed.
         error: what went wrong, if anything did.
-        stopping: set to stop behind the next frame.
+        stopping: set to stop after the next frame.
     """
 
     what: str
@@ -45,13 +45,13 @@ class Work:
 
 
 def propagation(session: Session, model: Model, number: int, *, backwards: bool) -> tuple[Work, Callable[[], None]]:
-    """Prepare to label the frames behind the last given one, up to the next given one or the end.
+    """Prepare to label the frames after the last given one, up to the next given one or the end.
 
     Args:
         session: the annotation.
         model: computes it.
         number: of the frame that is shown; the given frame at or before it is where the propagation begins.
-        backwards: go to the beginning in place of the end, from the given frame at or behind it.
+        backwards: go to the beginning in place of the end, from the given frame at or after it.
 
     Returns:
         the work, and what does it in the model's thread.
@@ -62,7 +62,7 @@ def propagation(session: Session, model: Model, number: int, *, backwards: bool)
     given, num_frames = session.state.given, session.original.num_frames
     begins = [frame for frame in given if (frame >= number if backwards else frame <= number)]
     if not begins:
-        where = "at or behind" if backwards else "at or before"
+        where = "at or after" if backwards else "at or before"
         raise FieldError(
             f"no frame {where} {number + 1} was corrected or accepted; correct one, or accept one that is right"
         )

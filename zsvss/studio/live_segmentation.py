@@ -28,7 +28,7 @@ class Segmenting:
     """``zsvss predict`` in a process of its own.
 
     Args:
-        arguments: behind ``predict``.
+        arguments: after ``predict``.
     """
 
     def __init__(self, arguments: Sequence[str]) -> None:

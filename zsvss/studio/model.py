@@ -156,7 +156,7 @@ class Model:
         return seen.of(number - start)
 
     def look_ahead(self, frames: Frames, number: int, num_frames: int) -> None:
-        """Look at a frame and those behind it when there is time, as they may be wanted soon; returns at once.
+        """Look at a frame and those after it when there is time, as they may be wanted soon; returns at once.
 
         Args:
             frames: of the video.

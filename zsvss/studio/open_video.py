@@ -267,6 +267,6 @@ def _check_version(number: int, wanted: str, present: str) -> None:
 
 
 def _free(folder: Path) -> Path:
-    """This folder, or the same with a number behind it, that is not there yet."""
+    """This folder, or the same with a number after its name, that is not there yet."""
     candidates = (folder, *(folder.with_name(f"{folder.name}-{number}") for number in range(2, 10_000)))
     return next(candidate for candidate in candidates if not candidate.exists())

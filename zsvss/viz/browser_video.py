@@ -172,7 +172,7 @@ class BrowserVideo:
         whole.replace(self.path)
 
     def _when(self, number: int) -> int:
-        """Time stamp of a frame; frames behind the source's last one follow at its rate."""
+        """Time stamp of a frame; frames after the source's last one follow at its rate."""
         if number < len(self._stamps):
             return self._stamps[number]
         beyond = number - max(0, len(self._stamps) - 1)

@@ -45,7 +45,7 @@ def _video(of_runs: dict[int, VideoMedia], max_side: int, max_frames: int) -> Pa
         for stage in STAGES:
             maps = [_at(media.labels(stage, t), stage, size) for t in range(num_frames)]
             pieces[f"{number} {stage}"] = pack(np.stack([labels.labels(media, number, map_) for map_ in maps]))
-    for number, media in of_runs.items():  # behind all classes, as there are numbers for so many labels alone
+    for number, media in of_runs.items():  # after all classes, as there are numbers for so many labels alone
         known = [media.clusters(t) for t in range(num_frames)]
         stage = "final" if media.names else "coarse"
         clusters = [labels.clusters(media, number, _at(map_, stage, size)) for map_ in known if map_ is not None]

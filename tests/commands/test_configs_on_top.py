@@ -1,4 +1,4 @@
-"""Every overlay goes through the real parser on a config that it fits, and sets what it says; no model is loaded."""
+"""Every config on top goes through the real parser on a config that it fits, and sets what it says."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from zsvss.commands.lightning import Rehearsal
 
 pytestmark = pytest.mark.usefixtures("parsing_quietly")
 FOLDERS = ("ablations", "baselines")
-OVERLAYS = sorted(path for folder in FOLDERS for path in (PACKAGED_CONFIGS / folder).glob("*.yaml"))
-OVERLAYS += [PACKAGED_CONFIGS / "fast.yaml", PACKAGED_CONFIGS / "paper.yaml"]
-# Whole systems; any other overlay is one change of at most three lines.
+ON_TOP = sorted(path for folder in FOLDERS for path in (PACKAGED_CONFIGS / folder).glob("*.yaml"))
+ON_TOP += [PACKAGED_CONFIGS / "fast.yaml", PACKAGED_CONFIGS / "paper.yaml"]
+# Whole systems; any other config on top is one change of at most three lines.
 SYSTEMS = {"enhanced", "paper", "published", "emerdiff_sd", "emerdiff_svd"}
 VIDEO_MODEL = ["--model.backbone.weights", str(GOLDEN / "svd" / "weights")]
-# What goes beside an overlay: a video model's weights, a model that is at hand, the width of its attention heads.
+# What goes beside a config on top: a video model's weights, a model that is at hand, the width of its attention heads.
 BESIDE = {
     "svd": VIDEO_MODEL,
     "emerdiff_svd": VIDEO_MODEL,
@@ -42,8 +42,8 @@ def leaves(settings: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, An
             yield path, value.rpartition(".")[2] if key != "weights" and isinstance(value, str) else value
 
 
-@pytest.mark.parametrize("path", OVERLAYS, ids=lambda path: f"{path.parent.name}/{path.stem}")
-def test_overlay(path: Path) -> None:
+@pytest.mark.parametrize("path", ON_TOP, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_config_on_top(path: Path) -> None:
     base = PACKAGED_CONFIGS / "procedural_embedded.yaml"
     beside = BESIDE.get(path.stem, [])
     command = Rehearsal(["test", "--config", str(base), "--config", str(path), *beside]).build()
