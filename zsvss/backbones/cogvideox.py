@@ -15,7 +15,7 @@ from typing_extensions import override
 
 from zsvss.backbones.base import ClipNoise, Conditioning
 from zsvss.backbones.empty_prompt import check_embedding, t5_embedding, t5_width
-from zsvss.backbones.layer_hooks import Seams, attention_seams
+from zsvss.backbones.hooks import Seams, attention_seams
 from zsvss.backbones.samples import Samples
 from zsvss.backbones.schedule import SMALLEST_ALPHA, trailing_timesteps
 from zsvss.backbones.video_transformer import VideoTransformer

@@ -18,7 +18,7 @@ from typing_extensions import override
 from zsvss.backbones.base import ClipNoise, Conditioning
 from zsvss.backbones.empty_prompt import check_embedding, clip_embedding, clip_widths, t5_embedding, t5_width
 from zsvss.backbones.flow_matching import FlowMatching, shift_by_size
-from zsvss.backbones.layer_hooks import Seams, attention_seams
+from zsvss.backbones.hooks import Seams, attention_seams
 from zsvss.backbones.samples import Samples
 
 _T5_LENGTHS = {True: 512, False: 256}  # of what is told the guidance (dev), and what is not (schnell)

@@ -19,7 +19,7 @@ from zsvss.backbones.base import ClipNoise, Conditioning
 from zsvss.backbones.empty_prompt import check_embedding, clip_embedding, clip_widths, t5_embedding, t5_width
 from zsvss.backbones.feature_places import Layer, Projection
 from zsvss.backbones.flow_matching import FlowMatching, shift_by_size
-from zsvss.backbones.layer_hooks import Seam, Seams, attention_seams
+from zsvss.backbones.hooks import Seam, Seams, attention_seams
 from zsvss.backbones.samples import Samples
 
 _T5_LENGTH = 256

@@ -19,7 +19,7 @@ from typing_extensions import override
 from zsvss.backbones.base import ClipNoise, Conditioning
 from zsvss.backbones.empty_prompt import check_embedding, t5_embedding, t5_width
 from zsvss.backbones.flow_matching import FlowMatching
-from zsvss.backbones.layer_hooks import Seams, attention_seams
+from zsvss.backbones.hooks import Seams, attention_seams
 from zsvss.backbones.samples import Samples
 from zsvss.backbones.video_transformer import VideoTransformer
 
