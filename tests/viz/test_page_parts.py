@@ -55,11 +55,14 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return output
 
 
+class Silent(SimpleHTTPRequestHandler):
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
 @contextmanager
 def served(folder: Path) -> Iterator[str]:
-    handler = partial(SimpleHTTPRequestHandler, directory=str(folder))
-    handler.log_message = lambda *_: None  # type: ignore[attr-defined]
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Silent, directory=str(folder))) as server:
         thread = threading.Thread(target=server.serve_forever, daemon=True)
         thread.start()
         yield f"http://127.0.0.1:{server.server_port}"
@@ -69,7 +72,6 @@ def served(folder: Path) -> Iterator[str]:
 
 def check_videos(page: Any) -> None:
     """The first video's colour, then that of the last but one."""
-    asked = lambda: [url for url in page.asked if url.endswith(".js")]  # noqa: E731
     for number in (0, NUM_VIDEOS - 2):
         page.locator("#video").select_option(label=f"noise {number:02d}")
         page.wait_for_selector(f"body[data-video='noise {number:02d}']")
@@ -77,7 +79,8 @@ def check_videos(page: Any) -> None:
         assert frame_n3.shape == (HEIGHT * WIDTH, 3)
         expected = frame_n3 + 0.7 * (np.array(TAXONOMY.palette[number % 3]) - frame_n3)
         np.testing.assert_allclose(final_n3, expected, atol=1)
-    assert len(asked()) == 2, "only what is looked at is read"
+    asked = [url for url in page.asked if url.endswith(".js")]
+    assert len(asked) == 2, "only what is looked at is read"
 
 
 def test_fifty_videos_are_small_files(page: Path) -> None:

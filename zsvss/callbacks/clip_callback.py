@@ -36,4 +36,6 @@ class ClipCallback(Callback, ABC):
 
 def callbacks(trainer: Trainer) -> list[Callback]:
     """The run's callbacks, which Lightning attaches to the trainer without declaring them."""
-    return trainer.callbacks  # type: ignore[attr-defined, no-any-return]
+    lightnings: Any = trainer
+    attached: list[Callback] = lightnings.callbacks
+    return attached

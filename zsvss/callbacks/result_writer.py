@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.utilities import rank_zero_only
 
 from zsvss.data.datamodule import datamodule
 from zsvss.data.input_kinds import without_userinfo
@@ -33,9 +32,10 @@ class ResultWriter(Callback):
     def __init__(self, per_class: bool = False, per_video: bool = False) -> None:
         self.per_class, self.per_video = per_class, per_video
 
-    @rank_zero_only  # type: ignore[untyped-decorator, unused-ignore]
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the files and print the tables; of a run without a result only that of the failures."""
+        if not trainer.is_global_zero:
+            return
         module: Any = pl_module
         folder = Path(trainer.default_root_dir)
         if not module.results:

@@ -135,7 +135,7 @@ def _are_predictions(folders: Sequence[Path]) -> bool:
         try:
             find_runs([folder])
             kinds["scores"].append(folder)
-        except FileNotFoundError as error:  # noqa: PERF203
+        except FileNotFoundError as error:
             try:
                 find_predictions(folder)
             except PredictionsError:

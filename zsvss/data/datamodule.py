@@ -266,4 +266,5 @@ def _rank_and_world_size() -> tuple[int, int]:
 
 def datamodule(trainer: Trainer) -> Any:
     """The run's datamodule, which Lightning attaches to the trainer without declaring it."""
-    return trainer.datamodule  # type: ignore[attr-defined]
+    lightnings: Any = trainer
+    return lightnings.datamodule

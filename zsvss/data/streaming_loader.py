@@ -187,7 +187,7 @@ class _Videos(IterableDataset[Any]):
                     else:
                         yield item
             # Decoders raise types of their own; one bad video must not sink a run.
-            except Exception as error:  # noqa: PERF203
+            except Exception as error:
                 yield UnreadableVideoError(video.name, video.path, first_line(error))
 
     def _read(self, video: Video) -> Iterator[Clip | Opened]:

@@ -128,7 +128,7 @@ def read_runs(found: Mapping[str, Path]) -> tuple[list[Run], dict[str, str]]:
     for name, folder in found.items():
         try:
             runs.append(read_run(folder, name))
-        except EmptyRunError as error:  # noqa: PERF203
+        except EmptyRunError as error:
             empty[name] = str(error)
     return runs, empty
 
