@@ -150,7 +150,8 @@ class Scene:
             uint8 `HW`: 0 for what is none of them, else a number from 1 that an object has in every frame.
         """
         ids_HW = self._draw(index)[1]
-        return np.where(ids_HW < len(CLASSES), np.uint8(0), ids_HW - np.uint8(len(CLASSES) - 1))
+        objects_HW: ByteArray = np.where(ids_HW < len(CLASSES), np.uint8(0), ids_HW - np.uint8(len(CLASSES) - 1))
+        return objects_HW
 
     # ---- planning, once a scene
 
