@@ -144,7 +144,7 @@ class GuidedUpsampling(ProbabilityUpsampling):
         guide_3uv = functional.adaptive_avg_pool2d(guide_3HW, small)
         radius = max(1, round(self.radius / self.subsampling))
         slopes_L3uv, offsets_Luv = guided_models(bilinear(probabilities_Luv, small), guide_3uv, radius, self.eps)
-        score_1HW, slope_1HW = guide_3HW.new_empty(2, 1, *size)
+        score_1HW, slope_1HW = guide_3HW.new_empty(1, *size), guide_3HW.new_empty(1, *size)
 
         def score(index: int) -> Tensor:
             bilinear(offsets_Luv[index, None], size, score_1HW)
