@@ -160,6 +160,7 @@ def color_labels(labels_HW: npt.NDArray[np.integer], colors: npt.ArrayLike | Non
         uint8 RGB ``[H, W, 3]``.
     """
     table = palette(256) if colors is None else np.asarray(colors, dtype=np.uint8)
-    painted: UInt8 = table[labels_HW.astype(np.int64) % len(table)]
-    painted[labels_HW < 0] = 0
+    painted: UInt8 = np.take(table, labels_HW, axis=0, mode="wrap")
+    if labels_HW.min(initial=0) < 0:
+        painted[labels_HW < 0] = 0
     return painted

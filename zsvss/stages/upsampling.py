@@ -40,7 +40,7 @@ class ProbabilityUpsampling(Modulation):
 
     @abstractmethod
     def upsampler(self, probabilities_Luv: Tensor, frame_HW3: Tensor) -> Callable[[int], Tensor]:
-        """Prepare a frame; returns what gives the score [H, W] of the label of an index."""
+        """Prepare a frame; returns what gives the score [H, W] of the label of an index, until it is asked again."""
 
     @override
     def __call__(self, backbone: Backbone, clip: LabelledClip, trace: Trace | None = None) -> Tensor:
@@ -52,12 +52,13 @@ class ProbabilityUpsampling(Modulation):
             for t, (shown_L, shared_l) in enumerate(self._labels(clip)):
                 probabilities_Luv, present_L = self._probabilities(clip, t, shown_L, shared_l)
                 score = self.upsampler(probabilities_Luv, frames_THW3[t])
-                best_HW = score(0)
+                best_HW = score(0).clone()
                 index_HW = torch.zeros(size, dtype=torch.int16, device=device)
+                is_larger_HW = torch.empty(size, dtype=torch.bool, device=device)
                 for index in range(1, len(present_L)):  # one map at a time: there are many labels and pixels
                     score_HW = score(index)
-                    index_HW.masked_fill_(score_HW > best_HW, index)
-                    best_HW = torch.maximum(score_HW, best_HW)
+                    index_HW.masked_fill_(torch.gt(score_HW, best_HW, out=is_larger_HW), index)
+                    torch.maximum(score_HW, best_HW, out=best_HW)
                 labels_THW[t] = present_L[index_HW.int()]
         return labels_THW
 
@@ -137,18 +138,19 @@ class GuidedUpsampling(ProbabilityUpsampling):
 
     @override
     def upsampler(self, probabilities_Luv: Tensor, frame_HW3: Tensor) -> Callable[[int], Tensor]:
-        guide_3HW = frame_HW3.permute(2, 0, 1).float().contiguous() / 255
+        guide_3HW = frame_HW3.permute(2, 0, 1).contiguous().float().div_(255)
         size = (guide_3HW.shape[1], guide_3HW.shape[2])
         small = (-(-size[0] // self.subsampling), -(-size[1] // self.subsampling))
         guide_3uv = functional.adaptive_avg_pool2d(guide_3HW, small)
         radius = max(1, round(self.radius / self.subsampling))
         slopes_L3uv, offsets_Luv = guided_models(bilinear(probabilities_Luv, small), guide_3uv, radius, self.eps)
+        score_1HW, slope_1HW = guide_3HW.new_empty(1, *size), guide_3HW.new_empty(1, *size)
 
         def score(index: int) -> Tensor:
-            score_HW = bilinear(offsets_Luv[index, None], size)[0]
+            bilinear(offsets_Luv[index, None], size, score_1HW)
             for slope_uv, guide_HW in zip(slopes_L3uv[index], guide_3HW, strict=True):
-                score_HW.addcmul_(bilinear(slope_uv[None], size)[0], guide_HW)
-            return score_HW
+                score_1HW.addcmul_(bilinear(slope_uv[None], size, slope_1HW), guide_HW)
+            return score_1HW[0]
 
         return score
 
