@@ -41,6 +41,7 @@ from zsvss.studio.fields import FieldError, Fields
 from zsvss.studio.frames import FramesError
 from zsvss.studio.guard import BodyTooLargeError, Guard
 from zsvss.studio.model import Model
+from zsvss.studio.newest_first import SupersededError
 from zsvss.studio.session import ConflictError, LockedError
 from zsvss.studio.work import MOST_PARTS, propagation, split, split_preview
 
@@ -116,6 +117,8 @@ async def _told(make: Callable[[], Awaitable[Response]]) -> Response:
         return PlainTextResponse(str(error), 413)
     except LockedError as error:
         return PlainTextResponse(str(error), 423)
+    except SupersededError as error:
+        return PlainTextResponse(str(error), 503)
     except (ValueError, OSError, FramesError) as error:
         return PlainTextResponse(str(error), 422)
 
