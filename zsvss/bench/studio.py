@@ -191,12 +191,13 @@ def measure(page: Any, desk: Desk) -> tuple[list[Wait], dict[str, float]]:
     waits = [
         Wait("a frame forward", 0.05, forward),
         Wait("a frame back", 0.05, back),
-        Wait("until the frames of a file are copied", None, [copied]),
         Wait("a jump anywhere", None, jumps),
         Wait("from frame to frame while it plays", None, played),
         Wait("a click until its segment is lit", 0.1, clicks),
         Wait("the first four propagated frames", 5.0, [first], processor),
     ]
+    if desk.session().original.source.files is None:
+        waits.insert(2, Wait("until all frames of the file are copied", None, [copied]))
     return waits, memory
 
 
