@@ -155,8 +155,12 @@ const listen = () => {
       again = false;
       await refresh().catch((error) => say(error.message));
       if (!store.facts.live || !store.state) continue;
-      if (!store.state.live) await open(store.number).catch((error) => say(error.message));
-      else if (following && store.state.live.done) goTo(store.state.live.done - 1);
+      if (store.state.live) {
+        if (following && store.state.live.done) goTo(store.state.live.done - 1);
+        continue;
+      }
+      if (following) store.frame = 0; // whoever has watched begins at the beginning
+      await open(store.number).catch((error) => say(error.message));
     }
     looking = false;
   };
