@@ -112,6 +112,8 @@ def test_borders_of_a_stroke_snap_to_those_of_colours() -> None:
     np.testing.assert_array_equal(np.flatnonzero(snapped[30])[-1], 39)
     assert snapped[30, 30:40].all()
     assert snapped[20:41, 34].all()
+    frame_HW3[20:40:4, 42:44] = frame_HW3[20:40:4, 30:32]  # specks of the same colour behind the border
+    np.testing.assert_array_equal(Stroke(points, 8).pixels(frame_HW3)[:, 41:].any(), False)
 
 
 def test_eraser_fill_and_new_segments(session: Session) -> None:

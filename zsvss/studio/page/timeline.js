@@ -87,8 +87,9 @@ export const drawTimeline = () => {
   }
   pen.fillStyle = css("--text");
   pen.fillRect(left(store.frame) + cell / 2 - 0.5, 0, 1.5, height);
-  const { given } = store.state;
-  const marks = given.length ? `● corrected, ■ accepted (${given.length}). ` : "";
+  const corrected = store.state.given.filter((frame) => !accepted.has(frame)).length;
+  const counts = [[corrected, "● corrected"], [accepted.size, "■ accepted"]].filter(([count]) => count);
+  const marks = counts.length ? `${counts.map(([count, says]) => `${says}: ${count}`).join(", ")}. ` : "";
   const chosen = store.selected.length === 1 ? `${nameOf(store.selected[0])}: in ${areas.filter((of) => of.has(store.selected[0])).length} of ${number} frames. ` : "";
   $("#line-says").textContent = `${chosen}${marks}${cuts.length ? `Likely cuts: ${cuts.slice(0, 8).map((cut) => cut + 1).join(", ")}${cuts.length > 8 ? " …" : ""}.` : ""}`;
 };
