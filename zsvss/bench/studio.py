@@ -36,7 +36,7 @@ from zsvss.results.fingerprint import code_version
 from zsvss.viz.browser_video import BrowserVideo
 
 if TYPE_CHECKING:
-    from zsvss.studio.desk import Desk
+    from zsvss.studio.open_video import Desk
 
 _BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 _TOKEN = "bench"
@@ -249,8 +249,8 @@ def served(folder: Path) -> Iterator[tuple[str, Desk]]:
     """A studio on a video's predictions, with its model loaded; gives its address and what serves the video."""
     import uvicorn
 
-    from zsvss.studio.desk import Desk as Opened
     from zsvss.studio.model import Model
+    from zsvss.studio.open_video import Desk as Opened
     from zsvss.studio.server import Studio, application
 
     model = Model(segmenter_of(folder))
