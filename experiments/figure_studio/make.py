@@ -110,18 +110,10 @@ def annotate(person: Annotator) -> None:
     page.wait_for_selector("body[data-preview='3']")
     person.picture("split")
     person.changes(lambda: page.locator("#split-do").click())
-    for place, name in [((200, 400), "water"), ((60, 440), "water"), ((330, 340), "swan")]:
+    for place, name in [((200, 400), "water"), ((70, 400), "water"), ((330, 340), "swan")]:
         page.keyboard.press("Escape")
         person.choose(place)
         person.name(name)
-    page.keyboard.press("Escape")
-    person.choose((700, 400))
-    page.keyboard.press("b")
-    page.locator("#size").fill("34")
-    person.changes(lambda: person.drag([(5, 395), (60, 375), (120, 385), (160, 400)]))
-    page.keyboard.press("v")
-    page.keyboard.press("Escape")
-    person.choose((330, 340))
     page.keyboard.press("b")
     for size, strokes in STROKES.items():
         page.locator("#size").fill(str(size))
@@ -151,7 +143,7 @@ def main() -> None:
             subprocess.run([*predict, "--output", str(run)], cwd=ROOT, check=True)
         else:
             shutil.copytree(args.run, run)
-        with served(run / "predictions" / "swan") as address:
+        with served(run / "predictions" / "swan") as (address, _):
             chromium = playwright.chromium.launch(
                 executable_path=shutil.which("chromium") or shutil.which("google-chrome"), args=["--no-sandbox"]
             )

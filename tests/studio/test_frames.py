@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import io
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +10,10 @@ import pytest
 from PIL import ExifTags, Image
 
 from zsvss.results.predictions import Source
+from zsvss.studio.copies import Copies
 from zsvss.studio.frames import Frames, FramesError, Kept
+from zsvss.studio.newest_first import NewestFirst, SupersededError
+from zsvss.viz.browser_video import BrowserVideo
 
 
 def images(folder: Path, *, turned: bool = False, kind: str = "jpg") -> tuple[Frames, np.ndarray]:
@@ -69,3 +74,76 @@ def test_what_was_used_longest_ago_makes_room() -> None:
     kept.put("large", "large", 99)
     assert kept.get("large") == "large"
     assert kept.get("d") is None
+
+
+def test_frames_of_a_file_are_copied_and_the_copies_leave_nothing(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (9, 4, 6, 3), np.uint8)
+    frames_THW3 = np.repeat(np.repeat(pixels, 16, 1), 16, 2)
+    with BrowserVideo(tmp_path / "video.mp4", fps=25) as movie:
+        for frame_HW3 in frames_THW3:
+            movie.write(frame_HW3)
+    place = tmp_path / "place"
+    place.mkdir()
+    frames = Frames(Source(str(tmp_path / "video.mp4")), (64, 96), place)
+    last = shown(frames.jpeg(8))
+    frames.wait_for_copies()
+    assert frames._copies is not None
+    assert all(number in frames._copies for number in range(9))
+    for number in (3, 0, 8):
+        assert np.abs(shown(frames.jpeg(number)) - frames.read(number)).mean() < 6
+        other = Frames(Source(str(tmp_path / "video.mp4")), (64, 96))
+        np.testing.assert_array_equal(other.read(number), frames.read(number))
+        other.close()
+    np.testing.assert_array_equal(last, shown(frames.jpeg(8)))
+    assert 5 not in frames._frames
+    np.testing.assert_array_equal(frames.seen(5), shown(frames.jpeg(5)))
+    assert np.abs(frames.seen(5).astype(int) - frames.read(5)).mean() < 6
+    np.testing.assert_array_equal(frames.seen(5), frames.read(5), err_msg="the frame itself, where it is at hand")
+    assert list(place.iterdir()) == []
+    frames.close()
+
+
+def test_copies_end_where_there_is_no_more_room(tmp_path: Path) -> None:
+    copies = Copies(tmp_path, limit=10)
+    assert copies.put(7, b"seven")
+    assert copies.put(3, b"three")
+    assert not copies.put(4, b"4")
+    assert [copies.get(number) for number in (3, 4, 7)] == [b"three", None, b"seven"]
+    assert list(tmp_path.iterdir()) == []
+    copies.close()
+    assert copies.get(7) is None
+
+
+def test_what_was_asked_for_last_is_done_first_and_the_oldest_are_given_up() -> None:
+    newest: NewestFirst[int] = NewestFirst("test", most=2)
+    running, may_go_on, order = threading.Event(), threading.Event(), list[int]()
+
+    def first() -> int:
+        running.set()
+        may_go_on.wait(20)
+        return 0
+
+    def ask(number: int) -> int | str:
+        try:
+            return newest.do(lambda: order.append(number) or number)
+        except SupersededError as error:
+            return str(error)
+
+    with ThreadPoolExecutor(4) as people:
+        answers = [people.submit(newest.do, first)]
+        running.wait(20)
+        for number in (1, 2, 3):
+            answers.append(people.submit(ask, number))
+            while not (answers[1].done() if number == 3 else len(newest._waiting) == number):
+                threading.Event().wait(0.001)
+        may_go_on.set()
+        said = [answer.result(20) for answer in answers]
+    assert said[0] == 0
+    assert "asked for meanwhile" in said[1]
+    assert said[2:] == [2, 3]
+    assert order == [3, 2]
+    with pytest.raises(KeyError):
+        newest.do(lambda: {}["what it raises is told"])
+    newest.close()
+    with pytest.raises(SupersededError):
+        newest.do(first)

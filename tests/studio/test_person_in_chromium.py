@@ -317,6 +317,61 @@ def test_keys_and_clicks_mean_what_they_are_on(context: Any, address: str) -> No
     page.close()
 
 
+def test_a_stroke_that_the_system_ends_is_a_step(context: Any, address: str) -> None:
+    person = Person(context, address)
+    page = person.page
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("b")
+    page.locator("#snaps").uncheck()
+    box = page.locator("#strokes").bounding_box()
+    cancel = """() => {
+        const sheet = document.querySelector("#strokes");
+        sheet.dispatchEvent(new PointerEvent("pointercancel", {pointerId: window.pointer, bubbles: true}));
+    }"""
+    page.evaluate(
+        "document.querySelector('#strokes').addEventListener('pointerdown', e => (window.pointer = e.pointerId))"
+    )
+    for y in (0.3, 0.6):  # the second one shows that the first one has not stuck
+        page.mouse.move(box["x"] + 0.3 * box["width"], box["y"] + y * box["height"])
+        page.mouse.down()
+        page.mouse.move(box["x"] + 0.7 * box["width"], box["y"] + y * box["height"], steps=3)
+        person.changes(lambda: page.evaluate(cancel))
+        page.mouse.up()
+        page.mouse.move(box["x"] + 0.5 * box["width"], box["y"] + 0.9 * box["height"], steps=3)
+    assert page.locator("#undo").get_attribute("title") == "Undo: brush (Ctrl+Z)"
+    for _ in range(2):
+        person.changes(lambda: page.keyboard.press("Control+z"))
+    assert person.said == []
+    page.close()
+
+
+def test_a_key_that_is_held_down_goes_as_fast_as_frames_come(context: Any, address: str) -> None:
+    person = Person(context, address)
+    page = person.page
+    hold = """async key => {
+        const shown = [];
+        const listen = ({detail}) => shown.push(detail.frame);
+        document.addEventListener("studio:shown", listen);
+        for (let count = 0; count < 80; count++) {
+            const press = new KeyboardEvent("keydown", {key, repeat: count > 0, bubbles: true});
+            document.querySelector("#view").dispatchEvent(press);
+            await new Promise(done => setTimeout(done, 10));
+        }
+        document.removeEventListener("studio:shown", listen);
+        return shown;
+    }"""
+    shown = page.evaluate(hold, "ArrowRight")
+    page.wait_for_selector(f"body[data-frame='{NUM_FRAMES - 1}']")
+    assert [frame for frame in range(NUM_FRAMES) if frame in shown] == list(range(1, NUM_FRAMES)), "none is passed over"
+    asked = [url for url in person.asked if "/frames/" in url]
+    assert len(asked) == len(set(asked)) == NUM_FRAMES
+    before = int(page.evaluate("document.body.dataset.revision"))
+    person.changes(lambda: page.evaluate(hold, "a"))
+    assert int(page.evaluate("document.body.dataset.revision")) == before + 1, "a step is no key to be repeated"
+    person.changes(lambda: page.keyboard.press("Control+z"))
+    page.close()
+
+
 def test_a_second_tab_follows(context: Any, address: str) -> None:
     first, second = Person(context, address), Person(context, address)
     first.page.bring_to_front()

@@ -21,6 +21,7 @@ from studio_video import BANDS_THW, FRAMES_THW3, LABELS_THW, NUM_FRAMES, open_de
 from zsvss.results.predictions import Predictions
 from zsvss.studio.access import LARGEST_BODY
 from zsvss.studio.live_segmentation import Live, Segmenting
+from zsvss.studio.newest_first import SupersededError
 from zsvss.studio.open_video import UNCHANGED
 from zsvss.studio.session import Session
 
@@ -288,7 +289,8 @@ def test_split_recovers_what_the_predictions_had_mixed(client: Any) -> None:
         assert (upper == most).mean() > 0.9
         assert (lower == most).mean() < 0.1
     assert take(client, "undo").json()["state"]["segments"][-1]["id"] == 3
-    assert take(client, "split", frame=2, segment=9, num=2).status_code == 400
+    refused = take(client, "split", frame=2, segment=9, num=2)
+    assert (refused.status_code, refused.text) == (400, "segment 9 is not in frame 3")
     assert client.get(f"{VIDEO}/split/2/3/13").status_code == 400
 
 
@@ -319,7 +321,7 @@ def test_what_fails_on_the_way_is_told_and_nothing_else_is_lost(
 
 
 def test_no_step_while_something_is_computed_but_stop(
-    client: Any, studio: Studio, monkeypatch: pytest.MonkeyPatch
+    client: Any, studio: Studio, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     take(client, "accept", frame=0, accepted=True)
     real, may_go_on = studio.model.see, threading.Event()
@@ -334,9 +336,40 @@ def test_no_step_while_something_is_computed_but_stop(
     refused = take(client, "name", segments=[1], name="sky")
     assert refused.status_code == 409
     assert "propagation is under way" in refused.text
+    for step in ("export", "save", "score", "undo"):
+        refused = take(client, step, format="numpy", frames=False)
+        assert (refused.status_code, "propagation is under way" in refused.text) == (409, True)
+    assert not (folder.parents[1] / "exports").exists()
     assert client.post(f"{VIDEO}/stop", json={}).status_code == 200
     may_go_on.set()
     assert len(finished(client)["frames"]) < 5
+    said = take(client, "export", format="numpy", frames=False).json()["said"]
+    np.testing.assert_array_equal(np.load(Path(said["folder"]) / "bands" / "ids.npy")[1], ids_of(client, 1))
+
+
+def test_undo_outlives_the_studio(client: Any, studio: Studio, folder: Path) -> None:
+    take(client, "name", segments=[1], name="sky")
+    take(client, "merge", segments=[2, 3], into=3)
+    studio.desks[0].close()
+    again = Studio([open_desk(folder)], studio.model, {})
+    page = testclient.TestClient(application(again, TOKEN, PORT), base_url=HOME)
+    page.headers["authorization"] = f"token {TOKEN}"
+    assert (state(page)["undo"], state(page)["merged"]) == ("merge", {"2": 3})
+    assert take(page, "undo").json()["state"]["merged"] == {}
+    assert take(page, "undo").json()["state"]["named"] == []
+    assert take(page, "undo").status_code == 409
+    assert take(page, "redo").json()["state"]["segments"][0]["name"] == "sky"
+    again.desks[0].close()
+
+
+def test_a_frame_that_many_others_have_passed_by_is_asked_for_again(
+    client: Any, studio: Studio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def superseded(number: int) -> bytes:
+        raise SupersededError
+
+    monkeypatch.setattr(studio.desks[0].session().frames, "jpeg", superseded)
+    assert client.get(f"{VIDEO}/frames/3").status_code == 503
 
 
 def test_save_and_export_are_what_is_shown(client: Any, folder: Path) -> None:

@@ -57,6 +57,8 @@ def test_steps_are_a_fold_of_the_journal_and_can_be_taken_back(folder: Path, ses
     do(session, "merge", segments=[2, 1], into=1)
     assert names(session) == {1: "water", 3: "segment 3"}
     np.testing.assert_array_equal(session.mask(3), np.array([0, 1, 1, 3])[LABELS_THW[3] + 1])
+    with pytest.raises(FieldError, match="there is no segment 2"):
+        do(session, "merge", segments=[2, 3], into=3)  # it has become another one
     do(session, "delete", segments=[3])
     assert session.areas(0) == {1: int((LABELS_THW[0] < 2).sum())}
     for _ in range(3):
@@ -111,6 +113,8 @@ def test_borders_of_a_stroke_snap_to_those_of_colours() -> None:
     np.testing.assert_array_equal(np.flatnonzero(snapped[30])[-1], 39)
     assert snapped[30, 30:40].all()
     assert snapped[20:41, 34].all()
+    frame_HW3[20:40:4, 42:44] = frame_HW3[20:40:4, 30:32]  # specks of the same colour behind the border
+    np.testing.assert_array_equal(Stroke(points, 8).pixels(frame_HW3)[:, 41:].any(), False)
 
 
 def test_eraser_fill_and_new_segments(session: Session) -> None:
@@ -183,6 +187,12 @@ def test_a_corrected_frame_can_be_given_back(session: Session) -> None:
         ("name", {"segments": [], "name": "x"}, "segments is"),
         ("name", {"segments": [True], "name": "x"}, "segments is"),
         ("name", {"name": "x"}, "segments is missing"),
+        ("name", {"segments": [1], "name": "\u2066swan"}, r"U\+2066"),
+        ("name", {"segments": [1], "name": "\ufeff"}, r"U\+FEFF"),
+        ("merge", {"segments": [1, 9], "into": 1}, "there is no segment 9"),
+        ("delete", {"segments": [9]}, "there is no segment 9"),
+        ("fill", {"frame": 0, "segment": 9, "x": 0, "y": 0}, "there is no segment 9"),
+        ("brush", {"frame": 0, "segment": 9, "points": [[0, 0]], "radius": 3, "snaps": True}, "there is no segment 9"),
         ("merge", {"segments": [1, 2], "into": 3}, "one of which stays"),
         ("merge", {"segments": [1], "into": 1}, "two or more"),
         ("brush", {"frame": 99, "segment": 1}, "frame is 99; allowed is a whole number 0..5"),

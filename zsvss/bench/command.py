@@ -110,6 +110,7 @@ def _studio() -> argparse.ArgumentParser:
     parser.add_argument("--studio", action="store_true", required=True, help="measure the studio's page")
     parser.add_argument("--size", type=int, nargs=2, default=[480, 854], metavar=("HEIGHT", "WIDTH"), help="generated")
     parser.add_argument("--frames", type=_positive, default=60, help="of the video")
+    parser.add_argument("--video", action="store_true", help="frames in one file of H.264 in place of JPEG images")
     parser.add_argument("--json", type=Path, help="write the measurements to this file")
     return parser
 

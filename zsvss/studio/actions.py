@@ -54,7 +54,7 @@ def brush(session: Session, fields: Fields) -> list[Entry]:
         fields.flag("snaps"),
     )
     ids_HW = session.mask(number)
-    covered_HW = stroke.pixels(session.frames.read(number))
+    covered_HW = stroke.pixels(session.frames.seen(number))
     if segment == 0 and (only := fields.integer("only", 0, 2**31)):
         covered_HW &= ids_HW == only
     return _painted(session, number, ids_HW, covered_HW, segment)

@@ -65,8 +65,11 @@ def _snapped(covered_HW: UInt8, frame_HW3: UInt8, radius: float) -> Mask:
     inside_hw = ((slopes_13hw[0] * guide_3hw).sum(0) + offsets_1hw[0] > 0.5).numpy()
     sure_hw = cv2.erode(stroke_hw, _disk(_SURE * radius)) > 0
     may_hw = cv2.dilate(stroke_hw, _disk(_MAY_REACH * radius)) > 0
+    snapped_hw = (inside_hw & may_hw) | sure_hw
+    # Specks of a like colour beside the stroke, as in fur and leaves, are not what was painted.
+    _, pieces_hw = cv2.connectedComponents(snapped_hw.astype(np.uint8), connectivity=4)
     snapped_HW = np.zeros(covered_HW.shape, np.bool_)
-    snapped_HW[part] = (inside_hw & may_hw) | sure_hw
+    snapped_HW[part] = snapped_hw & np.isin(pieces_hw, pieces_hw[sure_hw])
     return snapped_HW
 
 

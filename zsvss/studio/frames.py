@@ -1,10 +1,14 @@
-"""The frames of a video for the page: one thread decodes, and what was asked for last is kept.
+"""The frames of a video, for the page and for the model: what was asked for last is kept.
 
 Shapes: H W pixels; 3 is RGB.
 """
 
 from __future__ import annotations
 
+import logging
+import os
+import sys
+import threading
 from collections import OrderedDict
 from collections.abc import Hashable
 from concurrent.futures import ThreadPoolExecutor
@@ -21,10 +25,15 @@ from zsvss.data.reader import FrameReader, open_frames
 from zsvss.data.video_facts import VideoFacts
 from zsvss.results.predictions import Source
 from zsvss.results.segment_colors import UInt8
+from zsvss.studio.copies import Copies
+from zsvss.studio.newest_first import NewestFirst
+
+_log = logging.getLogger(__name__)
 
 _JPEG_BYTES = 64 << 20
 _FRAME_BYTES = 128 << 20
 _QUALITY = 90
+_PRIORITY = 10  # of copying, as `nice` has it
 
 Value = TypeVar("Value")
 
@@ -44,6 +53,9 @@ class Kept(Generic[Value]):
         self._limit, self._size = limit, 0
         self._values: OrderedDict[Hashable, tuple[Value, int]] = OrderedDict()
         self._lock = Lock()
+
+    def __contains__(self, key: Hashable) -> bool:
+        return key in self._values
 
     def get(self, key: Hashable) -> Value | None:
         """A value that is kept, or None."""
@@ -65,19 +77,28 @@ class Kept(Generic[Value]):
 
 
 class Frames:
-    """The frames of a video, in a thread of their own; opened when the first one is asked for.
+    """The frames of a video; opened when the first one is asked for.
+
+    The page's frames and the model's are decoded in a thread each, so that neither sends the other's decoder to another
+    place. Those of a video file are copied as JPEGs as well, in a third one, from the first frame to the last.
 
     Args:
         source: where they come from.
         size: height and width that they must have; None if it is not known before.
+        place: folder that may be used for copies; None makes none.
     """
 
-    def __init__(self, source: Source, size: tuple[int, int] | None = None) -> None:
-        self._source, self._size = source, size
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="frames")
-        self._reader: FrameReader | None = None
+    def __init__(self, source: Source, size: tuple[int, int] | None = None, place: Path | None = None) -> None:
+        self._source, self._size, self._place = source, size, place
+        self._page: NewestFirst[bytes] = NewestFirst("frames of the page")
+        self._model = ThreadPoolExecutor(max_workers=1, thread_name_prefix="frames of the model")
+        self._readers: dict[str, FrameReader] = {}
+        self._opening = Lock()
         self._frames: Kept[UInt8] = Kept(_FRAME_BYTES)
         self._jpegs: Kept[bytes] = Kept(_JPEG_BYTES)
+        self._copies: Copies | None = None
+        self._copying: threading.Thread | None = None
+        self._is_closed = threading.Event()
 
     def read(self, number: int) -> UInt8:
         """A frame, uint8 RGB ``[H, W, 3]``; not to be changed.
@@ -86,49 +107,70 @@ class Frames:
             FramesError: the source is gone, is another one now, or cannot be decoded there.
         """
         frame_HW3 = self._frames.get(number)
-        return self._thread.submit(self._read, number).result() if frame_HW3 is None else frame_HW3
+        return self._model.submit(self._read, "model", number).result() if frame_HW3 is None else frame_HW3
 
     def jpeg(self, number: int) -> bytes:
-        """A frame as a JPEG file; raises what `read` raises."""
-        content = self._jpegs.get(number)
-        if content is None:
-            content = self._thread.submit(self._jpeg, number).result()
-        return content
+        """A frame as a JPEG file.
+
+        Raises:
+            FramesError: as `read` does.
+            SupersededError: many others were asked for before it was its turn.
+        """
+        return self._kept_jpeg(number) or self._page.do(lambda: self._jpeg(number))
+
+    def seen(self, number: int) -> UInt8:
+        """A frame as the page shows it, which of a video file may be the copy; raises what `read` raises."""
+        if number in self._frames or (content := self._kept_jpeg(number)) is None or self._source.files is not None:
+            return self.read(number)
+        image_HW3 = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
+        return np.asarray(cv2.cvtColor(image_HW3, cv2.COLOR_BGR2RGB), np.uint8)
 
     def facts(self) -> VideoFacts:
         """Number, size and times of the frames; raises what `read` raises."""
-        return self._thread.submit(self._opened).result().facts
+        return self._model.submit(self._opened, "model").result().facts
+
+    def wait_for_copies(self) -> None:
+        """Wait until as many frames are copied as will be; returns at once where none are."""
+        if self._copying is not None:
+            self._copying.join()
 
     def close(self) -> None:
         """Close the source."""
-        self._thread.shutdown(wait=True, cancel_futures=True)
-        if self._reader is not None:
-            self._reader.close()
+        self._is_closed.set()
+        self._page.close()
+        self._model.shutdown(wait=True, cancel_futures=True)
+        self.wait_for_copies()
+        if self._copies is not None:
+            self._copies.close()
+        for reader in self._readers.values():
+            reader.close()
 
-    def _read(self, number: int) -> UInt8:
+    def _read(self, who: str, number: int) -> UInt8:
         frame_HW3 = self._frames.get(number)
         if frame_HW3 is None:
             try:
-                frame_HW3 = self._opened().read(number, number + 1)[0].numpy()
+                frame_HW3 = self._opened(who).read(number, number + 1)[0].numpy()
             except Exception as error:  # a decoder's libraries raise what they like
                 raise FramesError(f"frame {number + 1} of {self._source.path} cannot be read: {error}") from error
             self._frames.put(number, frame_HW3, frame_HW3.nbytes)
         return frame_HW3
 
-    def _jpeg(self, number: int) -> bytes:
+    def _kept_jpeg(self, number: int) -> bytes | None:
         content = self._jpegs.get(number)
+        return self._copies.get(number) if content is None and self._copies is not None else content
+
+    def _jpeg(self, number: int) -> bytes:
+        content = self._kept_jpeg(number)
         if content is None:
             content = self._own_jpeg(number)
             if content is None:
-                image_HW3 = cv2.cvtColor(self._read(number), cv2.COLOR_RGB2BGR)
-                _, encoded = cv2.imencode(".jpg", image_HW3, [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])
-                content = np.asarray(encoded).tobytes()
+                content = _encoded(self._read("page", number))
             self._jpegs.put(number, content, len(content))
         return content
 
     def _own_jpeg(self, number: int) -> bytes | None:
         """The frame's own file, if a browser shows it as it is read here."""
-        self._opened()  # what is wrong with the source is told there
+        self._opened("page")  # what is wrong with the source is told there
         if self._source.files is None or not self._source.files[number].lower().endswith((".jpg", ".jpeg")):
             return None
         content = (Path(self._source.path) / self._source.files[number]).read_bytes()
@@ -137,20 +179,50 @@ class Frames:
             upright = image.getexif().get(ExifTags.Base.Orientation, 1) == 1
         return content if plain and upright else None
 
-    def _opened(self) -> FrameReader:
-        self._reader = self._reader or self._open()
-        return self._reader
+    def _copy_all(self) -> None:
+        """Copy the frames that are not copied yet; what cannot be decoded is told to whoever asks for it."""
+        if sys.platform == "linux":  # where a thread has a priority of its own: a person comes first
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _PRIORITY)
+        assert self._copies is not None
+        try:
+            reader = self._opened("copies")
+            for number in range(len(reader)):
+                content = _encoded(reader.read(number, number + 1)[0].numpy())
+                if self._is_closed.is_set() or not self._copies.put(number, content):
+                    return
+        except Exception:  # a decoder's libraries raise what they like
+            _log.debug("no more copies of %s", self._source.path, exc_info=True)
+
+    def _opened(self, who: str) -> FrameReader:
+        """The reader of a thread; the page's first one has the file copied."""
+        with self._opening:
+            if who not in self._readers:
+                self._readers[who] = self._open()
+                if who == "page" and self._source.files is None and self._place is not None:
+                    self._copies = Copies(self._place)
+                    self._copying = threading.Thread(target=self._copy_all, name="copies of frames", daemon=True)
+                    self._copying.start()
+            return self._readers[who]
 
     def _open(self) -> FrameReader:
         source = self._source
         if not source.path:
             raise FramesError("the frames were generated, so there is no file to show them from")
         path = Path(source.path)
+        known = next((reader.facts for reader in self._readers.values()), None)
         try:
-            reader = open_frames(path if source.files is None else [path / name for name in source.files])
+            files = path if source.files is None else [path / name for name in source.files]
+            reader = open_frames(files, facts=None if source.files else known)
         except (OSError, ValueError) as error:
             raise FramesError(f"{path} cannot be opened ({error}); put the video back that was segmented") from error
         if self._size is not None and reader.size != self._size:
             found, wanted = (f"{width}x{height}" for height, width in (reader.size, self._size))
             raise FramesError(f"{path} is {found}, its masks are {wanted}; put the video back that was segmented")
         return reader
+
+
+def _encoded(frame_HW3: UInt8) -> bytes:
+    """A frame as a JPEG file."""
+    image_HW3 = cv2.cvtColor(frame_HW3, cv2.COLOR_RGB2BGR)
+    _, encoded = cv2.imencode(".jpg", image_HW3, [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])
+    return np.asarray(encoded).tobytes()

@@ -40,6 +40,7 @@ from zsvss.studio.actions import ACTIONS
 from zsvss.studio.background_work import MOST_PARTS, propagation, split, split_preview
 from zsvss.studio.frames import FramesError
 from zsvss.studio.model import Model
+from zsvss.studio.newest_first import SupersededError
 from zsvss.studio.open_video import Desk
 from zsvss.studio.request_fields import FieldError, Fields
 from zsvss.studio.session import ConflictError, LockedError
@@ -116,6 +117,8 @@ async def _told(make: Callable[[], Awaitable[Response]]) -> Response:
         return PlainTextResponse(str(error), 413)
     except LockedError as error:
         return PlainTextResponse(str(error), 423)
+    except SupersededError as error:
+        return PlainTextResponse(str(error), 503)
     except (ValueError, OSError, FramesError) as error:
         return PlainTextResponse(str(error), 422)
 

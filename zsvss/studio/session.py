@@ -84,7 +84,7 @@ class Session:
         except BaseException:
             self._file_lock.release()
             raise
-        self.frames = Frames(self.original.source, (self.original.height, self.original.width))
+        self.frames = Frames(self.original.source, (self.original.height, self.original.width), self.place)
         self.lock = RLock()
         self.busy: str | None = None
         """What is being computed; no step can be taken meanwhile."""

@@ -3,7 +3,7 @@
 import { $, $$, choose, element, get, goTo, onChange, open, refresh, say, step, store } from "./store.js";
 import { accept, add, drawSegments, drawSteps, endSplit, focusName, listNames, merge, propagate, release, remove, save, solo, startPanel, startSplit, stepSegment } from "./panel.js";
 import { drawTimeline, startTimeline } from "./timeline.js";
-import { draw, openView, startView, useTool, zoomBy } from "./view.js";
+import { draw, isShown, openView, startView, useTool, zoomBy } from "./view.js";
 
 let timer = null;
 let following = true; // what is being segmented, until somebody moves
@@ -18,8 +18,7 @@ const play = (on) => {
 const next = (due) => {
   if (!store.playing) return;
   const wait = 1000 / Math.min(60, store.facts.fps || 15);
-  const shown = document.body.dataset.frame === String(store.frame);
-  if (shown && performance.now() >= due) {
+  if (isShown() && performance.now() >= due) {
     goTo((store.frame + 1) % store.facts.num_frames);
     due = Math.max(due + wait, performance.now());
   }
@@ -101,6 +100,7 @@ const startKeys = () => {
     if (!action || keepsKey(event.target, event.key)) return;
     event.preventDefault();
     if (event.repeat && !REPEATED.includes(event.key.length === 1 ? event.key.toLowerCase() : event.key)) return;
+    if (event.repeat && !isShown()) return; // as fast as frames come
     following = false;
     action();
   });
@@ -155,8 +155,12 @@ const listen = () => {
       again = false;
       await refresh().catch((error) => say(error.message));
       if (!store.facts.live || !store.state) continue;
-      if (!store.state.live) await open(store.number).catch((error) => say(error.message));
-      else if (following && store.state.live.done) goTo(store.state.live.done - 1);
+      if (store.state.live) {
+        if (following && store.state.live.done) goTo(store.state.live.done - 1);
+        continue;
+      }
+      if (following) store.frame = 0; // whoever has watched begins at the beginning
+      await open(store.number).catch((error) => say(error.message));
     }
     looking = false;
   };

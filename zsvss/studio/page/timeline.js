@@ -6,6 +6,7 @@ const ROW = 16;
 const TOP = 16;
 const CUT = 0.35; // share of the frame that changes its segment from one frame to the next
 let kept = { state: null, areas: [], rows: [], cuts: [] };
+const drawn = { canvas: document.createElement("canvas"), of: "" }; // the rows, which no frame changes
 
 const tables = () => {
   if (kept.state === store.state) return kept;
@@ -25,18 +26,16 @@ const tables = () => {
   return kept;
 };
 
-export const drawTimeline = () => {
-  if (!store.state) return;
-  const { areas, rows, cuts } = tables();
-  const canvas = $("#timeline");
-  const width = Math.max(1, $("#lines").clientWidth);
-  const height = TOP + ROW * rows.length + 4;
-  const scale = devicePixelRatio || 1;
-  Object.assign(canvas, { width: width * scale, height: height * scale });
-  const pen = canvas.getContext("2d");
+const drawRows = (width, height, scale) => {
+  const { areas, rows } = tables();
+  const dark = matchMedia("(prefers-color-scheme: dark)").matches;
+  const of = [store.number, store.state.revision, store.state.live?.done, store.selected, width, height, scale, dark].join();
+  if (drawn.of === of) return drawn.canvas;
+  drawn.of = of;
+  Object.assign(drawn.canvas, { width: width * scale, height: height * scale });
+  const pen = drawn.canvas.getContext("2d");
   pen.scale(scale, scale);
   const number = store.facts.num_frames;
-  const left = (frame) => (frame * width) / number;
   const cell = Math.max(1, width / number);
   rows.forEach(({ id, color, largest }, index) => {
     const bottom = TOP + ROW * (index + 1) - 2;
@@ -51,10 +50,30 @@ export const drawTimeline = () => {
       const area = areas[frame].get(id);
       if (!area) continue;
       const tall = Math.max(2, ((ROW - 4) * area) / largest);
-      pen.fillRect(left(frame), bottom - tall, cell > 3 ? cell - 0.5 : cell + 0.5, tall);
+      pen.fillRect((frame * width) / number, bottom - tall, cell > 3 ? cell - 0.5 : cell + 0.5, tall);
     }
     pen.globalAlpha = 1;
   });
+  return drawn.canvas;
+};
+
+export const drawTimeline = () => {
+  if (!store.state) return;
+  const { areas, rows, cuts } = tables();
+  const canvas = $("#timeline");
+  const width = Math.max(1, $("#lines").clientWidth);
+  const height = TOP + ROW * rows.length + 4;
+  const scale = devicePixelRatio || 1;
+  const lines = drawRows(width, height, scale);
+  if (canvas.width !== lines.width || canvas.height !== lines.height) Object.assign(canvas, { width: lines.width, height: lines.height });
+  const pen = canvas.getContext("2d");
+  pen.setTransform(1, 0, 0, 1, 0, 0);
+  pen.clearRect(0, 0, canvas.width, canvas.height);
+  pen.drawImage(lines, 0, 0);
+  pen.scale(scale, scale);
+  const number = store.facts.num_frames;
+  const left = (frame) => (frame * width) / number;
+  const cell = Math.max(1, width / number);
   pen.fillStyle = css("--muted");
   for (const frame of cuts) pen.fillRect(left(frame), 0, 1, height);
   const accepted = new Set(store.state.accepted);
@@ -68,8 +87,9 @@ export const drawTimeline = () => {
   }
   pen.fillStyle = css("--text");
   pen.fillRect(left(store.frame) + cell / 2 - 0.5, 0, 1.5, height);
-  const { given } = store.state;
-  const marks = given.length ? `● corrected, ■ accepted (${given.length}). ` : "";
+  const corrected = store.state.given.filter((frame) => !accepted.has(frame)).length;
+  const counts = [[corrected, "● corrected"], [accepted.size, "■ accepted"]].filter(([count]) => count);
+  const marks = counts.length ? `${counts.map(([count, says]) => `${says}: ${count}`).join(", ")}. ` : "";
   const chosen = store.selected.length === 1 ? `${nameOf(store.selected[0])}: in ${areas.filter((of) => of.has(store.selected[0])).length} of ${number} frames. ` : "";
   $("#line-says").textContent = `${chosen}${marks}${cuts.length ? `Likely cuts: ${cuts.slice(0, 8).map((cut) => cut + 1).join(", ")}${cuts.length > 8 ? " …" : ""}.` : ""}`;
 };

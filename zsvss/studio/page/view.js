@@ -55,17 +55,33 @@ const near = () => {
   return numbers.filter((number) => number >= 0 && number < store.facts.num_frames).map((number) => [number, versionOf(number)]);
 };
 
+// One picture at a time: what is asked for while the worker is at one is asked for when it is shown, and only the last of
+// it, so that a slider that is dragged and a key that is held down show what they pass. What takes long makes way.
+let posted = null;
+let later = 0;
+const LONG = 150; // milliseconds
+const post = () => {
+  clearTimeout(later);
+  const frame = store.frame;
+  if (frame !== lastShown) direction = frame < lastShown ? -1 : 1;
+  posted = { turn, at: performance.now() };
+  worker.postMessage({ kind: "show", turn, frame, version: versionOf(frame), look: look(), near: near() });
+};
 export const draw = () => {
   if (!store.state) return;
-  const frame = store.frame;
-  direction = frame < lastShown ? -1 : 1;
-  const began = performance.now();
-  const mine = ++turn;
-  document.body.dataset.drawing = mine;
+  answers.set(++turn, performance.now());
+  document.body.dataset.drawing = turn;
   if (stroke || sent.size) drawStrokes();
-  answers.set(mine, began);
-  worker.postMessage({ kind: "show", turn: mine, frame, version: versionOf(frame), look: look(), near: near() });
+  clearTimeout(later);
+  const left = posted ? posted.at + LONG - performance.now() : 0;
+  if (left > 0) later = setTimeout(post, left);
+  else post();
 };
+const answered = (mine) => {
+  if (posted?.turn === mine) posted = null;
+  if (!posted && mine < turn) post();
+};
+export const isShown = () => document.body.dataset.frame === String(store.frame);
 const waitFor = (kind, message) =>
   new Promise((resolve) => {
     const mine = `${kind} ${++asked}`;
@@ -80,10 +96,13 @@ worker.onmessage = ({ data }) => {
     document.body.dataset.frame = data.frame;
     document.body.dataset.shown = data.turn;
     document.dispatchEvent(new CustomEvent("studio:shown", { detail: { frame: data.frame, milliseconds } }));
+    answered(data.turn);
   } else if (data.kind === "stale") {
+    posted = null;
     refresh().catch((error) => say(error.message));
   } else if (data.kind === "failed") {
     say(`frame ${data.frame + 1}: ${data.text}`);
+    answered(data.turn);
   } else {
     answers.get(data.turn)?.(data);
     answers.delete(data.turn);
@@ -253,7 +272,7 @@ export const startView = () => {
   });
   const end = (event) => {
     if (event.pointerId !== stroke?.pointer) return;
-    if (event.type === "pointerup") send();
+    send(); // also one that the system ends: what was painted is there to be seen, and can be taken back
     stroke = null;
     ring(event);
   };

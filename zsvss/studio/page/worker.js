@@ -6,7 +6,6 @@ const MASK_BYTES = 128 << 20;
 let [canvas, pen, layer, layerPen] = [null, null, null, null];
 let video = null;
 let latest = 0;
-let fetching = new AbortController();
 
 class Kept {
   constructor(limit, sizeOf, drop) {
@@ -44,25 +43,36 @@ const fetched = async (path, signal) => {
   return answer;
 };
 // Of two that want one thing, both get the one that is fetched.
-const once = (kept, key, make) => {
-  const there = kept.get(key);
+const once = (kept, path, make) => {
+  const there = kept.get(path);
   if (there !== undefined) return Promise.resolve(there);
-  if (!waiting.has(key)) {
-    const made = make().then((value) => {
-      kept.put(key, value);
+  if (!waiting.has(path)) {
+    const fetching = new AbortController();
+    const made = fetched(path, fetching.signal).then(make).then((value) => {
+      kept.put(path, value);
       return value;
     });
-    waiting.set(key, made);
-    made.catch(() => {}).finally(() => waiting.delete(key));
+    waiting.set(path, { made, fetching });
+    made.catch(() => {}).finally(() => waiting.get(path)?.made === made && waiting.delete(path));
   }
-  return waiting.get(key);
+  return waiting.get(path).made;
 };
-const frameOf = (number, signal) =>
-  once(frames, `${video.number} frame ${number}`, async () => createImageBitmap(await (await fetched(`/api/videos/${video.number}/frames/${number}`, signal)).blob()));
-const maskOf = (number, version, signal) =>
+const framePath = (number) => `/api/videos/${video.number}/frames/${number}`;
+const maskPath = (number, version) => `/api/videos/${video.number}/masks/${number}/${version}`;
+const frameOf = (number) => once(frames, framePath(number), async (answer) => createImageBitmap(await answer.blob()));
+const maskOf = (number, version) =>
   version === null
     ? Promise.resolve(new Uint8Array(video.width * video.height))
-    : once(masks, `${video.number} mask ${number} ${version}`, async () => decoded(await (await fetched(`/api/videos/${video.number}/masks/${number}/${version}`, signal)).arrayBuffer()));
+    : once(masks, maskPath(number, version), async (answer) => decoded(await answer.arrayBuffer()));
+// Of what is on its way, give up what nobody looks at any more, and nothing else.
+const giveUpOthers = (wanted) => {
+  const paths = new Set(wanted.flatMap(([number, version]) => [framePath(number), maskPath(number, version)]));
+  for (const [path, { fetching }] of waiting) {
+    if (paths.has(path)) continue;
+    fetching.abort();
+    waiting.delete(path);
+  }
+};
 
 // Values of a PNG of one channel, of 8 bits or 16: palette indexes or greys. A browser's own decoder gives colours.
 const decoded = async (buffer) => {
@@ -146,28 +156,35 @@ const paint = (bitmap, ids, { colors, groups, outlines, outline, parts }, split)
   pen.drawImage(layer, 0, 0);
 };
 
+const SUPERSEDED = 503; // the server was asked for many others since
 const show = async ({ turn, frame, version, look, near }) => {
   latest = turn;
-  fetching.abort();
-  fetching = new AbortController();
+  giveUpOthers([[frame, version], ...near]);
   try {
     const [bitmap, ids] = await Promise.all([frameOf(frame), maskOf(frame, version)]);
     if (turn !== latest) return;
     paint(bitmap, sampled(ids), look, preview?.frame === frame ? sampled(preview.ids) : null);
     postMessage({ kind: "shown", turn, frame });
-    prefetch(near, fetching.signal);
+    prefetch(turn, near);
   } catch (error) {
+    if (turn !== latest || error.name === "AbortError") return;
     // A step has come between the state and the mask: with the new state the page asks again.
     if (error.status === 409) postMessage({ kind: "stale" });
-    else if (error.name !== "AbortError") postMessage({ kind: "failed", turn, frame, text: error.message });
-    else if (turn === latest) show({ turn, frame, version, look, near });
+    else if (error.status === SUPERSEDED) show({ turn, frame, version, look, near });
+    else postMessage({ kind: "failed", turn, frame, text: error.message });
   }
 };
-const prefetch = async (near, signal) => {
-  for (const [number, version] of near) {
-    if (signal.aborted) return;
-    await Promise.all([frameOf(number, signal), maskOf(number, version, signal)]).catch(() => {});
-  }
+// Two at a time: while one is on its way, the other one is decoded.
+const prefetch = (turn, near) => {
+  const left = near.slice();
+  const go = async () => {
+    while (left.length && turn === latest) {
+      const [number, version] = left.shift();
+      await Promise.all([frameOf(number), maskOf(number, version)]).catch(() => {});
+    }
+  };
+  go();
+  go();
 };
 
 onmessage = async ({ data }) => {
