@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from lightning.pytorch import Trainer
+from tiny_run import quiet_trainer
 from torch import Tensor
 
 from zsvss.backbones import latent_diffusion
@@ -75,17 +75,7 @@ def run_in(precision: Any, backbone: Any, device: torch.device, folder: Path) ->
 
     object.__setattr__(module.segmenter, "_read", read)
     module.segmenter.register_forward_hook(lambda *passed: labels.append(passed[-1].labels_THW))
-    trainer = Trainer(
-        accelerator="gpu" if device.type == "cuda" else "cpu",
-        devices=1,
-        precision=precision,
-        logger=False,
-        enable_progress_bar=False,
-        enable_checkpointing=False,
-        enable_model_summary=False,
-        use_distributed_sampler=False,
-        default_root_dir=folder,
-    )
+    trainer = quiet_trainer(folder, accelerator="gpu" if device.type == "cuda" else "cpu", precision=precision)
     data = ProceduralVideos(num_videos=1, num_frames=3, height=64, width=64, clip_length=3, num_workers=0)
     trainer.test(module, datamodule=data, verbose=False)
     assert 0 <= module.numbers["test/mIoU"] <= 1

@@ -14,10 +14,10 @@ from torch import Tensor
 from typing_extensions import override
 
 from zsvss.backbones.base import ClipNoise, Conditioning
+from zsvss.backbones.empty_prompt import check_embedding, t5_embedding, t5_width
+from zsvss.backbones.hooks import Seams, attention_seams
 from zsvss.backbones.samples import Samples
 from zsvss.backbones.schedule import check_kind, trailing_timesteps, training_sigmas
-from zsvss.backbones.seams import Seams, attention_seams
-from zsvss.backbones.text import check_embedding, t5_embedding, t5_width
 from zsvss.backbones.transformer import TransformerBackbone
 
 
@@ -126,4 +126,4 @@ class PixArt(TransformerBackbone):
 
     @override
     def predicted(self, output: Tensor, x_bchw: Tensor) -> Tensor:
-        return output[:, : x_bchw.shape[1]]  # behind it, variances
+        return output[:, : x_bchw.shape[1]]  # after them, variances

@@ -21,11 +21,11 @@ from zsvss.backbones.attention import ending_behind
 from zsvss.backbones.base import Conditioning, FeatureKey, Recording
 from zsvss.backbones.denoising import DenoisingNetwork
 from zsvss.backbones.feature_places import FeaturePlaces, Layer, PlacedBlock, Projection
+from zsvss.backbones.hooks import Change, Part, Seam, Seams, adding, begun_at, changed, inputs_kept, keeping, replacing
 from zsvss.backbones.host_memory import picked
 from zsvss.backbones.partial_pass import ResumeState, select
 from zsvss.backbones.recording import RecordedPass
 from zsvss.backbones.samples import Samples
-from zsvss.backbones.seams import Change, Part, Seam, Seams, adding, begun_at, changed, inputs_kept, keeping, replacing
 from zsvss.backbones.weights import Variant
 
 # Class and norm of published configs -> the class into which diffusers has made them since.
