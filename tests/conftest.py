@@ -1,4 +1,7 @@
-"""What several tests share."""
+"""What several tests share.
+
+Nothing here imports PyTorch before a fixture needs it: the process that only hands tests out to others does without.
+"""
 
 from __future__ import annotations
 
@@ -13,10 +16,7 @@ import clean_environment  # noqa: F401  (importing it cleans, before anything th
 
 # isort: split
 import pytest
-import tiny_models
-import torch
 from page_in_chromium import CHROMIUM
-from tiny_models import write_autoencoder
 from warm_python import WarmPython
 
 from zsvss.commands.allocator import keep_freed_memory
@@ -61,8 +61,10 @@ def parsing_quietly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pyt
 @pytest.fixture(scope="session")
 def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A diffusers folder of the Stable Diffusion layout with small random weights (0.3 MB, milliseconds a pass)."""
+    import torch
     from diffusers import UNet2DConditionModel
     from safetensors.torch import save_file
+    from tiny_models import write_autoencoder
 
     folder = tmp_path_factory.mktemp("tiny_weights")
     with torch.random.fork_rng():
@@ -88,6 +90,7 @@ def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tiny_video_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Stable Video Diffusion's layout with a fixed token in place of an image encoder."""
+    import torch
     from diffusers import AutoencoderKLTemporalDecoder, UNetSpatioTemporalConditionModel
     from safetensors.torch import save_file
 
@@ -119,6 +122,8 @@ def settings_of(
     tiny_weights: Path, tiny_video_weights: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Mapping[type, dict[str, Any]]:
     """Class of a backbone -> settings that give it tiny weights: a new kind of backbone adds its own here."""
+    import tiny_models
+
     from zsvss.backbones.cogvideox import CogVideoX
     from zsvss.backbones.flux import Flux
     from zsvss.backbones.pixart import PixArt
@@ -141,6 +146,17 @@ def settings_of(
     return tiny_models.Written(settings, tmp_path_factory.mktemp)
 
 
+# Tens of seconds to minutes each, the longest first.
+LONGEST = (
+    "test_parity_end_to_end.py",
+    "backbones/test_golden.py",
+    "test_demo.py",
+    "cluster/test_resume.py",
+    "commands/test_sweep.py",
+)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Start with the tests that take minutes, so that no process is left alone with one at the end."""
-    items.sort(key=lambda item: not item.name.startswith("test_end_to_end"))
+    """Start with the files that take longest, so that no process is left alone with one at the end."""
+    places = {Path(__file__).parent / name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path, len(places)))

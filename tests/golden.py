@@ -79,6 +79,11 @@ class GoldenSet:
         """Clips that have a file ``batchK_<kind>.npz``."""
         return [clip for clip in self.clips if (self.folder / f"batch{clip}_{kind}.npz").is_file()]
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether the first clip is stored from its features to its segmentation."""
+        return 0 in self.clips_with("seg") and 0 in self.clips_with("features_step24")
+
     def clip_frames(self, clip: int) -> Tensor:
         """Frames of a clip: consecutive ones, the last clip moved back so that it is full."""
         length = self.settings["num_frames"]

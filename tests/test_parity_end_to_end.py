@@ -10,9 +10,12 @@ from unittest.mock import patch
 
 import pytest
 import torch
+from deviations import Deviations
 from golden import ABSENT, GoldenSet, by_label, golden_sets, stored_segmentation
 from torch import Tensor
+from torch.nn import functional
 
+from zsvss.backbones.base import Backbone
 from zsvss.segmenter import VideoSegmenter, to_grid
 from zsvss.stages import context as context_module
 from zsvss.stages.context import KNNSceneContext
@@ -107,7 +110,7 @@ def share(ours: Tensor, theirs: Tensor) -> float:
 @torch.inference_mode()
 def test_end_to_end_from_the_frames(golden):
     """Frames in, tokens out; then, from the reference's tokens, every stored variant of the segmentation."""
-    if not {0} <= set(golden.clips_with("seg")) & set(golden.clips_with("features_step24")):
+    if not golden.is_whole:
         pytest.skip(f"{golden} stores no segmentation of its first clip with its features")
     backbone, labels, stored = golden.backbone(), golden.clip(0, "labels"), golden.clip(0, "seg")
     segmenter = VideoSegmenter(backbone, KNNSceneContext(golden.settings["num_masks"]), PUBLISHED)
@@ -125,6 +128,8 @@ def test_end_to_end_from_the_frames(golden):
     with patch.object(backbone, "decode", lambda *given: images.append(decode(*given)) or images[-1]):
         found_THW = MaskedModulation(golden.settings["lam"], "published")(backbone, labelled, ours)
     rows_B2, latents_BScuv = torch.cat(ours.rows_B2), torch.cat(ours.modulated_latents)
+    if backbone.couples_frames:
+        compare_steps(golden, backbone, labelled, ours)
     images_BS3HW = torch.cat([chunk.unflatten(0, (2, -1)).transpose(0, 1) for chunk in images])
     wanted = {prefix + name for prefix in DIFFERENCES for name in PRIORS} & set(stored)
     found = segmentations(golden, labelled, rows_B2, images_BS3HW, wanted)
@@ -147,6 +152,24 @@ def test_end_to_end_from_the_frames(golden):
         # Images of the reference's own latents differ from its images by float error, too: quantised maps tie.
         assert decoded_here >= 0.99, name
         assert agreement >= decoded_here - 2 * (1 - with_itself) - 0.001, name
+
+
+def compare_steps(golden: GoldenSet, backbone: Backbone, labelled: LabelledClip, ours: Trace) -> None:
+    """Latents of every label in both signs, before and behind the blending of each step."""
+    stored, deviations = golden.clip(0, "modulated_latents"), Deviations()
+    for number, label in enumerate(labelled.label_set_L.tolist() if stored else ()):
+        frames_B, rows_B = ours.rows_of_label(number)
+        for step in backbone.steps:
+            x_SBcuv = torch.cat(ours.modulated_steps[step])[rows_B].transpose(0, 1)
+            kinds = (f"x{step}_preblend", f"x{step}_final")
+            deviations.add_step(stored, labelled.label_set_L, number, kinds, x_SBcuv, frames_B)
+            masks_B1hw = (labelled.labels_Thw[frames_B, None] == label).float()
+            inside = functional.interpolate(masks_B1hw, x_SBcuv.shape[-2:])
+            blended_SBcuv = x_SBcuv * inside + labelled.recording.latents[step][frames_B] * (1 - inside)
+            kinds = (f"x{step}_blended", f"x{step}_final_blended")
+            deviations.add_step(stored, labelled.label_set_L, number, kinds, blended_SBcuv, frames_B)
+    if stored:
+        deviations.check()
 
 
 def compare_tokens(golden: GoldenSet, ours: Features, refined_Tn: Tensor) -> None:

@@ -291,11 +291,12 @@ def test_config_of_predict_without_one(
     assert with_config(["test"]) == ["test"]
 
 
-def test_wandb_is_offline_without_a_key(config: Path, tmp_path: Path) -> None:
-    home = {"HOME": str(tmp_path), "WANDB_API_KEY": "", "WANDB_MODE": "", "NETRC": str(tmp_path / "none")}
-    environment = {name: value for name, value in home.items() if name != "WANDB_MODE"}
+def test_wandb_is_offline_without_a_key(config: Path, warm_python: WarmPython, tmp_path: Path) -> None:
+    environment = {"HOME": str(tmp_path), "WANDB_API_KEY": "", "NETRC": str(tmp_path / "none")}
     options = ["--trainer.logger", "WandbLogger", "--output", "out", "--data.num_videos", 1]
-    done = run("test", "--config", config, *options, cwd=tmp_path, **environment)
+    command = ["test", "--config", config, *options]
+    (done,) = warm_python.run(command_line(command, tmp_path, environment=environment))
+    assert done.returncode == 0, done.stderr
     assert "W&B runs offline (no API key)" in done.stderr
     (folder,) = (tmp_path / "out" / "wandb").glob("offline-run-*")
     assert list(folder.glob("*.wandb"))

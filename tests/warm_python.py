@@ -2,7 +2,7 @@
 
 Importing them takes several times as long as what these tests run. Each start is still a process of its own, with its
 own screen and exit code, that can be killed; it shares nothing but what was imported. It does not run what a module
-has left to ``atexit``.
+has left to ``atexit``. What such a process starts itself is not warm, unless a function `before` it sees to that.
 """
 
 from __future__ import annotations
@@ -31,12 +31,14 @@ class Start(NamedTuple):
         folder: to run in.
         before: a Python file, one of its functions and its arguments, to be called before.
         environment: what differs from the tests' own.
+        own_session: be killed with all that it has started, by its process group.
     """
 
     arguments: list[str]
     folder: str
     before: tuple[str, str, list[Any]] | None = None
     environment: dict[str, str] | None = None
+    own_session: bool = False
 
 
 def command_line(
@@ -44,13 +46,40 @@ def command_line(
     folder: Path,
     before: tuple[str, str, list[Any]] | None = None,
     environment: dict[str, str] | None = None,
+    *,
+    own_session: bool = False,
 ) -> Start:
     """``python -m zsvss.run`` with these arguments."""
-    return Start(["-m", "zsvss.run", *map(str, arguments)], str(folder), before, environment)
+    return Start(["-m", "zsvss.run", *map(str, arguments)], str(folder), before, environment, own_session)
+
+
+class Started:
+    """A process that a `WarmPython` has started.
+
+    Attributes:
+        pid: its number, and that of its process group where its session is its own.
+    """
+
+    def __init__(self, python: WarmPython, start: Start) -> None:
+        self._python, self._start, self._folder = python, start, tempfile.TemporaryDirectory()
+        self._screens = [f"{self._folder.name}/{name}" for name in ("out", "err")]
+        self.pid: int = python.ask("start", start, self._screens)
+
+    def has_ended(self) -> bool:
+        """Whether it has."""
+        return bool(self._python.ask("poll", self.pid))
+
+    def wait(self) -> subprocess.CompletedProcess[str]:
+        """Wait for its end; once."""
+        code = self._python.ask("wait", self.pid)
+        with self._folder:
+            return subprocess.CompletedProcess(
+                self._start.arguments, code, *(Path(path).read_text() for path in self._screens)
+            )
 
 
 class WarmPython:
-    """The process that has imported what its forks need; `run` starts them.
+    """The process that has imported what its forks need; `start` and `run` start them.
 
     Args:
         package: import this repository's package too; without it a fork can import another copy, from its own folder.
@@ -65,19 +94,22 @@ class WarmPython:
             text=True,
         )
 
-    def run(self, *starts: Start) -> list[subprocess.CompletedProcess[str]]:
-        """Start all at the same time and wait for all."""
+    def ask(self, *question: Any) -> Any:
+        """Ask the process for something; returns its answer."""
         assert self._server.stdin is not None
         assert self._server.stdout is not None
-        with tempfile.TemporaryDirectory() as folder:
-            screens = [(f"{folder}/{number}.out", f"{folder}/{number}.err") for number in range(len(starts))]
-            self._server.stdin.write(json.dumps(list(zip(starts, screens, strict=True))) + "\n")
-            self._server.stdin.flush()
-            codes = json.loads(self._server.stdout.readline())
-            return [
-                subprocess.CompletedProcess(start.arguments, code, *(Path(path).read_text() for path in paths))
-                for start, code, paths in zip(starts, codes, screens, strict=True)
-            ]
+        self._server.stdin.write(json.dumps(question) + "\n")
+        self._server.stdin.flush()
+        return json.loads(self._server.stdout.readline())
+
+    def start(self, start: Start) -> Started:
+        """Start one and go on."""
+        return Started(self, start)
+
+    def run(self, *starts: Start) -> list[subprocess.CompletedProcess[str]]:
+        """Start all at the same time and wait for all."""
+        started = [self.start(start) for start in starts]
+        return [process.wait() for process in started]
 
     def close(self) -> None:
         """End the process."""
@@ -97,8 +129,10 @@ def ranks(number: int) -> list[dict[str, str]]:
 
 def fork(start: Start, screen: tuple[str, str]) -> None:
     """Be the process that was asked for."""
+    if start.own_session:
+        os.setsid()
     for number, path in enumerate(screen, start=1):
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT)
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(handle, number)
         os.close(handle)
     os.chdir(start.folder)
@@ -126,15 +160,20 @@ def serve(*, package: bool) -> None:
         from zsvss.commands.lightning import import_components
 
         import_components()
-    context = multiprocessing.get_context("fork")
+    context, processes = multiprocessing.get_context("fork"), {}
     for line in sys.stdin:
-        asked = [(Start(*start), screen) for start, screen in json.loads(line)]
-        processes = [context.Process(target=fork, args=one) for one in asked]
-        for process in processes:
+        request, what, *screens = json.loads(line)
+        if request == "start":
+            process = context.Process(target=fork, args=(Start(*what), *screens))
             process.start()
-        for process in processes:
-            process.join()
-        print(json.dumps([process.exitcode for process in processes]), flush=True)
+            processes[process.pid] = process
+            answer = process.pid
+        elif request == "poll":
+            answer = not processes[what].is_alive()
+        else:
+            processes[what].join()
+            answer = processes.pop(what).exitcode
+        print(json.dumps(answer), flush=True)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ float32 sums in another order differ by about 1e-6 of their size; latents here a
 """
 
 import copy
+import functools
 import importlib
 import inspect
 import pkgutil
@@ -40,9 +41,15 @@ def close(ours, expected):
     torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.fixture(scope="session")
+def loaded():
+    """Load a backbone of a kind with some settings, once: loading takes longer than most of these tests."""
+    return functools.cache(lambda kind, **settings: kind.from_pretrained(**settings))
+
+
 @pytest.fixture(params=KINDS, ids=lambda kind: kind.__name__)
-def make(request, settings_of):
-    """Load the backbone under test with some settings."""
+def make(request, settings_of, loaded):
+    """Load the backbone under test with some settings; it is shared, and a test that changes it takes a copy."""
     own = next(settings_of[kind] for kind in request.param.__mro__ if kind in settings_of)
     if issubclass(request.param, StableDiffusion):
         own = {**own, "guidance": 5.0}  # both halves, whatever a kind's default
@@ -50,7 +57,7 @@ def make(request, settings_of):
         own = {**own, "guidance": 4.0}
 
     def make(**settings):
-        return request.param.from_pretrained(**{**own, **settings})
+        return loaded(request.param, **{**own, **settings})
 
     return make
 
@@ -158,7 +165,7 @@ def attended(monkeypatch):
 @torch.inference_mode()
 def test_every_layer_attends_as_recorded_whatever_the_latents(make, attended):
     """Latents of other noise: only what is injected makes a layer attend as in the recording."""
-    backbone = make(reuse_recorded=False, max_batch=64)
+    backbone = copy.deepcopy(make(reuse_recorded=False, max_batch=64))
     seen, step, frames_B = attended(backbone.network), backbone.steps[-1], torch.arange(3)
     clip = Pass(backbone)
     recorded = dict(seen)
@@ -295,7 +302,7 @@ def test_an_exception_leaves_the_network_as_it_was(make, reuse):
 
 @torch.inference_mode()
 def test_half_precision_keeps_sampling_in_float32(backbone):
-    backbone = backbone.to(torch.bfloat16)
+    backbone = copy.deepcopy(backbone).to(torch.bfloat16)
     clip = Pass(backbone)
     steps = clip.modulated(backbone)
     assert steps.dtype == torch.float32

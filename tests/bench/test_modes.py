@@ -2,13 +2,12 @@
 
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 from diffusers import AutoencoderKL
+from warm_python import command_line
 
 from zsvss.backbones import embedded
 from zsvss.bench import command, modes
@@ -18,10 +17,10 @@ from zsvss.bench.stand_ins import RandomWeights, SparseLabels
 from zsvss.stages.refinement import CorrespondenceRefinement
 
 
-def test_modes_beside_the_published_schedule(tmp_path):
+def test_modes_beside_the_published_schedule(warm_python, tmp_path):
     options = ["--size", "64", "64", "--frames", "1", "--labels", "2", "--present", "1", "--repeats", "1"]
-    command = [sys.executable, "-m", "zsvss.run", "bench", *options, "--json", str(tmp_path / "bench.json")]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300)
+    (done,) = warm_python.run(command_line(["bench", *options, "--json", tmp_path / "bench.json"], tmp_path))
+    assert done.returncode == 0, done.stderr
     (case,) = json.loads((tmp_path / "bench.json").read_text())["cases"]
     rows = {row["mode"]: row for row in case["rows"]}
     assert list(rows) == ["published", "published, through disk", "exact", "fast, modulated", "fast"]

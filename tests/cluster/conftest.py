@@ -19,7 +19,7 @@ NUM_FRAMES = [2, 3, 4, 2, 3, 5, 2]
 NUM_CLIPS = sum(-(-num_frames // 2) for num_frames in NUM_FRAMES)
 CONFIG = """\
 model:
-  backbone: Embedded
+  backbone: {{class_path: Embedded, init_args: {{first_step: 24}}}}
   context: {{class_path: KNNSceneContext, init_args: {{num_clusters: 4, num_restarts: 1}}}}
   input_size: [32, 64]
   windows: [2, 3, 9]

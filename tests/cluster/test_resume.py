@@ -9,14 +9,13 @@ import random
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
-from warm_python import Start, WarmPython, command_line
+from warm_python import Start, WarmPython, command_line, ranks
 
 from .conftest import NUM_CLIPS, NUM_FRAMES, Run, bits
 from .killed_run import MOMENTS, Moment, draw
@@ -103,24 +102,23 @@ def test_killed_and_resumed_changes_no_bit(moment: str, undisturbed: Path, run: 
     assert not list((output / "records").rglob(".tmp-*"))
 
 
-def test_killed_at_any_time_on_two_processes(undisturbed: Path, run: Run, config: Path, tmp_path: Path) -> None:
+def test_killed_at_any_time_on_two_processes(
+    undisturbed: Path, run: Run, config: Path, warm_python: WarmPython, tmp_path: Path
+) -> None:
     """Both processes and their decoders die at a moment that nobody chose, after the first record."""
     print(f"ZSVSS_KILL_SEED={KILL_SEED}")
     output = tmp_path / "run"
-    command = ["-m", "zsvss.run", "test", "--config", config, "--output", output]
-    command += ["--trainer.devices", 2, "--trainer.strategy", "ddp"]
-    environment = os.environ | {"HF_HUB_OFFLINE": "1"}
-    with (tmp_path / "screen").open("w") as screen:
-        process = subprocess.Popen(
-            [sys.executable, *map(str, command)], env=environment, stdout=screen, stderr=screen, start_new_session=True
-        )
-        deadline = time.monotonic() + 200
-        while not recorded(output) and process.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.01)
-        time.sleep(random.Random(KILL_SEED).random() / 2)
+    command = ["test", "--config", config, "--output", output, "--trainer.devices", 2, "--trainer.strategy", "ddp"]
+    starts = [command_line(command, tmp_path, environment=rank, own_session=True) for rank in ranks(2)]
+    processes = [warm_python.start(start) for start in starts]
+    deadline = time.monotonic() + 200
+    while not (recorded(output) or any(process.has_ended() for process in processes)) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    time.sleep(random.Random(KILL_SEED).random() / 2)
+    for process in processes:
         os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-    assert recorded(output), (tmp_path / "screen").read_text()
+    screens = [process.wait() for process in processes]
+    assert recorded(output), screens
     run(output)
     assert bits(output) == bits(undisturbed)
 

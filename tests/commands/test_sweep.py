@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -15,7 +14,7 @@ from typing import Any
 import pytest
 import yaml
 from tiny_run import CONFIG
-from wandb.sdk.launch.sweeps import utils as wandb_sweeps
+from warm_python import Started, WarmPython, command_line
 
 from zsvss.commands.config_files import PACKAGED_CONFIGS
 from zsvss.commands.lightning import import_components
@@ -39,6 +38,7 @@ parameters:
   config: {values: [ablations/full.yaml, ablations/nowhere.yaml, ablations/no_refinement.yaml]}
   model.seed: {value: 3}
 """
+SWEEPING = str(Path(__file__).with_name("sweeping.py"))
 SWEEPS = sorted((PACKAGED_CONFIGS / "sweeps").glob("*.yaml"))
 
 
@@ -54,24 +54,17 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def start(folder: Path, output: str, *options: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "zsvss.run", "sweep", "--config", "small.yaml", "--sweep", "cells.yaml"]
-    return subprocess.Popen(
-        [*command, "--output", output, *options],
-        cwd=folder,
-        env=os.environ | {"HF_HUB_OFFLINE": "1", "COLUMNS": "120"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
+def start(python: WarmPython, folder: Path, output: str, *options: str, forks_cells: bool = False) -> Started:
+    command = ["sweep", "--config", "small.yaml", "--sweep", "cells.yaml", "--output", output, *options]
+    before = (SWEEPING, "fork_cells", []) if forks_cells else None
+    return python.start(command_line(command, folder, before, own_session=True))
 
 
-def wait_for(process: subprocess.Popen[str], happened: Callable[[], Any]) -> None:
+def wait_for(process: Started, happened: Callable[[], Any]) -> None:
     deadline = time.monotonic() + 300
-    while not happened() and process.poll() is None and time.monotonic() < deadline:
+    while not happened() and not process.has_ended() and time.monotonic() < deadline:
         time.sleep(0.02)
-    assert happened(), process.communicate()[0]
+    assert happened(), process.wait()
 
 
 def cell(folder: Path, name: str) -> Path:
@@ -87,20 +80,19 @@ def finished_files(run: Path) -> dict[str, int]:
 
 
 @pytest.fixture(scope="module")
-def killed_and_restarted(folder: Path) -> Path:
+def killed_and_restarted(folder: Path, warm_python: WarmPython) -> Path:
     """A sweep of one cell after another that was killed with everything it had started, and started again."""
     output = folder / "one"
-    first = start(folder, "one")
+    first = start(warm_python, folder, "one", forks_cells=True)
     wait_for(first, lambda: (cell(output, "full") / "metrics.json").exists())
     os.killpg(first.pid, signal.SIGKILL)
-    first.communicate()
+    first.wait()
     assert not (cell(output, "no_refinement") / "metrics.json").exists(), "it was killed half-way"
     assert not (output / "table.md").exists()
     before = finished_files(cell(output, "full"))
 
-    second = start(folder, "one")
-    screen, _ = second.communicate(timeout=300)
-    assert second.returncode == 3, screen
+    second = start(warm_python, folder, "one", forks_cells=True).wait()
+    assert second.returncode == 3, second
     assert finished_files(cell(output, "full")) == before, "what was finished was touched again"
     return output
 
@@ -163,16 +155,16 @@ def test_a_sweep_that_is_stopped_says_what_is_kept(folder: Path, killed_and_rest
     )
 
 
-def test_two_workers_outlive_their_sweep(folder: Path, killed_and_restarted: Path) -> None:
+def test_two_workers_outlive_their_sweep(folder: Path, killed_and_restarted: Path, warm_python: WarmPython) -> None:
     """The sweep dies, its workers go on; the next start waits for their cells and computes nothing twice."""
     options = ("--launcher", "local", "--workers", "2")
     output = folder / "two"
-    first = start(folder, "two", *options)
+    first = start(warm_python, folder, "two", *options)
     wait_for(first, lambda: all((cell(output, name) / "screen.txt").exists() for name in ("full", "no_refinement")))
     os.kill(first.pid, signal.SIGKILL)
-    second = start(folder, "two", *options)
-    screen, _ = second.communicate(timeout=300)
-    assert second.returncode == 3, screen
+    first.wait()
+    second = start(warm_python, folder, "two", *options).wait()
+    assert second.returncode == 3, second
     assert (output / "table.md").read_text() == (killed_and_restarted / "table.md").read_text()
     for name in ("full", "no_refinement"):
         log = (cell(output, name) / "log.txt").read_text()
@@ -183,6 +175,8 @@ def test_two_workers_outlive_their_sweep(folder: Path, killed_and_restarted: Pat
 @pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.stem)
 def test_shipped_sweep_is_wandbs_too(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """W&B's own code reads the file and makes each cell's command; this parser takes it, with the same settings."""
+    from wandb.sdk.launch.sweeps import utils as wandb_sweeps  # takes seconds, so not for every process
+
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["zsvss"])
     settings = wandb_sweeps.load_sweep_config(str(path))

@@ -10,25 +10,27 @@ import sys
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import av
 import pytest
 import yaml
 from jsonargparse import Namespace
 from tiny_run import CONFIG
-from wandb.proto.wandb_internal_pb2 import Record
-from wandb.sdk.launch.sweeps import utils as wandb_sweeps
-from wandb.wandb_agent import Agent
 
 from zsvss.commands.config_files import PACKAGED_CONFIGS
 from zsvss.commands.wandb_mode import prepare_wandb
+
+if TYPE_CHECKING:
+    from wandb.proto.wandb_internal_pb2 import Record
 
 _BLOCK, _FULL, _FIRST, _LAST = 32768, 1, 2, 4
 
 
 def records(path: Path) -> Iterator[Record]:
     """The records of a run file: a header of 7 bytes, then LevelDB's log format."""
+    from wandb.proto.wandb_internal_pb2 import Record
+
     content = path.read_bytes()
     assert content[:4] == b":W&B"
     position, parts = 7, b""
@@ -68,6 +70,9 @@ def put(into: dict[str, Any], keys: list[str], value: Any) -> None:
 @pytest.fixture(scope="module")
 def tracked(tmp_path_factory: pytest.TempPathFactory) -> Tracked:
     """One cell of the shipped sweep on a tiny benchmark, as `wandb agent` runs it without a key."""
+    from wandb.sdk.launch.sweeps import utils as wandb_sweeps  # takes seconds, so not for every process
+    from wandb.wandb_agent import Agent
+
     folder = tmp_path_factory.mktemp("agent")
     (folder / "tiny.yaml").write_text(CONFIG + "media: {videos: 1}\n")
     settings = wandb_sweeps.load_sweep_config(str(PACKAGED_CONFIGS / "sweeps" / "components.yaml"))

@@ -13,6 +13,12 @@ def _frames(num_frames, height, width, seed=0):
 
 
 @pytest.fixture
+def hanging_workers_are_killed_soon(monkeypatch):
+    """PyTorch waits 5 s for a worker that hangs before it kills it, which none of our settings changes."""
+    monkeypatch.setattr("torch.utils.data._utils.MP_STATUS_CHECK_INTERVAL", 0.2)
+
+
+@pytest.fixture
 def make_frames():
     return _frames
 

@@ -92,6 +92,7 @@ def test_a_limit_is_no_expectation() -> None:
     assert cuts_of(clips) == expected
 
 
+@pytest.mark.usefixtures("hanging_workers_are_killed_soon")
 @pytest.mark.parametrize("trouble", ["raises", "hangs", "dies"])
 def test_what_cannot_be_read_is_left_out_and_the_others_go_on(trouble: str) -> None:
     videos = [fake("a"), fake("bad", trouble), fake("c")]

@@ -1,14 +1,11 @@
 import importlib.util
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from warm_python import Start
 
 WORKER = Path(__file__).with_name("distributed_worker.py")
-REPOSITORY = WORKER.parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -26,16 +23,9 @@ def one_process(worker):
 
 @pytest.mark.parametrize("world_size", [2, 3])
 @pytest.mark.filterwarnings("ignore:The ``compute`` method of metric:UserWarning")
-def test_any_number_of_processes_gives_the_bits_of_one(world_size, worker, one_process, tmp_path):
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}
-    finished = subprocess.run(
-        [sys.executable, WORKER, str(world_size), tmp_path],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=180,
-        check=False,
-    )
+def test_any_number_of_processes_gives_the_bits_of_one(world_size, worker, one_process, warm_python, tmp_path):
+    code = f"import runpy; runpy.run_path({str(WORKER)!r}, run_name='__main__')"
+    (finished,) = warm_python.run(Start(["-c", code, str(world_size), str(tmp_path)], str(tmp_path)))
     assert finished.returncode == 0, finished.stderr
     nothing = worker.nothing_anywhere()
     assert set(nothing.values()) == {"nan"}

@@ -20,6 +20,7 @@ from zsvss.backbones.checks import check_image_encoder
 from zsvss.backbones.feature_places import ALL_PROJECTIONS, Layer, Projection
 from zsvss.backbones.samples import Samples
 from zsvss.backbones.schedule import check_kind, prediction_type
+from zsvss.backbones.single_frames import take_single_frames
 from zsvss.backbones.unet import UNetBackbone
 from zsvss.backbones.unet_layout import output_block
 from zsvss.backbones.weights import Variant
@@ -131,6 +132,7 @@ class StableVideoDiffusion(UNetBackbone):
         for name, module in self.unet.named_modules():
             if isinstance(module, torch.nn.GroupNorm) and ".resnets." in name:
                 module.eps = 1e-5
+        take_single_frames(self.vae.decoder)
 
     # Conditioning
 
