@@ -121,9 +121,8 @@ def test_compiled_passes_give_the_plain_labels(
     """Over two clips, so that what is to be replayed as CUDA graphs is replayed."""
     found = []
     for way in (False, chosen):
-        backbone = StableDiffusion.from_pretrained(
-            **{**settings_of[StableDiffusion], "first_step": 23, "max_batch": 8, "compile_unet": way}
-        )
+        settings: dict[str, Any] = {"first_step": 23, "max_batch": 8, "compile_unet": way}
+        backbone = StableDiffusion.from_pretrained(**settings_of[StableDiffusion], **settings)
         segmenter = VideoSegmenter(backbone.to(device), KNNSceneContext(3, num_restarts=1), None, MaskedModulation())
         found.append([segmenter(clip).labels_THW for clip in clips])
     for ours, theirs in zip(*found, strict=True):
