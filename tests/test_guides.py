@@ -72,7 +72,8 @@ def follow(guide: str, folder: Path, python: WarmPython) -> str:
             assert place is not None
             insert(folder / place, block.text)
         elif block.language == "console":
-            said += [command(line.removeprefix("$ "), folder, python) for line in block.text.splitlines()]
+            lines = block.text.replace("\\\n", "").splitlines()
+            said += [command(line.removeprefix("$ "), folder, python) for line in lines]
     return "\n".join(said)
 
 
@@ -89,7 +90,8 @@ def command(line: str, folder: Path, python: WarmPython) -> str:
     words = line.split() if '"' not in line else [word.strip('"') for word in re.findall(r'"[^"]*"|\S+', line)]
     assert words[:2] == ["python", "-m"], f"a guide shows a command of another kind: {line}"
     if words[2] == "zsvss.run" and words[3] != "report":
-        clusters = words[3] == "test" or "--data.masks" not in line  # masks that are given are not clustered
+        # Masks that are given are not clustered.
+        clusters = "--data.masks" not in line or (words[3] == "test" and "GivenFirstFrameNaming" not in line)
         words += SMALL.split() + clusters * FEW_CLUSTERS.split() + ("demo.yaml" in line) * DEMO.split()
     return run(words[1:], folder, python)
 

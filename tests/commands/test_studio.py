@@ -8,10 +8,12 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 import urllib.error
 import urllib.request
 from pathlib import Path
 
+import psutil
 import pytest
 from studio_video import write_video
 
@@ -121,3 +123,35 @@ def test_a_studio_opens_answers_and_closes(tmp_path: Path) -> None:
         said = process.stderr.read()
     assert "the same command goes on with what was annotated" in said
     assert "Traceback" not in said
+
+
+def test_the_segmentation_ends_with_the_studio(tmp_path: Path) -> None:
+    write_video(tmp_path)
+    # What Ctrl-C comes to at any moment, here while the segmentation is still importing.
+    code = (
+        "import sys; from argparse import Namespace; from pathlib import Path\n"
+        "from zsvss.commands.interruption import leave\n"
+        "from zsvss.commands.studio import _of_video\n"
+        "video, output = map(Path, sys.argv[1:])\n"
+        "_, segmenting = _of_video(Namespace(source=video, output=output), [])\n"
+        "print(segmenting._process.pid, segmenting.is_running, flush=True)\n"
+        "leave('stopped')"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "frames" / "bands"), str(tmp_path / "new")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 130, done.stderr
+    pid, was_running = done.stdout.split()
+    assert was_running == "True"
+    deadline = time.monotonic() + 120
+    while _runs(int(pid)):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert not (tmp_path / "new" / "predictions").exists()
+
+
+def _runs(pid: int) -> bool:
+    """Whether a process is there, and not only the entry of one that has ended."""
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False

@@ -15,6 +15,8 @@ from typing import NoReturn
 EXIT_CODE = 130
 """What shells expect of a program that was stopped by Ctrl-C."""
 
+_last_acts: list[Callable[[], object]] = []
+
 
 class Interrupted(BaseException):
     """Ctrl-C where there is something to end in order, with what is kept and how to go on.
@@ -68,6 +70,15 @@ def end_process(code: int) -> NoReturn:
     os._exit(code)
 
 
+def before_leaving(act: Callable[[], object]) -> None:
+    """Let `leave` do something first, such as ending a process that this one has started.
+
+    Args:
+        act: must not wait, as it may be called in the midst of anything.
+    """
+    _last_acts.append(act)
+
+
 def tell(message: str) -> None:
     """Print a line on the terminal, once for all processes of a run."""
     if os.environ.get("LOCAL_RANK", "0") == "0":
@@ -75,8 +86,10 @@ def tell(message: str) -> None:
 
 
 def leave(message: str) -> NoReturn:
-    """End the process at once, whatever it is doing, and those that decode for it."""
+    """End the process at once, whatever it is doing, and those that work for it."""
     tell(f"\n{message}")
+    for act in _last_acts:
+        act()
     multiprocessing = sys.modules.get("multiprocessing")  # if anything has been started by it
     for child in multiprocessing.active_children() if multiprocessing else ():
         child.kill()

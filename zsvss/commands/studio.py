@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from zsvss.commands.config_files import config_folders, find_config
-from zsvss.commands.interruption import leaving
+from zsvss.commands.interruption import before_leaving, leaving
 from zsvss.commands.refusals import OneLineParser, fail
 from zsvss.data.class_lists import CAMVID_COLORS, CITYSCAPES_LABELS, COCO_CLASSES, VSPW_CLASSES
 from zsvss.results.predictions import ANNOTATION, FILE, PredictionsError, find_predictions, read_json
@@ -87,6 +87,7 @@ def _of_video(options: argparse.Namespace, others: Sequence[str]) -> tuple[list[
         print(f"{output} holds the segments of {source} already; delete it to segment anew")
         return _of_run(output)
     segmenting = Segmenting([str(source), "--output", str(output), *others])
+    before_leaving(segmenting.end)
     try:
         lives = live_videos(source, predictions, segmenting)
     except BaseException:

@@ -46,7 +46,7 @@ def palette(num: int) -> UInt8:
     >>> palette(3).tolist()
     [[0, 102, 255], [221, 255, 0], [238, 0, 0]]
     """
-    colors: UInt8 = _distinct_colours()[np.arange(num) % 256]
+    colors: UInt8 = _distinct_colors()[np.arange(num) % 256]
     return colors
 
 
@@ -85,7 +85,7 @@ def class_colors(classes: npt.ArrayLike) -> UInt8:
 
 
 @cache
-def _distinct_colours() -> UInt8:
+def _distinct_colors() -> UInt8:
     steps = np.arange(0, 256, 17, dtype=np.int64)
     candidates = np.stack(np.meshgrid(steps, steps, steps, indexing="ij"), -1).reshape(-1, 3)
     normal, *others = seen_by(candidates)

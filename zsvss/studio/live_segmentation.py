@@ -56,10 +56,14 @@ class Segmenting:
         errors = [line for line in lines if line.startswith("error: ")]
         return (errors or lines or ["it ended without a word"])[-1].removeprefix("error: ")
 
+    def end(self) -> None:
+        """Let it end, if it runs, without waiting for that; what it has written stays."""
+        self._process.terminate()
+
     def stop(self) -> None:
-        """End it, if it runs; what it has written stays."""
+        """End it, and wait until it has ended."""
         if self.is_running:
-            self._process.terminate()
+            self.end()
             try:
                 self._process.wait(timeout=10)
             except subprocess.TimeoutExpired:
