@@ -13,17 +13,18 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from zsvss.backbones.base import ClipNoise, Conditioning
+from zsvss.backbones.base import Conditioning
 from zsvss.backbones.samples import Samples
 from zsvss.backbones.schedule import SMALLEST_ALPHA, trailing_timesteps
 from zsvss.backbones.seams import Seams, attention_seams
-from zsvss.backbones.text import check_embedding, t5_embedding, t5_width
+from zsvss.backbones.t5_prompt import T5Prompted
+from zsvss.backbones.text import t5_embedding
 from zsvss.backbones.video_transformer import VideoTransformer
 
 _T5_LENGTH = 226
 
 
-class CogVideoX(VideoTransformer):
+class CogVideoX(VideoTransformer, T5Prompted):
     """CogVideoX 2B or 5B: the frames of a clip are denoised together, by joint attention with the text.
 
     The queries of block 17 are clustered and compared. The network predicts velocities; guidance is none by default.
@@ -50,7 +51,7 @@ class CogVideoX(VideoTransformer):
     modulated_attention = "attn1"
     preferred_block: ClassVar[int] = 17
     preferred_place = "image.query"
-    context_Gmc: Tensor
+    prompt_width = ("text_embed_dim", 4096)
 
     def __init__(
         self, weights: str = "zai-org/CogVideoX-2b", *, num_steps: int = 20, first_step: int = 17, **settings: Any
@@ -83,33 +84,11 @@ class CogVideoX(VideoTransformer):
     # Conditioning
 
     @override
-    def encoder_parts(self) -> tuple[str, ...]:
-        return () if self._context() else ("text_encoder",)
-
-    @override
-    def check_conditioner(self) -> None:
-        width = int(self.source.config("transformer").get("text_embed_dim", 4096))
-        context = self._context()
-        if context:
-            check_embedding(context, {"cond": width}, self.source.name)
-            return
-        found = t5_width(self.source.config("text_encoder"), "text_encoder", self.source.name)
-        if found != width:
-            raise ValueError(
-                f"{self.source.name}/text_encoder: d_model = {found} must be {width}, the transformer's "
-                "text_embed_dim: they are of different models."
-            )
-
-    @override
     def load_conditioner(self) -> None:
         context = self._context()
         length = int(self.source.config("transformer").get("max_text_seq_length", _T5_LENGTH))
         cond_1mc = context["cond"] if context else t5_embedding(self.source, length=length)
         self._keep_embedding({"cond": cond_1mc})
-
-    @override
-    def condition(self, images_T3HW: Tensor, noise: ClipNoise) -> Conditioning:
-        return Conditioning(self.context_Gmc)
 
     # Sampling
 

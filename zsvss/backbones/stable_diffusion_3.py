@@ -20,7 +20,7 @@ from zsvss.backbones.feature_places import Layer, Projection
 from zsvss.backbones.flow_matching import FlowMatching, shift_by_size
 from zsvss.backbones.samples import Samples
 from zsvss.backbones.seams import Seam, Seams, attention_seams
-from zsvss.backbones.text import check_embedding, clip_embedding, clip_widths, t5_embedding, t5_width
+from zsvss.backbones.text import check_embedding, check_t5, clip_embedding, clip_widths, t5_embedding
 
 _T5_LENGTH = 256
 _IMAGE_TOKENS = 4096  # of 1024x1024
@@ -104,12 +104,8 @@ class StableDiffusion3(FlowMatching):
                 f"{self.source.name}: text encoders that project to {projected[0]} and {projected[1]} channels do not "
                 f"fit the transformer, whose pooled_projection_dim is {pooled}: they are of different models."
             )
-        third = self.source.config("text_encoder_3", required=False)
-        if third and t5_width(third, "text_encoder_3", self.source.name) != width:
-            raise ValueError(
-                f"{self.source.name}/text_encoder_3: d_model = {third['d_model']} must be {width}, the transformer's "
-                "joint_attention_dim: they are of different models."
-            )
+        if self.source.config("text_encoder_3", required=False):
+            check_t5(self.source, "text_encoder_3", width, "joint_attention_dim")
 
     @override
     def load_conditioner(self) -> None:
