@@ -40,6 +40,7 @@ class Auto(Backbone):
         modulation_block: block whose attention is modulated.
         max_batch: samples a pass of the network.
         reuse_recorded: skip what a recording already holds.
+        offload: bring the networks to the device in turns.
 
     Raises:
         FileNotFoundError: if ``model_index.json`` is not on this machine and cannot be fetched.
@@ -59,6 +60,7 @@ class Auto(Backbone):
         modulation_block: int | str | None = None,
         max_batch: int | None = None,
         reuse_recorded: bool | None = None,
+        offload: bool | None = None,
     ) -> Any:
         """Return the backbone."""
         settings = {
@@ -69,6 +71,7 @@ class Auto(Backbone):
             "modulation_block": modulation_block,
             "max_batch": max_batch,
             "reuse_recorded": reuse_recorded,
+            "offload": offload,
         }
         chosen = _class_of(weights, variant, revision)
         given = {name: value for name, value in settings.items() if value is not None}

@@ -132,12 +132,15 @@ class Backbone(nn.Module, ABC):
         native_size: height and width of what it was trained on, if it can do little with larger frames.
         steps: sampling steps that are run, first to last; the first one is the modulated step.
         blended_steps: steps after which masked modulation blends the latents.
+        takes_turns: whether its networks lie on the device in turns, so that to change between denoising and decoding
+            costs a copy of their weights.
         keeps_on_host: whether recordings are kept in the host's memory, as the device's did not hold one.
         pairs: how many pairs of a frame and a label masked modulation takes at once; each is two rows of
             :meth:`denoise`, one for either sign.
     """
 
     couples_frames: bool = False
+    takes_turns: bool = False
     keeps_on_host: bool = False
     native_size: tuple[int, int] | None = None
     steps: Sequence[int]

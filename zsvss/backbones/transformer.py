@@ -63,6 +63,7 @@ class TransformerBackbone(DenoisingNetwork):
         max_batch: samples a pass of the transformer; bounds memory, as in `StableDiffusion`.
         reuse_recorded: begin the modulated step at the modulated block. The arithmetic is the same; ``False`` runs all.
         compile_decoder: decode through ``torch.compile``, as `StableDiffusion` does.
+        offload: bring transformer and autoencoder to the device in turns, as `StableDiffusion` does.
     """
 
     network_part = "transformer"
@@ -94,9 +95,10 @@ class TransformerBackbone(DenoisingNetwork):
         max_batch: int = 8,
         reuse_recorded: bool = True,
         compile_decoder: bool = False,
+        offload: bool = False,
     ) -> None:
         super().__init__(
-            weights, variant, revision, num_steps, first_step, modulation_block, max_batch, compile_decoder
+            weights, variant, revision, num_steps, first_step, modulation_block, max_batch, compile_decoder, offload
         )
         self.blended_steps = range(first_step, num_steps - 1)
         self.guidance = guidance

@@ -118,6 +118,7 @@ class VideoTransformer(TransformerBackbone):
 
     @override
     def decode(self, latents_Bchw: Tensor, num_frames: int | None = None) -> Tensor:
+        self.turn_of("vae")
         num_frames = num_frames or len(latents_Bchw)
         decoder, convolution = self.vae.decoder, getattr(self.vae, "post_quant_conv", None)
         with in_float32(
