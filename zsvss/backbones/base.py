@@ -249,6 +249,10 @@ class Backbone(nn.Module, ABC):
         """A recorded tensor of one half for each frame [T, n, c], where the network has a coarser time grid."""
         return tensor_Lnc
 
+    def latent_frames(self, num_frames: int, device: torch.device | None = None) -> Tensor | None:
+        """Number of each frame's latent frame, int64 [T], where the network has a coarser time grid; else ``None``."""
+        return None
+
     @property
     @abstractmethod
     def latent_stride(self) -> int:

@@ -27,7 +27,8 @@ _T5_LENGTH = 226
 class CogVideoX(VideoTransformer, T5Prompted):
     """CogVideoX 2B or 5B: the frames of a clip are denoised together, by joint attention with the text.
 
-    The queries of block 17 are clustered and compared. The network predicts velocities; guidance is none by default.
+    The queries of block 17 are clustered; over time, they are compared with its keys. The network predicts velocities;
+    guidance is none by default.
 
     Args:
         weights: diffusers folder or hub id (``transformer/``, ``vae/``, ``scheduler/`` and, for the empty prompt,
@@ -38,7 +39,8 @@ class CogVideoX(VideoTransformer, T5Prompted):
         settings: the other ones of :class:`~zsvss.backbones.transformer.TransformerBackbone`.
 
     Source: layer 17 by DiffTrack (arXiv 2506.17220), which finds that queries and keys match better over time than
-    features do. `Differs from it:` queries are compared with queries.
+    features do. `Differs from it:` frames are denoised from the noise of their own latents, at other timesteps; queries
+    and keys are not rotated (5B); and hops are matched in one direction.
     """
 
     pipeline = "CogVideoX"
@@ -51,6 +53,7 @@ class CogVideoX(VideoTransformer, T5Prompted):
     modulated_attention = "attn1"
     preferred_block: ClassVar[int] = 17
     preferred_place = "image.query"
+    matched_places = ("image.normed_query", "image.normed_key")
     prompt_width = ("text_embed_dim", 4096)
 
     def __init__(
@@ -60,7 +63,8 @@ class CogVideoX(VideoTransformer, T5Prompted):
 
     @override
     def seams(self, block: int) -> Seams:
-        return {"image": attention_seams("attn1", "image"), "text": attention_seams("attn1", "text")}
+        image = attention_seams("attn1", "image", has_input=True, has_norms=True)
+        return {"image": image, "text": attention_seams("attn1", "text")}
 
     @override
     def check_network(self, config: Mapping[str, Any], vae: Mapping[str, Any]) -> None:

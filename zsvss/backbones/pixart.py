@@ -58,7 +58,7 @@ class PixArt(T5Prompted):
 
     @override
     def seams(self, block: int) -> Seams:
-        return {"self": attention_seams("attn1"), "cross": attention_seams("attn2")}
+        return {"self": attention_seams("attn1", has_input=True), "cross": attention_seams("attn2")}
 
     # Conditioning
 

@@ -71,9 +71,12 @@ class StableDiffusion3(FlowMatching):
     @override
     def seams(self, block: int) -> Seams:
         text = attention_seams("attn", prefix="add_{}_proj", output=None)
-        seams: dict[Layer, dict[Projection, Seam]] = {"image": attention_seams("attn"), "text": text}
+        seams: dict[Layer, dict[Projection, Seam]] = {
+            "image": attention_seams("attn", has_input=True),
+            "text": text,
+        }
         if block in self._dual_layers:
-            seams["self"] = attention_seams("attn2")
+            seams["self"] = attention_seams("attn2", has_input=True)
         return seams
 
     @cached_property
