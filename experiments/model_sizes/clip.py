@@ -28,7 +28,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from experiments.model_sizes.make import _KL, AUTOENCODERS, NETWORKS
-from zsvss.backbones import base, partial_pass, recording
+from zsvss.backbones import base, partial_pass, recording, video_transformer
 from zsvss.backbones.base import ClipNoise
 from zsvss.backbones.cogvideox import CogVideoX
 from zsvss.backbones.latent_diffusion import LatentDiffusion
@@ -157,7 +157,7 @@ def peaks_of(name: str, *, on_host: bool) -> tuple[dict[str, int], dict[str, int
         backbone = make(name, Path(folder))
         num_frames = MODELS[name][-1]
         backbone.keeps_on_host = on_host
-        for module in (base, recording, partial_pass):
+        for module in (base, recording, partial_pass, video_transformer):
             for of_host, function in on_the_host.items():
                 if hasattr(module, of_host):
                     patch.object(module, of_host, function).start()

@@ -52,7 +52,7 @@ class Features(ABC):
         numbers_L = torch.arange(_num_latents(backbone, len(images_T3HW)), device=latent_T.device)
         shares_LT = (latent_T == numbers_L[:, None]).to(features_Tnc.dtype)
         means_LT = shares_LT / shares_LT.sum(1, keepdim=True)
-        return (means_LT @ features_Tnc.flatten(1)).unflatten(1, features_Tnc.shape[1:])
+        return (means_LT @ features_Tnc.flatten(1)).view(-1, *features_Tnc.shape[1:])
 
     def grid(self, backbone: Backbone, recording: Recording) -> tuple[int, int]:
         """Height and width of the token grid."""
@@ -193,14 +193,14 @@ class AttentionFeatures(Features):
     def __call__(self, backbone: Backbone, recording: Recording, images_T3HW: Tensor) -> Tensor:
         num_frames = len(recording.noised_Tchw)
         tensors = [backbone.over_time(recording.half(key).float(), num_frames) for key in self.keys(backbone)]
-        return self._joined(backbone, tensors)
+        return self._averaged(backbone, tensors)
 
     @override
     def on_latents(self, backbone: Backbone, recording: Recording, images_T3HW: Tensor) -> Tensor:
         num_latents = _num_latents(backbone, len(recording.noised_Tchw))
-        return self._joined(backbone, [recording.half(key).float()[:num_latents] for key in self.keys(backbone)])
+        return self._averaged(backbone, [recording.half(key).float()[:num_latents] for key in self.keys(backbone)])
 
-    def _joined(self, backbone: Backbone, tensors: Sequence[Tensor]) -> Tensor:
+    def _averaged(self, backbone: Backbone, tensors: list[Tensor]) -> Tensor:
         """The mean of what was recorded, normalised."""
         if len({tensor.shape for tensor in tensors}) > 1:
             keys = self.keys(backbone)
