@@ -16,6 +16,7 @@ import pytest
 import tiny_models
 import torch
 from page_in_chromium import CHROMIUM
+from tiny_models import write_autoencoder
 from warm_python import WarmPython
 
 from zsvss.commands.allocator import keep_freed_memory
@@ -60,7 +61,7 @@ def parsing_quietly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pyt
 @pytest.fixture(scope="session")
 def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A diffusers folder of the Stable Diffusion layout with small random weights (0.3 MB, milliseconds a pass)."""
-    from diffusers import AutoencoderKL, UNet2DConditionModel
+    from diffusers import UNet2DConditionModel
     from safetensors.torch import save_file
 
     folder = tmp_path_factory.mktemp("tiny_weights")
@@ -76,17 +77,9 @@ def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
             attention_head_dim=8,
             norm_num_groups=4,
         )
-        vae = AutoencoderKL(
-            block_out_channels=(4, 4, 8, 8),
-            down_block_types=("DownEncoderBlock2D",) * 4,
-            up_block_types=("UpDecoderBlock2D",) * 4,
-            norm_num_groups=2,
-            layers_per_block=1,
-            sample_size=64,
-        )
+        write_autoencoder(folder)
         save_file({"cond": torch.randn(1, 4, 8)}, folder / "context.safetensors")
     unet.save_pretrained(folder / "unet")
-    vae.save_pretrained(folder / "vae")
     (folder / "scheduler").mkdir()
     (folder / "scheduler" / "scheduler_config.json").write_text(json.dumps({"prediction_type": "epsilon"}))
     return folder

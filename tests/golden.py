@@ -168,7 +168,7 @@ def stored_segmentation(stored: Arrays, name: str) -> Tensor:
 
 
 def _embedded_number(embedding_c: Tensor) -> float:
-    """The number behind its sinusoidal embedding (cosines, then sines), from the slowest wave to the fastest."""
+    """The number after its sinusoidal embedding (cosines, then sines), from the slowest wave to the fastest."""
     cosines, sines = embedding_c.double().chunk(2)
     frequencies = 10000.0 ** -(torch.arange(len(cosines), dtype=torch.float64) / len(cosines))
     angles = torch.atan2(sines, cosines)

@@ -16,7 +16,7 @@ def opened(browser: Any, address: str, **settings: Any) -> Iterator[Any]:
 
     Args:
         browser: of Playwright.
-        address: of the page, with or without what stands behind ``#``.
+        address: of the page, with or without what stands after ``#``.
         settings: of the browser's context, such as its viewport; ``says`` is what the console may say.
     """
     says = settings.pop("says", ())

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from zsvss.callbacks.video_predictions import Meaning, Origin, VideoPredictions
-from zsvss.data.facts import VideoFacts
+from zsvss.data.video_facts import VideoFacts
 from zsvss.results.predictions import Predictions
 
 HEIGHT, WIDTH, NUM_FRAMES = 37, 46, 6

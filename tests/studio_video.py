@@ -11,8 +11,8 @@ from toy_backbone import ToyBackbone, striped_video
 
 from zsvss.segmenter import VideoSegmenter
 from zsvss.stages.features import ColorPositionFeatures
-from zsvss.studio.desk import Desk
 from zsvss.studio.model import Model
+from zsvss.studio.open_video import Desk
 
 NUM_FRAMES, HEIGHT, WIDTH = 6, 64, 96
 FRAMES_THW3, BANDS_THW = (tensor.numpy() for tensor in striped_video(NUM_FRAMES, HEIGHT, WIDTH))

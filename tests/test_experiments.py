@@ -13,7 +13,7 @@ import pytest
 import torch
 from synthetic_run import SETTINGS, write_run
 
-from zsvss.results.folder import read_run
+from zsvss.results.run_folder import read_run
 
 ROOT = Path(__file__).parents[1]
 

@@ -1,7 +1,7 @@
 """The guides of `docs/` are followed to the letter: what they say to write is written, what they say to run is run.
 
 A code block belongs to the file that the line before it names last, in backticks, ahead of a colon; without one, a
-Python block is a script. Lines `+` of a diff go behind its other line.
+Python block is a script. Lines `+` of a diff go after its other line.
 """
 
 from __future__ import annotations

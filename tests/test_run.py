@@ -23,7 +23,7 @@ from lightning.pytorch.strategies import SingleDeviceStrategy
 from PIL import Image
 from warm_python import WarmPython, command_line
 
-from zsvss.commands.config import find_config
+from zsvss.commands.config_files import find_config
 from zsvss.commands.default_config import with_config
 from zsvss.commands.lightning import Rehearsal, choose_device, import_components
 from zsvss.results.predictions import Predictions
@@ -386,7 +386,7 @@ def test_mistakes_in_options(mistake: Mistake, config: Path, arguments: list[obj
         ),
     ],
 )
-def test_mistakes_in_overlays(mistake: Mistake, config: Path, tmp_path: Path, overlay: str, message: str) -> None:
+def test_mistakes_in_configs_on_top(mistake: Mistake, config: Path, tmp_path: Path, overlay: str, message: str) -> None:
     path = tmp_path / "overlay.yaml"
     path.write_text(overlay)
     assert message in mistake("test", "--config", config, "--config", path)

@@ -8,7 +8,7 @@ from toy_backbone import ToyBackbone, striped_video
 
 from zsvss.backbones.input_size import resize_frames
 from zsvss.segmenter import VideoSegmenter, to_grid
-from zsvss.stages.clips import in_clips
+from zsvss.stages.clip_buffer import in_clips
 from zsvss.stages.context import KNNSceneContext, PerFrameClustering
 from zsvss.stages.features import ColorPositionFeatures
 from zsvss.stages.given_labels import GivenLabels

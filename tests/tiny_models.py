@@ -227,7 +227,7 @@ def write_sd3_prompt(folder: Path) -> None:
 
 
 def write_pixart(folder: Path, width: int = 16, **settings: Any) -> Path:
-    """PixArt's layout: self- and cross-attention, variances behind the prediction."""
+    """PixArt's layout: self- and cross-attention, variances after the prediction."""
     from diffusers import PixArtTransformer2DModel
 
     with torch.random.fork_rng():

@@ -13,7 +13,7 @@ from torch.nn import functional
 from zsvss.backbones.base import Backbone, ClipNoise, Conditioning, FeatureKey, Recording
 from zsvss.backbones.batching import BatchLimit
 from zsvss.backbones.feature_places import ALL_PROJECTIONS
-from zsvss.backbones.layout import UNetLayout
+from zsvss.backbones.unet_layout import UNetLayout
 
 _UP_BLOCKS = ["UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"]
 

@@ -45,7 +45,7 @@ from zsvss.stages.features import Features
 from zsvss.stages.finiteness import NotFiniteError
 from zsvss.stages.given_labels import GivenLabels
 from zsvss.stages.modulation import Modulation
-from zsvss.stages.nearest import nearest
+from zsvss.stages.nearest_resizing import nearest
 from zsvss.stages.refinement import Refinement
 from zsvss.stages.trace import SegmentedClip
 
@@ -71,7 +71,7 @@ class VideoSegmentation(LightningModule):
         padding: pixels by which the backbone's input is mirrored beyond each border.
         min_region: connected regions below this share of the frame's pixels take the labels of what surrounds them.
         naming: naming protocol, how clusters get their class names in ``test``; ``predict`` needs none.
-        seed: all randomness is drawn from (seed, dataset, video, clip).
+        seed: all randomness is drawn from (seed, data set, video, clip).
         windows: lengths C of the windows of video consistency.
         consistency: protocol of video consistency.
         objects: protocol of region similarity and contour accuracy, where the data set has objects.

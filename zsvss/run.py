@@ -20,7 +20,7 @@ class Command(NamedTuple):
 
     Attributes:
         module: where it lies; imports nothing heavy before the arguments are known to be right.
-        function: takes the arguments behind the command's name; returns the exit code.
+        function: takes the arguments after the command's name; returns the exit code.
         says: what it does, for ``--help``.
     """
 
@@ -30,8 +30,10 @@ class Command(NamedTuple):
 
 
 COMMANDS = {
-    "predict": Command("zsvss.commands.front", "predict", "segment a video file, or a folder of images or videos"),
-    "test": Command("zsvss.commands.front", "test", "segment the videos of a benchmark and score them"),
+    "predict": Command(
+        "zsvss.commands.before_torch", "predict", "segment a video file, or a folder of images or videos"
+    ),
+    "test": Command("zsvss.commands.before_torch", "test", "segment the videos of a benchmark and score them"),
     "sweep": Command("zsvss.commands.sweep", "main", "run a grid of settings: ablations, several seeds"),
     "report": Command("zsvss.commands.report", "main", "make tables and a page of finished runs"),
     "export": Command("zsvss.commands.export", "main", "write predictions as COCO, YOLO, CVAT, Label Studio, ..."),

@@ -18,17 +18,17 @@ from torch import Tensor, nn
 from zsvss.backbones.base import Backbone, ClipNoise, Conditioning, FeatureKey, Recording
 from zsvss.backbones.batching import once
 from zsvss.backbones.input_size import NetworkSize, as_images
-from zsvss.stages.clips import AnyFrame, FindsCuts, in_clips
+from zsvss.stages.clip_buffer import AnyFrame, FindsCuts, in_clips
 from zsvss.stages.context import Memory, PerFrameClustering, SceneContext
 from zsvss.stages.features import AttentionFeatures, FeaturePass, Features
 from zsvss.stages.finiteness import FiniteCheck, check_feature_pass
 from zsvss.stages.modulation import LabelledClip, Modulation, NearestUpsampling
-from zsvss.stages.nearest import to_grid
+from zsvss.stages.nearest_resizing import to_grid
 from zsvss.stages.padding import margins_on, mirror
 from zsvss.stages.precision import full_precision
 from zsvss.stages.refinement import Refinement, check_grids
-from zsvss.stages.shares import imposed
 from zsvss.stages.shots import ShotBank, ShotMatching
+from zsvss.stages.soft_labels import imposed
 from zsvss.stages.specks import merge_specks
 from zsvss.stages.trace import SegmentedClip, Trace
 from zsvss.stopwatch import Stopwatch, device_clock, measured
@@ -97,7 +97,7 @@ class VideoSegmenter(nn.Module):
         return self.memory, self.bank
 
     def restore(self, state: tuple[Memory | None, ShotBank]) -> None:
-        """Go on behind the clip at which `state` was taken."""
+        """Go on after the clip at which `state` was taken."""
         self.memory, self.bank = state
 
     def stream(

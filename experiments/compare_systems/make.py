@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
-from zsvss.results.files import fill_in
+from zsvss.results.atomic_files import fill_in
 from zsvss.results.summary import percent
 
 HERE = Path(__file__).parent

@@ -19,13 +19,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from zsvss.commands.config import find_config
+from zsvss.commands.config_files import find_config
 from zsvss.commands.studio import EMBEDDED, segmenter_of
 from zsvss.data.davis import DAVIS_2016, Davis
 from zsvss.data.video import FileVideo
 from zsvss.metrics import FirstFrameNaming
 from zsvss.metrics.objects import FrameCounts, frame_counts, object_scores
-from zsvss.results.files import fill_in
+from zsvss.results.atomic_files import fill_in
 from zsvss.results.predictions import Source
 from zsvss.segmenter import VideoSegmenter
 from zsvss.stages.context import KNNSceneContext

@@ -23,7 +23,7 @@ from zsvss.metrics import FirstFrameNaming, VideoEvaluator
 from zsvss.metrics.confusion import segmentation_scores
 from zsvss.metrics.consistency import mean_consistency
 from zsvss.module import clip_generator
-from zsvss.results.files import fill_in
+from zsvss.results.atomic_files import fill_in
 from zsvss.segmenter import VideoSegmenter
 from zsvss.stages.context import KNNSceneContext
 from zsvss.stages.refinement import CorrespondenceRefinement

@@ -15,8 +15,8 @@ from torch import Tensor
 from typing_extensions import override
 
 from zsvss.backbones import embedded
-from zsvss.backbones.layout import check_layout
 from zsvss.backbones.stable_video_diffusion import StableVideoDiffusion
+from zsvss.backbones.unet_layout import check_layout
 from zsvss.backbones.weights import WeightsSource
 
 ADDED_WEIGHTS = "temporal.safetensors"

@@ -21,7 +21,7 @@ from zsvss.data.loader import ClipLoader
 from zsvss.data.procedural import PROCEDURAL, ProceduralVideos
 from zsvss.module import clip_generator
 from zsvss.results.media import shared_video
-from zsvss.results.palette import palette
+from zsvss.results.segment_colors import palette
 from zsvss.segmenter import VideoSegmenter
 from zsvss.stages.context import KNNSceneContext
 from zsvss.stages.modulation import MaskedModulation

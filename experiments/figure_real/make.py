@@ -16,13 +16,13 @@ from PIL import Image
 
 from experiments.figure_qualitative.make import draw, enlarge
 from zsvss.backbones.embedded import Embedded
-from zsvss.commands.config import find_config
+from zsvss.commands.config_files import find_config
 from zsvss.commands.lightning import Rehearsal, import_components
 from zsvss.data.clip import Clip
 from zsvss.data.folder import VideoFolder
 from zsvss.data.loader import ClipLoader
 from zsvss.module import clip_generator
-from zsvss.results.palette import palette
+from zsvss.results.segment_colors import palette
 from zsvss.segmenter import VideoSegmenter
 from zsvss.stages.context import KNNSceneContext
 from zsvss.stages.modulation import MaskedModulation

@@ -32,7 +32,7 @@ from zsvss.metrics import FirstFrameNaming, GivenFirstFrameNaming, VideoEvaluato
 from zsvss.metrics.naming import ClusterNaming
 from zsvss.metrics.objects import object_scores
 from zsvss.module import clip_generator
-from zsvss.results.files import fill_in, write_atomically
+from zsvss.results.atomic_files import fill_in, write_atomically
 from zsvss.segmenter import VideoSegmenter
 from zsvss.stages.context import KNNSceneContext, SceneContext
 from zsvss.stages.features import AttentionFeatures, ColorPositionFeatures, Features

@@ -49,7 +49,7 @@ VARIANTS = [
     Variant("modulated passes without guidance", lambda: MaskedModulation(guided=False)),
     Variant("no guidance anywhere", backbone={"guidance": 1}),
     Variant("two steps in place of three", lambda: MaskedModulation(num_steps=2)),
-    Variant("no step behind the modulated one", lambda: MaskedModulation(num_steps=1)),
+    Variant("no step after the modulated one", lambda: MaskedModulation(num_steps=1)),
     Variant("both, without guidance", lambda: MaskedModulation(num_steps=1, guided=False)),
     Variant("`SoftUpsampling`", SoftUpsampling),
     Variant("`SoftUpsampling`, no guidance", SoftUpsampling, backbone={"guidance": 1}),

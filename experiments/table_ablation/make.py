@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from zsvss.commands.sweep import INCOMPLETE
-from zsvss.results.folder import COMPONENTS, Run, find_runs, read_runs
+from zsvss.results.run_folder import COMPONENTS, Run, find_runs, read_runs
 from zsvss.viz.paper_tables import Cell, ScoreTable, origin
 
 HERE = Path(__file__).parent
@@ -75,7 +75,11 @@ def table(datasets: dict[str, list[Run]]) -> ScoreTable:
         found = [of_datasets.get(dataset) for dataset in datasets]
         scores = [run.scores.get(score, math.nan) if run else "failed" for run in found for score in SCORES]
         rows.append([*map(Cell, components), *(Cell(score, digits=2) for score in scores), Cell(f"`{name}`")])
-    columns = [*COMPONENTS.values(), *(f"{dataset} {score}" for dataset in datasets for score in SCORES), "Overlay"]
+    columns = [
+        *COMPONENTS.values(),
+        *(f"{dataset} {score}" for dataset in datasets for score in SCORES),
+        "Config on top",
+    ]
     return ScoreTable(columns, rows)
 
 

@@ -11,9 +11,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from zsvss.commands.cells import missing_videos
+from zsvss.commands.sweep_cells import missing_videos
 from zsvss.metrics import headline_scores
-from zsvss.results.folder import Run, find_runs, plain, read_run
+from zsvss.results.run_folder import Run, find_runs, plain, read_run
 from zsvss.viz.paper_tables import Cell, ScoreTable, origin
 
 HERE = Path(__file__).parent

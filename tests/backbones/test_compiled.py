@@ -80,7 +80,7 @@ def test_from_the_ninth_shape_on_passes_run_as_they_are(fresh_dynamo, caplog):
 def test_clips_of_different_labels_are_compiled_once_without_a_break(
     kind, chosen, settings_of, fresh_dynamo, monkeypatch
 ):
-    """A graph of what lies behind the modulated block, and one of a later step, which all later steps share."""
+    """A graph of what lies after the modulated block, and one of a later step, which all later steps share."""
     counter = Replays()
     monkeypatch.setattr(kind, "compile_backend", counter)
     monkeypatch.setattr(kind, "_shared_maps", lambda *_: None)

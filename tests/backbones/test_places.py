@@ -8,11 +8,10 @@ from zsvss.backbones.base import FeatureKey
 from zsvss.backbones.cogvideox import CogVideoX
 from zsvss.backbones.feature_places import FeaturePlace, FeaturePlaces, PlacedBlock
 from zsvss.backbones.flux import Flux
-from zsvss.backbones.layout import UNetLayout
 from zsvss.backbones.pixart import PixArt
-from zsvss.backbones.seams import attention_seams
 from zsvss.backbones.stable_diffusion import StableDiffusion
 from zsvss.backbones.stable_diffusion_3 import StableDiffusion3
+from zsvss.backbones.unet_layout import UNetLayout
 from zsvss.stages.features import AttentionFeatures
 from zsvss.stages.joint_features import BlockFeatures, LabFeatures
 

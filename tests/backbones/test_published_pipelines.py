@@ -41,7 +41,7 @@ def close(ours, expected):
 
 
 def sampled(backbone):
-    """Latents behind the last step and the image that they decode to, of one image."""
+    """Latents after the last step and the image that they decode to, of one image."""
     noise = backbone.sample_noise(1, *SIZE, torch.Generator().manual_seed(0))
     with torch.inference_mode():
         noised = backbone.add_noise(backbone.encode(IMAGE, noise), noise)

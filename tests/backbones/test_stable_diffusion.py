@@ -65,7 +65,7 @@ def test_a_feature_pass_goes_on_where_memory_ran_out(tiny_weights, monkeypatch):
 
     def run_short(sample, **inputs):
         tried.append(len(sample))
-        if len(tried) > 1 and len(sample) > 1:  # behind the first pass others take the device's memory
+        if len(tried) > 1 and len(sample) > 1:  # after the first pass others take the device's memory
             raise torch.cuda.OutOfMemoryError("CUDA out of memory")
         return run(sample, **inputs)
 

@@ -25,7 +25,7 @@ from zsvss.module import VideoSegmentation
 from zsvss.results.media import VideoMedia, read_media
 from zsvss.results.predictions import Predictions
 from zsvss.stages.context import KNNSceneContext, PerFrameClustering, SceneContext
-from zsvss.stages.nearest import nearest
+from zsvss.stages.nearest_resizing import nearest
 from zsvss.stages.refinement import CorrespondenceRefinement
 
 SETTINGS: dict[str, Any] = {"model": {}, "data": {}}

@@ -82,7 +82,7 @@ def test_the_bar_moves_within_a_clip(monkeypatch: pytest.MonkeyPatch) -> None:
     shown.clear()
     segmenter.reset()
     assert torch.equal(segmenter(frames).labels_THW, segmented.labels_THW)
-    assert shown == [], "behind the clip nobody listens"
+    assert shown == [], "after the clip nobody listens"
 
 
 def test_the_segmenter_tells_every_stage() -> None:

@@ -1,4 +1,4 @@
-"""Ctrl-C while a run imports, before its first video, within a video and behind one."""
+"""Ctrl-C while a run imports, before its first video, within a video and after one."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def interrupted(python: WarmPython, folder: Path, module: str, owner: str, function: str) -> str:
-    """What a run says that is interrupted behind a method; it must end with the code that shells expect."""
+    """What a run says that is interrupted after a method; it must end with the code that shells expect."""
     start = command_line(
         ["test", "--config", "tiny.yaml", "--output", "out/run"],
         folder,
@@ -106,7 +106,7 @@ def test_within_the_first_video(warm_python: WarmPython, folder: Path) -> None:
     )
 
 
-def test_behind_a_video(warm_python: WarmPython, folder: Path) -> None:
+def test_after_a_video(warm_python: WarmPython, folder: Path) -> None:
     said = interrupted(warm_python, folder, "zsvss.results.records", "RecordFolder", "write")
     assert said == "stopped: 1 of 2 videos finished and kept in out/run; the same command resumes with the others"
     (again,) = warm_python.run(command_line(["test", "--config", "tiny.yaml", "--output", "out/run"], folder))

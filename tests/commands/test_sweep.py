@@ -17,10 +17,10 @@ import yaml
 from tiny_run import CONFIG
 from wandb.sdk.launch.sweeps import utils as wandb_sweeps
 
-from zsvss.commands.cells import Cell
-from zsvss.commands.config import PACKAGED_CONFIGS
+from zsvss.commands.config_files import PACKAGED_CONFIGS
 from zsvss.commands.lightning import import_components
 from zsvss.commands.sweep import grid, read_sweep, stopped
+from zsvss.commands.sweep_cells import Cell
 from zsvss.run import main
 
 DATA = """\

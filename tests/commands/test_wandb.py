@@ -21,7 +21,7 @@ from wandb.proto.wandb_internal_pb2 import Record
 from wandb.sdk.launch.sweeps import utils as wandb_sweeps
 from wandb.wandb_agent import Agent
 
-from zsvss.commands.config import PACKAGED_CONFIGS
+from zsvss.commands.config_files import PACKAGED_CONFIGS
 from zsvss.commands.wandb_mode import prepare_wandb
 
 _BLOCK, _FULL, _FIRST, _LAST = 32768, 1, 2, 4

@@ -199,7 +199,7 @@ def test_images_are_turned_upright_as_their_exif_data_say(tmp_path, make_frames,
             open_frames(tmp_path, "decord")
 
 
-def test_an_orientation_behind_the_pixels_of_a_png(tmp_path, make_frames):
+def test_an_orientation_after_the_pixels_of_a_png(tmp_path, make_frames):
     path = tmp_path / "0.png"
     Image.fromarray(make_frames(1, 20, 30)[0]).save(path)
     exif = Image.Exif()
@@ -243,7 +243,7 @@ def test_pages_of_different_sizes_are_refused(tmp_path):
 
 
 def test_a_jpeg_with_a_second_picture_is_one_frame(tmp_path, make_frames):
-    """Phones put a depth or brightness map behind the picture that is shown."""
+    """Phones put a depth or brightness map after the picture that is shown."""
     images = [Image.fromarray(frame) for frame in make_frames(2, 40, 60)]
     images[0].save(tmp_path / "0.jpg", format="MPO", save_all=True, append_images=images[1:])
     assert len(open_frames(tmp_path)) == len(open_frames(tmp_path / "0.jpg")) == 1
@@ -268,7 +268,7 @@ def test_rotation_metadata_turns_the_frames(tmp_path, write_video, make_frames, 
     path = write_video(tmp_path / "video.mp4", make_frames(3, 96, 160))
     upright = decoded_by_pyav(path)
     data = bytearray(path.read_bytes())
-    # The display matrix lies 44 bytes behind the track header's name.
+    # The display matrix lies 44 bytes after the track header's name.
     at = data.find(b"tkhd") + 44
     assert struct.unpack(">9i", data[at : at + 36]) == (65536, 0, 0, 0, 65536, 0, 0, 0, 1 << 30)
     data[at : at + 36] = struct.pack(">9i", *matrix)

@@ -21,7 +21,7 @@ from numbered_videos import encode, numbered_frames, numbers_of
 from zsvss.data.clip import Clip
 from zsvss.data.folder import VideoFolder
 from zsvss.data.stream import StreamClock, StreamVideo, stream_name
-from zsvss.data.streaming import Cutting, StreamingLoader
+from zsvss.data.streaming_loader import Cutting, StreamingLoader
 from zsvss.data.video import UNKNOWN_LENGTH, UnreadableVideoError
 
 

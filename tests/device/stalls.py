@@ -11,7 +11,7 @@ from torch import Tensor
 
 from zsvss.segmenter import VideoSegmenter
 from zsvss.stages import kmeans
-from zsvss.stages.nearest import sampled_on
+from zsvss.stages.nearest_resizing import sampled_on
 
 
 class Segmented(NamedTuple):

@@ -14,7 +14,7 @@ from zsvss.backbones.base import FeatureKey
 from zsvss.backbones.host_memory import picked, to_host
 from zsvss.backbones.samples import Samples
 from zsvss.bench.profiling import longest_kernels, num_waits
-from zsvss.data.slots import Slot
+from zsvss.data.shared_memory import Slot
 from zsvss.segmenter import VideoSegmenter
 
 pytestmark = pytest.mark.gpu

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from lightning.pytorch import Trainer
+from tiny_run import quiet_trainer
 from torch import Tensor
 
 from zsvss.backbones import latent_diffusion
@@ -75,17 +75,7 @@ def run_in(precision: Any, backbone: Any, device: torch.device, folder: Path) ->
 
     object.__setattr__(module.segmenter, "_read", read)
     module.segmenter.register_forward_hook(lambda *passed: labels.append(passed[-1].labels_THW))
-    trainer = Trainer(
-        accelerator="gpu" if device.type == "cuda" else "cpu",
-        devices=1,
-        precision=precision,
-        logger=False,
-        enable_progress_bar=False,
-        enable_checkpointing=False,
-        enable_model_summary=False,
-        use_distributed_sampler=False,
-        default_root_dir=folder,
-    )
+    trainer = quiet_trainer(folder, accelerator="gpu" if device.type == "cuda" else "cpu", precision=precision)
     data = ProceduralVideos(num_videos=1, num_frames=3, height=64, width=64, clip_length=3, num_workers=0)
     trainer.test(module, datamodule=data, verbose=False)
     assert 0 <= module.numbers["test/mIoU"] <= 1
@@ -131,9 +121,8 @@ def test_compiled_passes_give_the_plain_labels(
     """Over two clips, so that what is to be replayed as CUDA graphs is replayed."""
     found = []
     for way in (False, chosen):
-        backbone = StableDiffusion.from_pretrained(
-            **{**settings_of[StableDiffusion], "first_step": 23, "max_batch": 8, "compile_unet": way}
-        )
+        settings: dict[str, Any] = {"first_step": 23, "max_batch": 8, "compile_unet": way}
+        backbone = StableDiffusion.from_pretrained(**settings_of[StableDiffusion], **settings)
         segmenter = VideoSegmenter(backbone.to(device), KNNSceneContext(3, num_restarts=1), None, MaskedModulation())
         found.append([segmenter(clip).labels_THW for clip in clips])
     for ours, theirs in zip(*found, strict=True):

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from zsvss.results.media import STAGES, MediaWriter, VideoMedia, media_folder, read_media
-from zsvss.stages.nearest import nearest
+from zsvss.stages.nearest_resizing import nearest
 
 FACTS = {
     "video": "city/01",

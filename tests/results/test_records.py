@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from zsvss.data.video import FileVideo
-from zsvss.results.files import write_atomically
+from zsvss.results.atomic_files import write_atomically
 from zsvss.results.fingerprint import decisive_settings, differences, digest, video_source
 from zsvss.results.records import RecordFolder
 

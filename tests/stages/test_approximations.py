@@ -109,7 +109,7 @@ def test_a_feature_pass_that_ends_early_records_the_same(backbone):
     num_ran = len(ran)
     short = backbone.record(noised, conditioning, keys, for_denoising=False)
     handle.remove()
-    assert len(ran) == 2 * num_ran - 1, "the last step ends behind the last query, before anything attends by it"
+    assert len(ran) == 2 * num_ran - 1, "the last step ends after the last query, before anything attends by it"
     assert set(short.tensors) == set(keys) < set(whole.tensors)
     assert backbone.steps[-1] in whole.latents
     assert backbone.steps[-1] not in short.latents

@@ -10,7 +10,7 @@ from zsvss.stages.features import ColorPositionFeatures
 from zsvss.stages.given_labels import GivenLabels
 from zsvss.stages.local_neighbors import local_neighbors
 from zsvss.stages.refinement import CorrespondenceRefinement
-from zsvss.stages.shares import area_shares, overlaps, to_maps, to_tokens
+from zsvss.stages.soft_labels import area_shares, overlaps, to_maps, to_tokens
 from zsvss.stages.upsampling import GuidedUpsampling, SoftUpsampling
 
 GRID = (9, 11)  # more than a tile a side
@@ -146,7 +146,7 @@ def test_an_object_smaller_than_a_token_survives():
 
 
 def test_every_given_frame_is_the_truth_from_then_on():
-    """The second given frame names the same features otherwise: what comes behind it follows it where it is nearer."""
+    """The second given frame names the same features otherwise: what comes after it follows it where it is nearer."""
     features = random_features(1).repeat(6, 1, 1)
     given = torch.full((6, *GRID), -1)
     given[0], given[3] = 4, 9

@@ -160,7 +160,7 @@ def test_a_memory_of_some_frames_holds_no_others(swan: torch.Tensor) -> None:
     assert points.untyped_storage().nbytes() == points.numel() * 4
 
 
-def test_masks_are_kept_behind_a_false_cut_where_another_mask_is_given(swan: torch.Tensor) -> None:
+def test_masks_are_kept_after_a_false_cut_where_another_mask_is_given(swan: torch.Tensor) -> None:
     given = torch.full((5, 256, 448), -1)
     given[0] = (torch.arange(448) > 200).long() + 4
     later = torch.full((5, 256, 448), -1)
@@ -174,10 +174,13 @@ def test_masks_are_kept_behind_a_false_cut_where_another_mask_is_given(swan: tor
     assert torch.equal(behind[0], behind[1])
 
 
-def test_goes_on_from_a_state_on_disk_behind_a_cut(swan: torch.Tensor, tmp_path: Path) -> None:
+def test_goes_on_from_a_state_on_disk_after_a_cut(swan: torch.Tensor, tmp_path: Path) -> None:
     """With novelty and with a shot that comes back: the same bits as without a stop."""
     clips = [(swan[:4], 0), (other_scene(4), 1), (other_scene(4, 5), 1), (swan[8:12], 2)]
-    make = lambda: segmenter_of(KNNSceneContext(6, novelty=Novelty(margin=0.5, min_tokens=2)))  # noqa: E731
+
+    def make() -> VideoSegmenter:
+        return segmenter_of(KNNSceneContext(6, novelty=Novelty(margin=0.5, min_tokens=2)))
+
     uninterrupted = labels_of(make(), clips)
     first, second = make(), make()
     labels_of(first, clips[:2])

@@ -17,8 +17,8 @@ from zsvss.backbones.embedded import Embedded
 from zsvss.segmenter import VideoSegmenter
 from zsvss.stages.joint_features import BlockFeatures, JointFeatures, LabFeatures, PositionFeatures
 from zsvss.stages.upsampling import GuidedUpsampling
-from zsvss.studio.desk import Desk
 from zsvss.studio.model import Model
+from zsvss.studio.open_video import Desk
 
 uvicorn = pytest.importorskip("uvicorn", reason="needs uvicorn (pip install 'zsvss[studio]')")
 pycocotools = pytest.importorskip("pycocotools.coco", reason="needs pycocotools (pip install 'zsvss[export]')")

@@ -18,14 +18,15 @@ import torch
 from PIL import Image
 from studio_video import BANDS_THW, FRAMES_THW3, LABELS_THW, NUM_FRAMES, open_desk, toy_model, write_video
 
+from zsvss.results.predictions import Predictions
+from zsvss.studio.access import LARGEST_BODY
+from zsvss.studio.live_segmentation import Live, Segmenting
+from zsvss.studio.open_video import UNCHANGED
+from zsvss.studio.session import Session
+
 testclient = pytest.importorskip("starlette.testclient", reason="needs starlette (pip install 'zsvss[studio]')")
 
-from zsvss.results.predictions import Predictions  # noqa: E402
-from zsvss.studio.desk import UNCHANGED  # noqa: E402
-from zsvss.studio.guard import LARGEST_BODY  # noqa: E402
-from zsvss.studio.live import Live, Segmenting  # noqa: E402
 from zsvss.studio.server import Studio, application  # noqa: E402
-from zsvss.studio.session import Session  # noqa: E402
 
 TOKEN, PORT = "a-token_of-40-letters", 8123
 HOME = f"http://127.0.0.1:{PORT}"

@@ -13,16 +13,17 @@ from studio_video import BANDS_THW, FRAMES_THW3, HEIGHT, LABELS_THW, NUM_FRAMES,
 
 from zsvss.callbacks.video_predictions import Meaning
 from zsvss.results.exports.writing import export
-from zsvss.results.palette import BACKGROUND, LARGEST_ID, write_ids
+from zsvss.results.id_images import LARGEST_ID, write_ids
 from zsvss.results.predictions import FILE, PredictedClass, Predictions, PredictionsError, find_predictions
+from zsvss.results.segment_colors import BACKGROUND
 from zsvss.studio.actions import ACTIONS
+from zsvss.studio.background_work import propagation
 from zsvss.studio.editing import Stroke
-from zsvss.studio.fields import FieldError, Fields
 from zsvss.studio.journal import Journal, JournalError
+from zsvss.studio.request_fields import FieldError, Fields
 from zsvss.studio.saving import put_in_place, save, write_annotation
 from zsvss.studio.scoring import score
 from zsvss.studio.session import ConflictError, LockedError, Session
-from zsvss.studio.work import propagation
 
 
 @pytest.fixture
@@ -142,7 +143,7 @@ def test_accepted_frames_are_locked(session: Session) -> None:
 
 
 def test_of_many_given_frames_the_nearest_alone_are_read(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("zsvss.studio.work.MOST_GIVEN", 2)
+    monkeypatch.setattr("zsvss.studio.background_work.MOST_GIVEN", 2)
     for frame in (0, 1, 3):
         do(session, "accept", frame=frame, accepted=True)
     asked: list[int] = []

@@ -9,8 +9,8 @@ import av
 import numpy as np
 import pytest
 
-from zsvss.data.facts import VideoFacts
 from zsvss.data.reader import open_frames
+from zsvss.data.video_facts import VideoFacts
 from zsvss.viz.browser_video import BrowserVideo
 
 FRAMES = np.random.default_rng(0).integers(0, 256, (6, 4, 6, 3), dtype=np.uint8).repeat(16, 1).repeat(16, 2)
@@ -47,7 +47,7 @@ def test_a_named_rate_is_constant(tmp_path: Path) -> None:
     np.testing.assert_allclose(written(tmp_path / "b.mp4").times, np.arange(6) / 15, atol=1e-4)
 
 
-def test_frames_behind_the_sources_last_follow_at_its_rate(tmp_path: Path) -> None:
+def test_frames_after_the_sources_last_follow_at_its_rate(tmp_path: Path) -> None:
     source = VideoFacts(3, (64, 96), (0, 1, 2), Fraction(1, 10), 1)
     np.testing.assert_allclose(written(tmp_path / "a.mp4", source=source).times, np.arange(6) / 10)
 

@@ -52,6 +52,16 @@ def left_by_a_killed_process(path: Path, num_frames: int) -> None:
     movie.close()
 
 
+def resumed(path: Path, frames: np.ndarray) -> list[int]:
+    """Go on after the ninth frame, to the end; returns the numbers of the frames that the video then has."""
+    movie = BrowserVideo(path, fps=10)
+    movie.resume(9, frames[8])
+    for frame in frames[9:]:
+        movie.write(frame)
+    movie.close()
+    return frames_of(path)[0]
+
+
 def test_a_resume_that_is_killed_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path, frames = tmp_path / "overlay.mp4", numbered_frames(12)
     left_by_a_killed_process(path, 10)
@@ -67,12 +77,7 @@ def test_a_resume_that_is_killed_loses_nothing(tmp_path: Path, monkeypatch: pyte
             BrowserVideo(path, fps=10).resume(9, frames[8])
         assert num_whole_frames(path) >= 8
     monkeypatch.undo()
-    movie = BrowserVideo(path, fps=10)
-    movie.resume(9, frames[8])
-    for frame in frames[9:]:
-        movie.write(frame)
-    movie.close()
-    assert frames_of(path)[0] == list(range(12))
+    assert resumed(path, frames) == list(range(12))
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["killed.mp4", "overlay.mp4"]
 
 
@@ -84,12 +89,7 @@ def test_a_torn_last_fragment_is_written_again(tmp_path: Path) -> None:
     for size in (last + 20, content.rindex(b"mdat") + 8, len(content) - 1):
         path.write_bytes(content[:size])
         assert num_whole_frames(path) == 8
-        movie = BrowserVideo(path, fps=10)
-        movie.resume(9, frames[8])
-        for frame in frames[9:]:
-            movie.write(frame)
-        movie.close()
-        assert frames_of(path)[0] == list(range(12))
+        assert resumed(path, frames) == list(range(12))
 
 
 def test_what_an_earlier_start_left_goes_when_the_video_begins_anew(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from zsvss.results.palette import palette
+from zsvss.results.segment_colors import palette
 from zsvss.results.segment_table import measure
 from zsvss.viz.captions import Captions
 

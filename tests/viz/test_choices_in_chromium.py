@@ -16,10 +16,10 @@ from PIL import Image
 from synthetic_run import CELL, HEIGHT, NUM_FRAMES, TAXONOMY, VIDEOS, WIDTH, prediction, write_run
 
 from zsvss.data.taxonomy import bit_palette
-from zsvss.results.folder import read_run
 from zsvss.results.media import STAGES, MediaWriter, media_folder
-from zsvss.results.palette import palette
-from zsvss.viz.page import render_page
+from zsvss.results.run_folder import read_run
+from zsvss.results.segment_colors import palette
+from zsvss.viz.report_page import render_page
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright (pip install playwright)")
 ODD_NAME = 'Ente <img src=x onerror=alert(1)> & "Erpel" = 100 %'

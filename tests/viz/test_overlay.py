@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from zsvss.results.palette import color_labels
+from zsvss.results.segment_colors import color_labels
 from zsvss.viz.overlay import overlay, segment_boundaries, side_by_side
 
 

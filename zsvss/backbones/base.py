@@ -94,7 +94,7 @@ class Recording:
             the network has a coarser time grid, of its latent frames, see :meth:`Backbone.over_time`.
         grids: block -> (height, width) of its token grid.
         encoded_Tchw: the latents of the frames themselves, without noise, where the caller has put them here.
-        resume: state of the network behind the modulated block at the modulated step; the backbone's own affair.
+        resume: state of the network after the modulated block at the modulated step; the backbone's own affair.
     """
 
     noised_Tchw: Tensor

@@ -14,11 +14,11 @@ from torch import Tensor
 from typing_extensions import override
 
 from zsvss.backbones.base import Conditioning
+from zsvss.backbones.empty_prompt import t5_embedding
+from zsvss.backbones.hooks import Seams, attention_seams
 from zsvss.backbones.samples import Samples
 from zsvss.backbones.schedule import SMALLEST_ALPHA, trailing_timesteps
-from zsvss.backbones.seams import Seams, attention_seams
 from zsvss.backbones.t5_prompt import T5Prompted
-from zsvss.backbones.text import t5_embedding
 from zsvss.backbones.video_transformer import VideoTransformer
 
 _T5_LENGTH = 226
@@ -48,7 +48,7 @@ class CogVideoX(VideoTransformer, T5Prompted):
     parts = ("scheduler", "transformer", "vae", "text_encoder")
     network_class = "CogVideoXTransformer3DModel"
     vae_class = "AutoencoderKLCogVideoX"
-    latents_at_once = 2  # which the autoencoder decodes together, behind an odd first one
+    latents_at_once = 2  # which the autoencoder decodes together, after an odd first one
     image_index = 0
     modulated_attention = "attn1"
     preferred_block: ClassVar[int] = 17

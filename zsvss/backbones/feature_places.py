@@ -66,7 +66,7 @@ class PlacedBlock(NamedTuple):
         yield f"{self.name}:output", FeaturePlace(number, "block", "output")
 
     def described(self) -> str:
-        """What can be read of it, behind its name."""
+        """What can be read of it, after its name."""
         layers = [f":{layer}.{'|'.join(projections)}" for layer, projections in self.layers.items()]
         ends = ", ".join([*layers, ":output"])
         if not self.depth:

@@ -16,10 +16,10 @@ from torch.nn import functional
 from typing_extensions import override
 
 from zsvss.backbones.base import ClipNoise, Conditioning
+from zsvss.backbones.empty_prompt import check_embedding, clip_embedding, clip_widths, t5_embedding, t5_width
 from zsvss.backbones.flow_matching import FlowMatching, shift_by_size
+from zsvss.backbones.hooks import Seams, attention_seams
 from zsvss.backbones.samples import Samples
-from zsvss.backbones.seams import Seams, attention_seams
-from zsvss.backbones.text import check_embedding, clip_embedding, clip_widths, t5_embedding, t5_width
 
 _T5_LENGTHS = {True: 512, False: 256}  # of what is told the guidance (dev), and what is not (schnell)
 
@@ -45,7 +45,7 @@ class Flux(FlowMatching):
 
     Source: "Unleashing Diffusion Transformers for Visual Correspondence by Modulating Massive Activations" (DiTF, arXiv
     2505.18584) reads block 28 at timestep 260 for semantics and block 24 at 90 for tracking; the timesteps here are the
-    nearest of the schedule. `Differs from it:` the image queries are read, which lie behind the adaptive norm.
+    nearest of the schedule. `Differs from it:` the image queries are read, which lie after the adaptive norm.
     """
 
     pipeline = "Flux"
@@ -91,7 +91,7 @@ class Flux(FlowMatching):
     @cached_property
     @override
     def patch(self) -> int:
-        return 2  # the config's patch size is that behind the packing of 2x2 latent cells
+        return 2  # the config's patch size is that after the packing of 2x2 latent cells
 
     @cached_property
     def _num_joint(self) -> int:

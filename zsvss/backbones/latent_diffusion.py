@@ -18,12 +18,12 @@ from typing_extensions import Self, override
 from zsvss.backbones.base import ClipNoise
 from zsvss.backbones.batching import BatchLimit, in_batches
 from zsvss.backbones.checks import check_pipeline
+from zsvss.backbones.fused_upsampling import merge_upsampling
 from zsvss.backbones.half_precision import in_float32, sparing
 from zsvss.backbones.memory_format import image_format, lay_out
 from zsvss.backbones.offload import TurnTaking
 from zsvss.backbones.schedule import PredictionType
 from zsvss.backbones.single_file import open_weights
-from zsvss.backbones.upsampling import merge_upsampling
 from zsvss.backbones.weights import Variant
 
 _NAMES = {"unet": "U-Net", "transformer": "transformer"}
@@ -50,7 +50,7 @@ class LatentDiffusion(TurnTaking):
         network_class: diffusers class of the network.
         vae_class: diffusers class of the autoencoder.
         upcasts_decoder: whether ``force_upcast: true`` of the autoencoder's config holds for its decoder too.
-        sigmas: noise level before each step, and 0 behind the last.
+        sigmas: noise level before each step, and 0 after the last.
         timesteps: what the network is told of each step's noise level.
         prediction_type: what the network predicts.
     """
@@ -127,7 +127,7 @@ class LatentDiffusion(TurnTaking):
         return self.source.tensors("context.safetensors")
 
     def _keep_embedding(self, context: Mapping[str, Tensor]) -> None:
-        """Keep ``cond`` and, if it is there, ``pooled`` behind zeros: the halves of the guidance."""
+        """Keep ``cond`` and, if it is there, ``pooled`` after zeros: the halves of the guidance."""
         for name, kept in (("cond", "context_Gmc"), ("pooled", "pooled_Gc")):
             if name in context:
                 halves = torch.cat([torch.zeros_like(context[name]), context[name]])

@@ -1,7 +1,7 @@
 """Partial forward passes: runs only the part of a U-Net after one output block.
 
 Masked modulation adds a number that is constant over the channels to the output of an attention layer. The layer norms
-behind it remove it, so the modulated block's output is the recorded one plus that number times the row sums of the
+after it remove it, so the modulated block's output is the recorded one plus that number times the row sums of the
 block's last projection, and everything up to that block need not be computed again.
 
 Shape legend: b samples of the network's batch, T frames, c channels, h w latent cells, n tokens, G = 2 guidance halves.
@@ -16,14 +16,14 @@ import torch
 from torch import Tensor, nn
 
 from zsvss.backbones.host_memory import joined, picked, to_host
-from zsvss.backbones.layout import has_attention, output_block, position
 from zsvss.backbones.samples import Samples
+from zsvss.backbones.unet_layout import has_attention, output_block, position
 
 Calls = Mapping[str, tuple[dict[str, Any], Any]]
 
 
 class ResumeState(NamedTuple):
-    """What the blocks behind the modulated one consume; leading dimensions [b], or [G, T] when joined.
+    """What the blocks after the modulated one consume; leading dimensions [b], or [G, T] when joined.
 
     Attributes:
         hidden: output of the modulated block; of a transformer, the image tokens that it is given.
@@ -49,7 +49,7 @@ def watched_modules(unet: Any, block: int) -> dict[str, nn.Module]:
 
 
 def resume_state(calls: Calls, unet: Any, block: int) -> ResumeState:
-    """Read the state behind ``block`` off the captured calls of one pass."""
+    """Read the state after ``block`` off the captured calls of one pass."""
     first, layer = position(unet, block)
     skips: list[Tensor] = []
     for i in range(first, len(unet.up_blocks)):
@@ -97,7 +97,7 @@ def modulated(state: ResumeState, unet: Any, block: int, offset_bn: Tensor) -> R
 def run_behind(
     state: ResumeState, unet: Any, block: int, resnet_options: dict[str, Any], attention_options: dict[str, Any]
 ) -> Tensor:
-    """Run the U-Net from behind ``block`` to its end.
+    """Run the U-Net from after ``block`` to its end.
 
     Args:
         state: of the samples.

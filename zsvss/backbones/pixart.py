@@ -14,11 +14,11 @@ from torch import Tensor
 from typing_extensions import override
 
 from zsvss.backbones.base import Conditioning
+from zsvss.backbones.empty_prompt import t5_embedding
+from zsvss.backbones.hooks import Seams, attention_seams
 from zsvss.backbones.samples import Samples
 from zsvss.backbones.schedule import check_kind, trailing_timesteps, training_sigmas
-from zsvss.backbones.seams import Seams, attention_seams
 from zsvss.backbones.t5_prompt import T5Prompted
-from zsvss.backbones.text import t5_embedding
 
 
 class PixArt(T5Prompted):
@@ -104,4 +104,4 @@ class PixArt(T5Prompted):
 
     @override
     def predicted(self, output: Tensor, x_bchw: Tensor) -> Tensor:
-        return output[:, : x_bchw.shape[1]]  # behind it, variances
+        return output[:, : x_bchw.shape[1]]  # after them, variances

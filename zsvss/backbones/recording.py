@@ -16,8 +16,8 @@ from zsvss.backbones.attention import AttentionEdit, captured_calls, edited_atte
 from zsvss.backbones.base import FeatureKey
 from zsvss.backbones.feature_places import Layer
 from zsvss.backbones.host_memory import joined, to_host
-from zsvss.backbones.layout import output_block
 from zsvss.backbones.partial_pass import ResumeState, first_tensor, join
+from zsvss.backbones.unet_layout import output_block
 
 
 class RecordedPass(NamedTuple):
@@ -26,7 +26,7 @@ class RecordedPass(NamedTuple):
     Attributes:
         output: of the network, float32 [..., c, h, w]; empty where the pass ended before it.
         tensors: what was recorded, [..., n, c].
-        state: behind the modulated block; ``None`` but at the modulated step.
+        state: after the modulated block; ``None`` but at the modulated step.
     """
 
     output: Tensor
@@ -75,7 +75,7 @@ def recorded(unet: Any, paths: Mapping[FeatureKey, str | None], num_samples: int
 
 
 def last_module(unet: Any, paths: Mapping[FeatureKey, str | None]) -> nn.Module:
-    """The module behind whose call everything is recorded: of the last block as little is run as will do.
+    """The module after whose call everything is recorded: of the last block as little is run as will do.
 
     Args:
         unet: the network.

@@ -16,6 +16,7 @@ from typing_extensions import override
 
 from zsvss.backbones.base import ClipNoise, Conditioning
 from zsvss.backbones.checks import check_text_encoder
+from zsvss.backbones.empty_prompt import clip_embedding
 from zsvss.backbones.feature_places import Layer, Projection
 from zsvss.backbones.samples import Samples
 from zsvss.backbones.schedule import (
@@ -25,7 +26,6 @@ from zsvss.backbones.schedule import (
     trailing_timesteps,
     training_sigmas,
 )
-from zsvss.backbones.text import clip_embedding
 from zsvss.backbones.unet import UNetBackbone
 from zsvss.backbones.weights import Variant, WeightsSource
 

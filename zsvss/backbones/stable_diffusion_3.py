@@ -16,11 +16,11 @@ from torch.nn import functional
 from typing_extensions import override
 
 from zsvss.backbones.base import ClipNoise, Conditioning
+from zsvss.backbones.empty_prompt import check_embedding, check_t5, clip_embedding, clip_widths, t5_embedding
 from zsvss.backbones.feature_places import Layer, Projection
 from zsvss.backbones.flow_matching import FlowMatching, shift_by_size
+from zsvss.backbones.hooks import Seam, Seams, attention_seams
 from zsvss.backbones.samples import Samples
-from zsvss.backbones.seams import Seam, Seams, attention_seams
-from zsvss.backbones.text import check_embedding, check_t5, clip_embedding, clip_widths, t5_embedding
 
 _T5_LENGTH = 256
 _IMAGE_TOKENS = 4096  # of 1024x1024
@@ -30,7 +30,7 @@ class StableDiffusion3(FlowMatching):
     """Stable Diffusion 3 medium, 3.5 medium or 3.5 large: joint attention of image and text tokens.
 
     Block 9 is read and modulated, where image tokens attend to text as a segmentation would. Its image queries are
-    clustered: behind the adaptive norm and projected, they have no massive channels, which the raw output of a block
+    clustered: after the adaptive norm and projected, they have no massive channels, which the raw output of a block
     has. The steps end at timesteps 200, 111 and 9 of the published schedule, by no source.
 
     Args:

@@ -15,10 +15,10 @@ from torch import Tensor
 from typing_extensions import override
 
 from zsvss.backbones.base import ClipNoise, Conditioning
+from zsvss.backbones.empty_prompt import clip_embedding, clip_widths
 from zsvss.backbones.feature_places import FeaturePlaces
 from zsvss.backbones.samples import Samples
 from zsvss.backbones.stable_diffusion import StableDiffusion
-from zsvss.backbones.text import clip_embedding, clip_widths
 
 _NUM_TIME_IDS = 6
 

@@ -18,10 +18,10 @@ from typing_extensions import override
 from zsvss.backbones.base import ClipNoise, Conditioning
 from zsvss.backbones.checks import check_image_encoder
 from zsvss.backbones.feature_places import ALL_PROJECTIONS, Layer, Projection
-from zsvss.backbones.layout import output_block
 from zsvss.backbones.samples import Samples
 from zsvss.backbones.schedule import check_kind, prediction_type
 from zsvss.backbones.unet import UNetBackbone
+from zsvss.backbones.unet_layout import output_block
 from zsvss.backbones.weights import Variant
 
 # Batches of one attention call that CUDA's kernels take (a dimension of their grid).
@@ -262,7 +262,7 @@ class StableVideoDiffusion(UNetBackbone):
 
 
 def resize_antialiased(images_b3HW: Tensor, size: tuple[int, int]) -> Tensor:
-    """Bicubic resize with aligned corners behind a Gaussian blur, as the image encoder's training had it."""
+    """Bicubic resize with aligned corners after a Gaussian blur, as the image encoder's training had it."""
     height, width = images_b3HW.shape[-2:]
     channels = images_b3HW.shape[1]
     blurred = images_b3HW

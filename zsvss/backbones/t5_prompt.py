@@ -12,7 +12,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from zsvss.backbones.base import ClipNoise, Conditioning
-from zsvss.backbones.text import check_embedding, check_t5
+from zsvss.backbones.empty_prompt import check_embedding, check_t5
 from zsvss.backbones.transformer import TransformerBackbone
 
 

@@ -18,11 +18,11 @@ from typing_extensions import override
 
 from zsvss.backbones.attention import ending_behind
 from zsvss.backbones.base import Conditioning, FeatureKey, Recording
+from zsvss.backbones.hooks import Change, Part, adding, begun_at, changed, inputs_kept, keeping, replacing
 from zsvss.backbones.host_memory import picked
 from zsvss.backbones.partial_pass import ResumeState, select
 from zsvss.backbones.recording import RecordedPass
 from zsvss.backbones.samples import Samples
-from zsvss.backbones.seams import Change, Part, adding, begun_at, changed, inputs_kept, keeping, replacing
 from zsvss.backbones.transformer_places import PlacedTransformer
 from zsvss.backbones.weights import Variant
 

@@ -13,7 +13,7 @@ from typing_extensions import override
 from zsvss.backbones.base import FeatureKey
 from zsvss.backbones.denoising import DenoisingNetwork
 from zsvss.backbones.feature_places import FeaturePlaces, Layer, PlacedBlock, Projection
-from zsvss.backbones.seams import Seam, Seams
+from zsvss.backbones.hooks import Seam, Seams
 
 # Class and norm of published configs -> the class into which diffusers has made them since.
 _SINCE_RENAMED: dict[Any, str] = {("Transformer2DModel", "ada_norm_single"): "PixArtTransformer2DModel"}

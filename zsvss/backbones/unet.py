@@ -24,7 +24,6 @@ from zsvss.backbones.compiled import CompiledPasses
 from zsvss.backbones.denoising import DenoisingNetwork
 from zsvss.backbones.feature_places import ALL_PROJECTIONS, FeaturePlaces, Layer, Projection
 from zsvss.backbones.host_memory import picked
-from zsvss.backbones.layout import UNetLayout, check_layout
 from zsvss.backbones.partial_pass import (
     ResumeState,
     modulated,
@@ -35,6 +34,7 @@ from zsvss.backbones.partial_pass import (
 )
 from zsvss.backbones.recording import RecordedPass, as_in_layer, last_module, recorded
 from zsvss.backbones.samples import Samples
+from zsvss.backbones.unet_layout import UNetLayout, check_layout
 
 
 class UNetBackbone(DenoisingNetwork):
@@ -213,7 +213,7 @@ class UNetBackbone(DenoisingNetwork):
     def _resumed_pass(
         self, recording: Recording, samples: Samples, offset_bn: Tensor, edits: dict[str, AttentionEdit]
     ) -> Tensor:
-        """Run only the blocks behind the modulated one; returns the network's float32 output [b, c, h, w]."""
+        """Run only the blocks after the modulated one; returns the network's float32 output [b, c, h, w]."""
         if not isinstance(recording.resume, ResumeState):
             raise TypeError("the recording holds no state to resume from; record with reuse_recorded=True.")
         state = select(recording.resume, samples)

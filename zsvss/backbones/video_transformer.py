@@ -1,6 +1,6 @@
-"""Transformers over the frames of a whole clip, behind an autoencoder that joins frames over time.
+"""Transformers over the frames of a whole clip, whose autoencoder joins frames over time.
 
-The first frame has a latent frame of its own, and every four frames behind it share one. Stages see a latent for each
+The first frame has a latent frame of its own, and every four frames after it share one. Stages see a latent for each
 frame, which frames of a group have in common; a group's mean is what the network is given.
 
 Shape legend: T frames of a clip, L latent frames, S sequences of T frames, B rows, b samples of one pass (a row in one
@@ -34,7 +34,7 @@ class VideoTransformer(TransformerBackbone):
     time grid; what is clustered is interpolated over time to the frames. Masked modulation sees a group's mean mask.
 
     Attributes:
-        frames_of_latent: frames that share a latent frame, behind the first.
+        frames_of_latent: frames that share a latent frame, after the first.
         latents_at_once: the number of latent frames is one more than a multiple of this.
     """
 
@@ -85,7 +85,7 @@ class VideoTransformer(TransformerBackbone):
         """Linear between the middles of the groups; constant in the last half group."""
         stride, num_latents = self.frames_of_latent, len(tensor_Lnc)
         frames_T = torch.arange(num_frames, device=tensor_Lnc.device, dtype=torch.float32)
-        middle = (stride + 1) / 2  # of the first group behind the first frame
+        middle = (stride + 1) / 2  # of the first group after the first frame
         place_T = torch.where(frames_T < middle, frames_T / middle, 1 + (frames_T - middle) / stride)
         place_T = place_T.clamp(max=num_latents - 1)
         below_T = place_T.floor().long()

@@ -17,11 +17,11 @@ from torch.nn import functional
 from typing_extensions import override
 
 from zsvss.backbones.base import Conditioning
+from zsvss.backbones.empty_prompt import t5_embedding
 from zsvss.backbones.flow_matching import FlowMatching
+from zsvss.backbones.hooks import Seams, attention_seams
 from zsvss.backbones.samples import Samples
-from zsvss.backbones.seams import Seams, attention_seams
 from zsvss.backbones.t5_prompt import T5Prompted
-from zsvss.backbones.text import t5_embedding
 from zsvss.backbones.video_transformer import VideoTransformer
 
 _TEXT_LENGTH = 512
@@ -115,7 +115,7 @@ class Wan(VideoTransformer, FlowMatching, T5Prompted):
         context = self._context()
         if context:
             cond_1mc = context["cond"]
-        else:  # behind the end of the prompt there are zeros, which the network sees
+        else:  # after the end of the prompt there are zeros, which the network sees
             end_1mc = t5_embedding(self.source, length=1, is_masked=True)
             cond_1mc = functional.pad(end_1mc, (0, 0, 0, _TEXT_LENGTH - end_1mc.shape[1]))
         self._keep_embedding({"cond": cond_1mc})

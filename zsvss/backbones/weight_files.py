@@ -1,12 +1,13 @@
-"""Finds the files of a diffusers model in a folder or on the hub, and says how to download missing ones."""
+"""Finds the files of a diffusers model in a folder or on the hub."""
 
 from __future__ import annotations
 
 import re
-import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
+
+from zsvss.backbones.download_hint import described, download_hint
 
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 _CODE_FORMATS = (".bin", ".ckpt", ".pt", ".pth")
@@ -188,11 +189,9 @@ class HubRepository:
 
     def absent(self, filename: str) -> FileNotFoundError:
         """Name the file."""
-        return FileNotFoundError(f"The hub repository {self._described} has no {filename}. {_LAYOUT}")
-
-    @property
-    def _described(self) -> str:
-        return repr(self.name) + (f" (revision {self.revision})" if self.revision else "")
+        return FileNotFoundError(
+            f"The hub repository {described(self.name, self.revision)} has no {filename}. {_LAYOUT}"
+        )
 
     def _cached(self, filename: str) -> str | object | None:
         from huggingface_hub import try_to_load_from_cache
@@ -230,21 +229,14 @@ class HubRepository:
         return True
 
     def _unfetched(self, filename: str, reason: str) -> NotFetchedError:
-        others = self.files_without_variant()
-        without_variant = f"  parts without it:  {self.fetch_command(others)}\n" if others else ""
         return NotFetchedError(
-            f"The weights {self._described} are not on this machine and could not be fetched ({reason}).\n"
-            f"  missing file:      {filename}\n"
-            f"  as a folder:       {missing_folder(self.name)}\n"
-            f"  licence and files: https://huggingface.co/{self.name}\n"
-            f"  fetch them with:   {self.fetch_command(self.files())}\n"
-            f"{without_variant}"
-            "                     (where the page asks to accept a licence, do so and run `hf auth login` first)\n"
-            "Or give a local diffusers folder by --model.backbone.weights FOLDER. "
-            "The model that ships with the package (--config predict_embedded.yaml, demo.yaml) needs no download."
+            download_hint(
+                self.name,
+                self.revision,
+                filename,
+                reason=reason,
+                folder=missing_folder(self.name),
+                files=self.files(),
+                files_without_variant=self.files_without_variant(),
+            )
         )
-
-    def fetch_command(self, files: Sequence[str]) -> str:
-        """A command of the hub's client that fetches these files of the repository."""
-        revision = [] if self.revision is None else ["--revision", self.revision]
-        return shlex.join(["hf", "download", self.name, *files, *revision])

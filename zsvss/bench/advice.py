@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from zsvss.bench.mode_table import Row
 from zsvss.bench.profiling import Kernel
-from zsvss.bench.rows import Row
 
 # Of kernels whose names hold one of these the time is spent by the multiplications that the method needs.
 _PRODUCTS = ("gemm", "conv", "cutlass", "xmma", "mma_", "flash", "fmha", "attention", "addmm", "mm")
@@ -19,7 +19,7 @@ _GOOD_SHARE = 0.5  # of the matrix rate
 def next_things(
     row: Row, waits: int | None, kernels: Sequence[Kernel], memory_gib: float | None, num_frames: int, num: int = 3
 ) -> list[str]:
-    """The things to do first, by the seconds a clip that they may save; behind them, where the time goes.
+    """The things to do first, by the seconds a clip that they may save; after them, where the time goes.
 
     Args:
         row: of the mode; its stages fill the list up, so that a row of all stages gives ``num`` things.

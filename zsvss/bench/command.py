@@ -19,14 +19,14 @@ def main(arguments: Sequence[str]) -> int:
     """Run the subcommand; returns the exit code."""
     if "--data-only" in arguments:
         options = _reading().parse_args(arguments)
-        from zsvss.bench import reading
+        from zsvss.bench import reading_speed
 
-        return reading.run(options)
+        return reading_speed.run(options)
     if "--page" in arguments:
         options = _page().parse_args(arguments)
-        from zsvss.bench import page
+        from zsvss.bench import gpu_page
 
-        return page.run(options)
+        return gpu_page.run(options)
     if "--studio" in arguments:
         options = _studio().parse_args(arguments)
         from zsvss.bench import studio

@@ -28,11 +28,11 @@ from torch import Tensor
 from zsvss.backbones.embedded import Embedded
 from zsvss.backbones.stable_diffusion import StableDiffusion
 from zsvss.bench.meters import Counted, agreement, count, matrix_rate
+from zsvss.bench.mode_table import STAGES, Case, Row, table
 from zsvss.bench.published import PublishedSchedule
-from zsvss.bench.rows import STAGES, Case, Row, table
 from zsvss.bench.stand_ins import RandomWeights, SparseLabels
 from zsvss.commands.allocator import keep_freed_memory
-from zsvss.commands.config import find_config
+from zsvss.commands.config_files import find_config
 from zsvss.data.scenes import Scene, scene_split
 from zsvss.results.fingerprint import code_version
 from zsvss.segmenter import VideoSegmenter

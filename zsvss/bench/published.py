@@ -20,13 +20,13 @@ from sklearn.neighbors import KNeighborsClassifier
 from torch import Tensor, nn
 
 from zsvss.backbones.base import ClipNoise, Recording
+from zsvss.backbones.fused_upsampling import MergedUpsampling
 from zsvss.backbones.stable_diffusion import StableDiffusion
-from zsvss.backbones.upsampling import MergedUpsampling
 from zsvss.segmenter import VideoSegmenter
 from zsvss.stages.difference import difference_map
 from zsvss.stages.features import AttentionFeatures
 from zsvss.stages.modulation import LargestDifference, blend_latents
-from zsvss.stages.nearest import nearest
+from zsvss.stages.nearest_resizing import nearest
 from zsvss.stages.refinement import Refinement
 from zsvss.stages.trace import SegmentedClip
 from zsvss.stopwatch import Stopwatch, device_clock

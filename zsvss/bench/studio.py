@@ -183,8 +183,8 @@ def served(folder: Path) -> Iterator[str]:
     """A studio on a video's predictions, with its model loaded; gives its address."""
     import uvicorn
 
-    from zsvss.studio.desk import Desk
     from zsvss.studio.model import Model
+    from zsvss.studio.open_video import Desk
     from zsvss.studio.server import Studio, application
 
     model = Model(segmenter_of(folder))

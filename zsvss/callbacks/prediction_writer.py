@@ -16,15 +16,15 @@ from typing import Any
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
-from zsvss.callbacks.clips import ClipCallback
+from zsvss.callbacks.clip_callback import ClipCallback
 from zsvss.callbacks.video_predictions import Meaning, Origin, VideoPredictions, kind_of
 from zsvss.data.clip import Clip
 from zsvss.data.datamodule import datamodule
-from zsvss.data.facts import VideoFacts
 from zsvss.data.video import FileVideo
-from zsvss.results.files import check_folder, safe_folder
-from zsvss.results.palette import class_colors
+from zsvss.data.video_facts import VideoFacts
+from zsvss.results.atomic_files import check_folder, safe_folder
 from zsvss.results.predictions import LINES, PredictedClass
+from zsvss.results.segment_colors import class_colors
 from zsvss.viz.browser_video import num_whole_frames
 
 _CLIPS_AHEAD = 2
@@ -95,7 +95,7 @@ class PredictionWriter(ClipCallback):
         labels_THW: Tensor = outputs["labels"]
         frames_THW3 = clip.frames_THW3[: clip.num_final]
         arrays = frames_THW3.cpu().numpy(), labels_THW.cpu().numpy()
-        self._wait(leave=2 * _CLIPS_AHEAD)  # each with what is to be done behind it
+        self._wait(leave=2 * _CLIPS_AHEAD)  # each with what is to be done after it
         names, times = clip.frame_names[: clip.num_final], clip.times and clip.times[: clip.num_final]
         self._pending.append(self._thread.submit(self._open.write, *arrays, names, clip.shot, times))
         if clip.is_last:

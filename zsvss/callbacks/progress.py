@@ -15,7 +15,7 @@ from lightning.pytorch.callbacks.progress.rich_progress import CustomBarColumn
 from rich.progress import ProgressColumn, Task, TextColumn
 from rich.text import Text
 
-from zsvss.callbacks.clips import ClipCallback
+from zsvss.callbacks.clip_callback import ClipCallback
 from zsvss.data.clip import Clip
 from zsvss.progress import listening
 

@@ -12,16 +12,16 @@ from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor
 
 from zsvss.backbones.base import Backbone
-from zsvss.callbacks.clips import ClipCallback, callbacks
+from zsvss.callbacks.clip_callback import ClipCallback, callbacks
 from zsvss.callbacks.media import media_store
-from zsvss.callbacks.midway import MidwayFolder
 from zsvss.callbacks.prediction_writer import PredictionWriter
-from zsvss.callbacks.results import run_facts
+from zsvss.callbacks.result_writer import run_facts
+from zsvss.callbacks.unfinished_videos import MidwayFolder
 from zsvss.data.clip import Clip
 from zsvss.data.datamodule import datamodule
 from zsvss.data.video import UNKNOWN_LENGTH, Video
 from zsvss.metrics import VideoResult
-from zsvss.results.files import safe_folder
+from zsvss.results.atomic_files import safe_folder
 from zsvss.results.fingerprint import device_facts, digest, is_source, run_fingerprint, video_source
 from zsvss.results.predictions import FILE, VERSION, PredictionsError, read_json
 from zsvss.results.records import RecordFolder
@@ -33,7 +33,7 @@ class ResultStore(ClipCallback):
     """Records every finished video in ``<run folder>/records/<task>``, and leaves out those recorded already.
 
     A video that cannot be read does not stop the run: it is recorded with its error, and tried again by the next
-    start. Must come behind `PredictionWriter` and `MediaStore` in the list of callbacks, so that a record means that
+    start. Must come after `PredictionWriter` and `MediaStore` in the list of callbacks, so that a record means that
     predictions and media are on disk as well, and before whatever else writes into the run folder, so that a folder of
     another run stays as it is.
 
@@ -194,7 +194,7 @@ class ResultStore(ClipCallback):
         datamodule(trainer).places = places
 
     def _keep_midway(self, trainer: Trainer, pl_module: LightningModule, clip: Clip) -> None:
-        """Let a later start go on behind a clip, once it is written."""
+        """Let a later start go on after a clip, once it is written."""
         module: Any = pl_module
         writer = _prediction_writer(trainer, "predict")
         if self._midway is None or clip.place is None or writer is None:

@@ -13,9 +13,8 @@ from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.utilities import rank_zero_only
 
-from zsvss.callbacks.clips import ClipCallback
+from zsvss.callbacks.clip_callback import ClipCallback
 from zsvss.data.clip import Clip
 
 
@@ -43,11 +42,10 @@ class StageTiming(ClipCallback):
         for stage, seconds in outputs["seconds"].items():
             self._seconds[stage] += seconds
 
-    @rank_zero_only  # type: ignore[untyped-decorator, unused-ignore]
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the file."""
-        if not self._num_frames:
-            return  # everything was finished by an earlier start, whose times stay
+        if not trainer.is_global_zero or not self._num_frames:
+            return  # without a frame, everything was finished by an earlier start, whose times stay
         self._total = time.perf_counter() - self._start
         self.output.mkdir(parents=True, exist_ok=True)
         (self.output / "timing.json").write_text(json.dumps(self.summary(), indent=2) + "\n")

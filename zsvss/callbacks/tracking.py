@@ -24,15 +24,14 @@ from typing import Any
 import numpy as np
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import WandbLogger
-from lightning.pytorch.utilities import rank_zero_only
 
 from zsvss.callbacks.prediction_writer import source_facts
-from zsvss.callbacks.results import environment
+from zsvss.callbacks.result_writer import environment
 from zsvss.data.datamodule import datamodule
 from zsvss.metrics import class_table, video_table
-from zsvss.results.files import file_stem
+from zsvss.results.atomic_files import file_stem
 from zsvss.results.media import STAGES, VideoMedia, read_media
-from zsvss.results.palette import UInt8
+from zsvss.results.segment_colors import UInt8
 from zsvss.viz.browser_video import BrowserVideo
 from zsvss.viz.overlay import overlay
 
@@ -42,7 +41,7 @@ _GAP = 4
 class WandbRecord(Callback):
     """Logs config, tables, videos, times and memory to every `WandbLogger` of the run.
 
-    Must come behind the callbacks that write the run folder. The videos are those that `MediaStore` keeps.
+    Must come after the callbacks that write the run folder. The videos are those that `MediaStore` keeps.
 
     Args:
         settings: the resolved config.
@@ -51,18 +50,18 @@ class WandbRecord(Callback):
     def __init__(self, settings: Mapping[str, Any]) -> None:
         self.settings = settings
 
-    @rank_zero_only  # type: ignore[untyped-decorator, unused-ignore]
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log the settings before anything else, so that a run that is cut short has them too."""
+        if not trainer.is_global_zero:
+            return
         for run in wandb_runs(trainer):
             run.config.update({**self.settings, "run": environment(trainer)}, allow_val_change=True)
 
-    @rank_zero_only  # type: ignore[untyped-decorator, unused-ignore]
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log the results."""
         module: Any = pl_module
         runs = wandb_runs(trainer)
-        if not runs or not module.results:
+        if not trainer.is_global_zero or not runs or not module.results:
             return
         content = self._tables(trainer, module) | measured(Path(trainer.default_root_dir))
         videos = list(stage_videos(trainer))

@@ -14,10 +14,11 @@ from typing import IO, Any
 import numpy as np
 import numpy.typing as npt
 
-from zsvss.data.facts import VideoFacts
-from zsvss.results.files import write_atomically
-from zsvss.results.palette import UInt8, palette, write_segment_png
+from zsvss.data.video_facts import VideoFacts
+from zsvss.results.atomic_files import write_atomically
+from zsvss.results.id_images import write_segment_png
 from zsvss.results.predictions import FILE, FORMAT, LINES, VERSION, PredictedClass
+from zsvss.results.segment_colors import UInt8, palette
 from zsvss.results.segment_table import FrameLine, SegmentTable, json_pieces, measure
 from zsvss.viz.browser_video import BrowserVideo
 from zsvss.viz.captions import Captions
@@ -156,7 +157,7 @@ class VideoPredictions:
         self._lines.flush()
 
     def state(self) -> dict[str, Any]:
-        """What `resume` needs to go on behind the frames that are written by now."""
+        """What `resume` needs to go on after the frames that are written by now."""
         return {
             "num_frames": len(self._frame_names),
             "size": self._size,
@@ -166,7 +167,7 @@ class VideoPredictions:
         }
 
     def resume(self, state: Mapping[str, Any]) -> None:
-        """Go on behind the frames that another process has written, before anything else is written.
+        """Go on after the frames that another process has written, before anything else is written.
 
         Args:
             state: of that process, by `state`.
@@ -186,7 +187,7 @@ class VideoPredictions:
             raise ValueError(f"{path} cannot be read ({error})") from error
         if len(self._frame_names) < num_frames:
             raise ValueError(f"{path} has {len(self._frame_names)} lines where {num_frames} are expected")
-        write_atomically(path, lines)  # without those behind
+        write_atomically(path, lines)  # without those after
         self._lines = path.open("a", encoding="utf-8")
         self._size = state["size"]
         if state["captions"] is not None:

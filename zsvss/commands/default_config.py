@@ -1,4 +1,4 @@
-"""The config that ``predict`` takes below overlays or alone: Stable Diffusion's if its weights are at hand."""
+"""The config that ``predict`` takes if no whole one is given: Stable Diffusion's if its weights are at hand."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from pathlib import Path
 
 from zsvss.backbones.base import Backbone
 from zsvss.backbones.stable_diffusion import StableDiffusion
-from zsvss.commands.config import SMALL, SMALL_WITH_MASKS, config_paths, find_config, has_masks, names_no_system
+from zsvss.commands.config_files import SMALL, SMALL_WITH_MASKS, config_paths, find_config, has_masks, names_no_system
 from zsvss.commands.interruption import tell
 
 _FULL = "predict.yaml"
 
 
 def with_config(arguments: Sequence[str]) -> list[str]:
-    """The arguments of ``predict`` with a config, if they name none, or overlays alone; which one it is, is logged.
+    """The arguments of ``predict`` with a config, if they name none or only configs on top; says which one it is.
 
     Args:
         arguments: the command's name and its options; those of other commands are left as they are.
@@ -32,8 +32,8 @@ def _chosen(arguments: Sequence[str]) -> str:
         return small if "--model.backbone Embedded" in words or "--model.backbone=Embedded" in words else _FULL
     backbone = StableDiffusion()
     name = backbone.weights_names[0]
-    overlays = [Path(path).name for path in config_paths(arguments)]
-    reason = f"{', '.join(overlays)} alone" if overlays else "no config"
+    on_top = [Path(path).name for path in config_paths(arguments)]
+    reason = f"{', '.join(on_top)} alone" if on_top else "no config"
     if is_on_this_machine(backbone):
         tell(
             f"{reason} given: taking {_FULL}, as the weights of Stable Diffusion ({name}) are on this machine. For "

@@ -1,6 +1,6 @@
 """The commands ``test`` and ``predict``: Lightning's command line, filled with this package's parts.
 
-``zsvss test|predict --config X.yaml [--config overlay.yaml] [--key value] ...``, behind `zsvss.commands.front`.
+``zsvss test|predict --config X.yaml [--config ON_TOP.yaml] [--key value] ...``, after `zsvss.commands.before_torch`.
 
 A component is chosen by its class, switched off by ``null`` and set by its constructor's arguments:
 ``--model.refinement null``, ``--data CamVid --data.root data/camvid``, ``--model.modulation.strength 10``.
@@ -27,16 +27,16 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, Logger
 
 import zsvss
+from zsvss.callbacks.empty_run import RunFolder
 from zsvss.callbacks.media import MediaStore
 from zsvss.callbacks.prediction_writer import PredictionWriter
 from zsvss.callbacks.progress import FrameProgressBar
-from zsvss.callbacks.results import ResultWriter
+from zsvss.callbacks.result_writer import ResultWriter
 from zsvss.callbacks.resume import ResultStore
-from zsvss.callbacks.run_folder import RunFolder
 from zsvss.callbacks.timing import StageTiming
 from zsvss.callbacks.tracking import WandbRecord
 from zsvss.commands.allocator import keep_freed_memory
-from zsvss.commands.config import config_paths
+from zsvss.commands.config_files import config_paths
 from zsvss.commands.default_config import with_config
 from zsvss.commands.interruption import Interrupted, ending_in_order
 from zsvss.commands.logs import log_to_file, quiet_console
@@ -46,11 +46,11 @@ from zsvss.commands.path_options import set_aside
 from zsvss.commands.refusals import fail
 from zsvss.commands.wandb_mode import prepare_wandb
 from zsvss.data.datamodule import VideoDataModule
-from zsvss.data.locations import without_userinfo
+from zsvss.data.input_kinds import without_userinfo
 from zsvss.module import VideoSegmentation
-from zsvss.results.files import check_folder
+from zsvss.results.atomic_files import check_folder
 from zsvss.results.fingerprint import code_version
-from zsvss.results.screen import failure_rows, show
+from zsvss.results.terminal_tables import failure_rows, show
 
 _log = logging.getLogger(__name__)
 

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from typing_extensions import override
+
 _FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 
@@ -71,7 +73,8 @@ class _Console(logging.StreamHandler):  # type: ignore[type-arg]  # no generic a
 class _LogFile(logging.FileHandler):
     """Goes on without a log where it cannot be written: on a full disk, the run itself stops and says so."""
 
-    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
+    @override
+    def handleError(self, record: logging.LogRecord) -> None:
         """Say nothing."""
 
     def close(self) -> None:

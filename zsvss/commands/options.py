@@ -32,13 +32,13 @@ _PACKAGE = Path(zsvss.__file__).parent
 # Key -> file and class of what is set there, as `CommandLine` adds them to its parser.
 _GROUPS = {
     "model": (_PACKAGE / "module.py", "VideoSegmentation"),
-    "results": (_PACKAGE / "callbacks" / "results.py", "ResultWriter"),
+    "results": (_PACKAGE / "callbacks" / "result_writer.py", "ResultWriter"),
     "predictions": (_PACKAGE / "callbacks" / "prediction_writer.py", "PredictionWriter"),
     "media": (_PACKAGE / "callbacks" / "media.py", "MediaStore"),
 }
 _DATA = "VideoDataModule"
 _SINGLE = {
-    "config": "config of the run, as a path or by name; give it again for an overlay",
+    "config": "config of the run, as a path or by name; give it again for a config on top",
     "output": "run folder (default: runs/<names of the configs>-<hash>)",
     "print_config": "print the resolved config and stop",
     "seed_everything": "Lightning's; the method draws from model.seed alone",

@@ -7,7 +7,7 @@ import difflib
 import re
 import sys
 from collections.abc import Iterable
-from typing import NoReturn
+from typing import Any, NoReturn
 
 _SUFFIXES = (".yaml", ".yml")
 _MOST_LISTED = 100
@@ -67,8 +67,8 @@ def _ratio(wrong: str, name: str) -> float:
 class OneLineParser(argparse.ArgumentParser):
     """An argument parser that says what is wrong in one line, with the near misses, instead of its usage."""
 
-    def __init__(self, **settings: object) -> None:
-        super().__init__(allow_abbrev=False, **settings)  # type: ignore[arg-type]
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(allow_abbrev=False, **settings)
 
     def error(self, message: str) -> NoReturn:
         """Print one line and leave."""

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from zsvss.commands.refusals import OneLineParser
-from zsvss.results.files import write_atomically
+from zsvss.results.atomic_files import write_atomically
 
 # What needs PyTorch is imported where it is used: help and mistakes are told at once.
 if TYPE_CHECKING:
-    from zsvss.results.folder import Run
+    from zsvss.results.run_folder import Run
 
 INCOMPLETE = 3
 """Exit code if the numbers are not over all videos."""
@@ -89,7 +89,7 @@ def report(
         FileNotFoundError: a folder holds no run.
         ValueError: files of a run are damaged, no video of a run is finished, or an option makes no sense.
     """
-    from zsvss.results.folder import find_runs, read_runs
+    from zsvss.results.run_folder import find_runs, read_runs
 
     if max_side < 16 or max_frames < 1:
         raise ValueError(f"--max-side is {max_side} and --max-frames {max_frames}; they must be at least 16 and 1")
@@ -127,15 +127,15 @@ def _are_predictions(folders: Sequence[Path]) -> bool:
         FileNotFoundError: one holds neither.
         ValueError: some hold predictions alone and others scores.
     """
-    from zsvss.results.folder import find_runs
     from zsvss.results.predictions import PredictionsError, find_predictions
+    from zsvss.results.run_folder import find_runs
 
     kinds: dict[str, list[Path]] = {"scores": [], "predictions": []}
     for folder in folders:
         try:
             find_runs([folder])
             kinds["scores"].append(folder)
-        except FileNotFoundError as error:  # noqa: PERF203
+        except FileNotFoundError as error:
             try:
                 find_predictions(folder)
             except PredictionsError:
@@ -154,9 +154,9 @@ def _report_predictions(
 ) -> int:
     """Say what was predicted, and write the page of it; returns the exit code."""
     from zsvss.results.predictions import Predictions, find_predictions
-    from zsvss.viz.page import render_predictions
-    from zsvss.viz.parts import Parts
-    from zsvss.viz.predicted import PredictedRun
+    from zsvss.viz.page_parts import Parts
+    from zsvss.viz.predicted_videos import PredictedRun
+    from zsvss.viz.report_page import render_predictions
 
     short = [folder.resolve().name for folder in folders]
     found = {name if short.count(name) == 1 else str(path): path for name, path in zip(short, folders, strict=True)}
@@ -182,8 +182,8 @@ def _report_predictions(
 
 
 def _print(run: Run, *, per_class: bool, per_video: bool) -> None:
-    from zsvss.results.screen import show_results
     from zsvss.results.summary import write_results
+    from zsvss.results.terminal_tables import show_results
 
     summary = dict(run.summary)
     write_results(run.folder, summary, run.results)
@@ -196,9 +196,9 @@ def _print(run: Run, *, per_class: bool, per_video: bool) -> None:
 
 
 def _write(page: Path, runs: Sequence[Run], max_side: int, max_frames: int) -> None:
-    from zsvss.viz.page import render_page
+    from zsvss.viz.page_parts import Parts
     from zsvss.viz.paper_tables import ablation_table, result_table
-    from zsvss.viz.parts import Parts
+    from zsvss.viz.report_page import render_page
 
     parts = Parts(page)
     page.parent.mkdir(parents=True, exist_ok=True)

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from zsvss.commands.config import config_folders, find_config
+from zsvss.commands.config_files import config_folders, find_config
 from zsvss.commands.interruption import leaving
 from zsvss.commands.refusals import OneLineParser, fail
 from zsvss.data.class_lists import CAMVID_COLORS, CITYSCAPES_LABELS, COCO_CLASSES, VSPW_CLASSES
@@ -29,8 +29,8 @@ from zsvss.results.predictions import ANNOTATION, FILE, PredictionsError, find_p
 # What needs PyTorch or the optional extra is imported where it is used: help and mistakes are told at once.
 if TYPE_CHECKING:
     from zsvss.segmenter import VideoSegmenter
-    from zsvss.studio.desk import Desk
-    from zsvss.studio.live import Segmenting
+    from zsvss.studio.live_segmentation import Segmenting
+    from zsvss.studio.open_video import Desk
 
 EMBEDDED = "predict_masks_embedded.yaml"
 """What the studio looks at videos with where they were segmented by the model that ships with the package."""
@@ -59,7 +59,7 @@ def main(arguments: Sequence[str]) -> int:
 
 def _of_run(run: Path) -> tuple[list[Desk], Segmenting | None]:
     """The videos of a run."""
-    from zsvss.studio.desk import Desk
+    from zsvss.studio.open_video import Desk
 
     folders = find_predictions(run)
     names = [
@@ -74,9 +74,9 @@ def _of_run(run: Path) -> tuple[list[Desk], Segmenting | None]:
 def _of_video(options: argparse.Namespace, others: Sequence[str]) -> tuple[list[Desk], Segmenting | None]:
     """The videos of a place, which are being segmented unless they have been before."""
     from zsvss.data.folder import find_sources, video_name
-    from zsvss.results.files import safe_folder
-    from zsvss.studio.desk import Desk
-    from zsvss.studio.live import Segmenting, live_videos
+    from zsvss.results.atomic_files import safe_folder
+    from zsvss.studio.live_segmentation import Segmenting, live_videos
+    from zsvss.studio.open_video import Desk
 
     source: Path = options.source
     output: Path = options.output or Path("runs") / f"studio-{video_name(source)}"
@@ -103,7 +103,7 @@ def _is_segmented(folder: Path, video: Path) -> bool:
     """
     if not (folder / FILE).is_file():
         return False
-    from zsvss.studio.live import source_of
+    from zsvss.studio.live_segmentation import source_of
 
     content = read_json(folder / FILE)
     of = Path(content["source"]["path"])
@@ -231,7 +231,7 @@ def _taxonomies(classes: Path | None) -> dict[str, list[str]]:
 
 
 def _own_classes(path: Path) -> list[str]:
-    from zsvss.studio.fields import clean_name
+    from zsvss.studio.request_fields import clean_name
 
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))  # JSON is YAML

@@ -28,14 +28,14 @@ from typing import TYPE_CHECKING, Any
 import yaml
 from rich.console import Console
 
-from zsvss.commands.cells import Cell, failure, is_finished, last_error, mark_failed, work
-from zsvss.commands.config import find_config, resolve_configs
+from zsvss.commands.config_files import find_config, resolve_configs
 from zsvss.commands.interruption import ending_in_order
 from zsvss.commands.logs import quiet_console
 from zsvss.commands.parser_messages import refusal
 from zsvss.commands.refusals import OneLineParser
+from zsvss.commands.sweep_cells import Cell, failure, is_finished, last_error, mark_failed, work
 from zsvss.commands.sweep_table import describe, markdown_table, problems, result_table
-from zsvss.results.files import write_atomically
+from zsvss.results.atomic_files import write_atomically
 
 # What needs PyTorch is imported where it is used: help and mistakes are told at once.
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def main(arguments: Sequence[str]) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="Other options are given to every cell, such as --data.root FOLDER.",
     )
-    parser.add_argument("--config", action="append", required=True, help="config, and overlays, of every cell")
+    parser.add_argument("--config", action="append", required=True, help="of every cell; again for a config on top")
     parser.add_argument("--sweep", required=True, help="sweep file, such as sweeps/components.yaml")
     parser.add_argument("--output", type=Path, help="sweep folder (default: runs/<config>-<name of the sweep>)")
     parser.add_argument("--launcher", choices=("local", "slurm"), help="start workers through submitit")

@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.table import Table
 
-from zsvss.commands.cells import Cell, failure, is_finished, metrics
+from zsvss.commands.sweep_cells import Cell, failure, is_finished, metrics
 
 _TEXT = ("cell", "naming")
 

@@ -60,19 +60,19 @@ USAGES: Mapping[str, Usage] = {
             ("data.masks", "FOLDER", "masks of one or more frames, whose labels the video then gets"),
             ("data.shots", "null", "take the video for one shot; by default labels open anew at a cut"),
             *_METHOD,
-            ("predictions.alpha", "0..1", "how strongly the overlay is coloured"),
+            ("predictions.alpha", "0..1", "how strongly the overlay video is coloured"),
             ("predictions.video", "true|false", "write the overlay video"),
             *_MACHINE,
         ),
     ),
     "test": Usage(
-        "usage: zsvss test --config NAME [--config OVERLAY ...] [--key value ...]\n\n"
+        "usage: zsvss test --config NAME [--config ON_TOP ...] [--key value ...]\n\n"
         "Segment the videos of a benchmark and score them. Prints the table and writes metrics.json, videos.csv and a\n"
         "record of each finished video into the run folder. The same command resumes an interrupted run.",
         (
             ("zsvss test --config demo.yaml", "two generated videos; nothing to download"),
             ("zsvss test --config camvid_sd.yaml --data.root data/camvid", "a benchmark"),
-            ("zsvss test --config camvid_sd.yaml --config ablations/no_refinement.yaml", "with an overlay"),
+            ("zsvss test --config camvid_sd.yaml --config ablations/no_refinement.yaml", "with a config on top"),
             ("zsvss test --config predict.yaml --data.input frames --data.masks truth", "your own video and masks"),
         ),
         (

@@ -24,7 +24,7 @@ def prepare_wandb(loggers: Any, output: str, tags: Sequence[str] = ()) -> None:
     Args:
         loggers: ``trainer.logger`` of the config.
         output: run folder; the run is named after it.
-        tags: the experiment, which the run is grouped by, and its overlays.
+        tags: the experiment, which the run is grouped by, and its configs on top.
     """
     configs = [config for config in (loggers if isinstance(loggers, list) else [loggers]) if _is_wandb(config)]
     for config in configs:

@@ -14,7 +14,7 @@ class Clip(NamedTuple):
     """Consecutive frames of one video (a NamedTuple, so that Lightning moves its tensors to the device).
 
     Attributes:
-        video: Name of the video, unique in the dataset.
+        video: Name of the video, unique in the data set.
         index: Number of the clip within the video, from 0.
         start: Number of the clip's first frame within the video, from 0.
         frames_THW3: uint8 RGB at the frames' own size.
@@ -27,7 +27,7 @@ class Clip(NamedTuple):
         resized_THW3: The frames at the size that the network sees; None if that is their own, or the loader was not
             told.
         shot: Number of the shot within the video, from 0, of which all frames are; None where shots are not followed.
-        place: What it takes to go on behind this clip; None where that cannot be.
+        place: What it takes to go on after this clip; None where that cannot be.
         times: Seconds from a stream's first frame to each; None for other videos.
         received: Seconds since the epoch when the last frame came in; None where it was there before.
         num_dropped: Frames of the stream so far that were left out because they came too fast.

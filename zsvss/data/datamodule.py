@@ -1,4 +1,4 @@
-"""What all datasets share: a checked list of videos, whole videos per rank, clips in order."""
+"""What all data sets share: a checked list of videos, whole videos per rank, clips in order."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from zsvss.data.clip import Tail, clip_starts
 from zsvss.data.loader import ClipLoader, PlannedClip
 from zsvss.data.reader import Decoder, check_decoder
 from zsvss.data.shots import ShotDetector
-from zsvss.data.streaming import Cutting, LoaderForLightning, Opened, StreamingLoader
+from zsvss.data.streaming_loader import Cutting, LoaderForLightning, Opened, StreamingLoader
 from zsvss.data.taxonomy import Taxonomy
 from zsvss.data.video import UNKNOWN_LENGTH, UnsegmentedVideoError, Video
 from zsvss.gathering import gather, is_distributed
@@ -43,7 +43,7 @@ def shard_videos(videos: Sequence[Video], num_ranks: int) -> list[list[Video]]:
 
 
 class VideoDataModule(lightning.LightningDataModule, ABC):
-    """Clips of whole videos, sharded by rank. A dataset sets ``name`` and implements ``taxonomy`` and ``find_videos``.
+    """Clips of whole videos, sharded by rank. A data set sets ``name`` and implements ``taxonomy`` and ``find_videos``.
 
     Args:
         clip_length: Frames of a clip.
@@ -57,12 +57,12 @@ class VideoDataModule(lightning.LightningDataModule, ABC):
         limit_videos: Use only so many videos.
         limit_frames: Use only so many frames of each video.
         decoder: ``auto`` | ``decord`` | ``pillow`` (images) | ``pyav`` (video files); see ``zsvss.data.reader``.
-        shots: Finds the shots of videos in ``predict``, where labels then open anew behind a cut; ``None`` takes a
+        shots: Finds the shots of videos in ``predict``, where labels then open anew after a cut; ``None`` takes a
             video for one shot, as ``test`` does.
     """
 
     name: str
-    """Name of the dataset; part of every random seed."""
+    """Name of the data set; part of every random seed."""
     given_frames: Literal["none", "first", "all"] = "none"
     """Whose masks ``predict`` may give to the method: ``all`` is what masks are for where nothing is scored."""
 
@@ -266,4 +266,5 @@ def _rank_and_world_size() -> tuple[int, int]:
 
 def datamodule(trainer: Trainer) -> Any:
     """The run's datamodule, which Lightning attaches to the trainer without declaring it."""
-    return trainer.datamodule  # type: ignore[attr-defined]
+    lightnings: Any = trainer
+    return lightnings.datamodule

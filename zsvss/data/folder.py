@@ -13,15 +13,15 @@ from typing import Any, Literal
 from typing_extensions import override
 
 from zsvss.data.datamodule import VideoDataModule
-from zsvss.data.facts import VideoFacts
 from zsvss.data.images import check_images, is_image, list_images, mask_size, read_mask
+from zsvss.data.input_kinds import is_stream, without_userinfo
 from zsvss.data.loader import call_with_time_limit
-from zsvss.data.locations import is_stream, without_userinfo
 from zsvss.data.own_masks import read_own_masks
 from zsvss.data.reader import Decoder, first_line, is_video_file, open_frames
 from zsvss.data.stream import StreamVideo, WhenLate, stream_name
 from zsvss.data.taxonomy import Taxonomy
 from zsvss.data.video import UNKNOWN_LENGTH, UNLABELLED, FileVideo, Video
+from zsvss.data.video_facts import VideoFacts
 
 _log = logging.getLogger(__name__)
 

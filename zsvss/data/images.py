@@ -213,7 +213,7 @@ def _header(path: Path) -> _Header:
         with Image.open(path) as image:
             image_format = str(image.format)
             if image_format == "PNG" and b"eXIf" in last_bytes:
-                image.load()  # behind the pixels, where Pillow finds it only when it has read them
+                image.load()  # metadata after the pixels, which Pillow finds only when it has read them
             several = image_format in _SEVERAL_FRAMES
             header = _Header(
                 (image.height, image.width),

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 from zsvss.backbones.input_size import NetworkSize, resize_frames
 from zsvss.data.clip import Clip
 from zsvss.data.reader import first_line
-from zsvss.data.slots import Place, Slot
+from zsvss.data.shared_memory import Place, Slot
 from zsvss.data.video import OpenVideo, UnreadableVideoError, Video
 from zsvss.data.worker_failures import WatchedItems
 

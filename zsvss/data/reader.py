@@ -15,12 +15,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from zsvss.data.facts import VideoFacts
 from zsvss.data.images import check_images, is_image, list_images, num_frames_of
 from zsvss.data.readers.base import FrameReader, first_line
 from zsvss.data.readers.by_decord import DecordReader, has_decord, why_not
 from zsvss.data.readers.by_pillow import AnimationReader, PillowReader
 from zsvss.data.readers.by_pyav import PyAVReader
+from zsvss.data.video_facts import VideoFacts
 
 __all__ = ["Decoder", "FrameReader", "check_decoder", "first_line", "has_decord", "open_frames"]
 

@@ -38,7 +38,7 @@ class ShotDetector:
 
     Cuts are found by PySceneDetect's adaptive detector: frames that change far more than those around them. Of these
     remain the ones across which no picture looks like one before, so that flashes and single bad frames are none.
-    Frames that show nothing (black ones, say) are passed over: a cut is where the picture behind them is another one
+    Frames that show nothing (black ones, say) are passed over: a cut is where the picture after them is another one
     than before, and at the first picture of a video that begins with four such frames or more. A dissolve is a run of
     frames that are mixtures of its ends, in growing shares of the second one; the cut is in its middle.
 
@@ -153,7 +153,7 @@ class ShotFinder:
                 self._candidates.append(found.frame_num)
 
     def _judge(self, missing: int) -> list[int]:
-        """Decide about the candidates behind which there are enough pictures, but for so many that are missing."""
+        """Decide about the candidates after which there are enough pictures, but for so many that are missing."""
         cuts = []
         numbers = [picture.number for picture in self._pictures]
         waiting = deque[int]()

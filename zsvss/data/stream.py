@@ -20,12 +20,12 @@ from urllib.parse import urlsplit
 import av
 import torch
 
-from zsvss.data.facts import VideoFacts
-from zsvss.data.locations import PIPE, URL, is_camera, without_userinfo
-from zsvss.data.planner import Frame
+from zsvss.data.clip_planner import Frame
+from zsvss.data.input_kinds import PIPE, URL, is_camera, without_userinfo
 from zsvss.data.readers.base import first_line
 from zsvss.data.readers.pyav_decoding import RgbConverter, orientation, pixel_aspect
 from zsvss.data.video import OpenVideo, Video
+from zsvss.data.video_facts import VideoFacts
 
 _log = logging.getLogger(__name__)
 

@@ -1,4 +1,4 @@
-"""A video of a dataset: where its frames and its ground truth are, and how both are read clip by clip.
+"""A video of a data set: where its frames and its ground truth are, and how both are read clip by clip.
 
 T frames, H W pixels; 3 is RGB.
 """
@@ -15,10 +15,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from zsvss.data.facts import VideoFacts
+from zsvss.data.clip_planner import Frame
 from zsvss.data.images import ByteArray, mask_size, read_mask
-from zsvss.data.planner import Frame
 from zsvss.data.reader import Decoder, FrameReader, open_frames
+from zsvss.data.video_facts import VideoFacts
 
 UNLABELLED = 255
 UNKNOWN_LENGTH = sys.maxsize
@@ -90,10 +90,10 @@ class OpenVideo(ABC):
 
 @dataclass(frozen=True)
 class Video(ABC):
-    """One video of a dataset.
+    """One video of a data set.
 
     Attributes:
-        name: Unique in the dataset.
+        name: Unique in the data set.
         num_frames: Number of frames to use, from the first; `UNKNOWN_LENGTH` where that shows only when it is read.
         limit: Frames to use at most, where it may have fewer.
     """

@@ -28,8 +28,8 @@ from zsvss.metrics.consistency import (
 from zsvss.metrics.consistency_metric import VideoConsistency
 from zsvss.metrics.naming import ClusterNaming, add_votes, cluster_votes, rename_clusters
 from zsvss.metrics.objects import FrameCounts, ObjectFrames, ObjectProtocol, check_protocol
-from zsvss.metrics.packed import Packed
-from zsvss.stages.nearest import nearest
+from zsvss.metrics.packed_labels import Packed
+from zsvss.stages.nearest_resizing import nearest
 
 
 @dataclass(frozen=True, eq=False)

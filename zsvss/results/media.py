@@ -36,9 +36,10 @@ import torch
 from PIL import Image
 
 from zsvss.metrics.naming import rename_clusters
-from zsvss.results.files import file_stem, write_atomically
-from zsvss.results.palette import VOID_ID, UInt8, class_colors, palette, visible, write_index_png
-from zsvss.stages.nearest import nearest
+from zsvss.results.atomic_files import file_stem, write_atomically
+from zsvss.results.id_images import VOID_ID, write_index_png
+from zsvss.results.segment_colors import UInt8, class_colors, palette, visible
+from zsvss.stages.nearest_resizing import nearest
 
 Labels = npt.NDArray[np.int64]
 

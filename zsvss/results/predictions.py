@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from zsvss.results.palette import NOTHING, read_ids
+from zsvss.results.id_images import NOTHING, read_ids
 
 Ids = npt.NDArray[np.int32]
 Color = tuple[int, int, int]

@@ -21,7 +21,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import IO, Any
 
-from zsvss.results.files import TEMPORARY, file_stem, write_atomically
+from zsvss.results.atomic_files import TEMPORARY, file_stem, write_atomically
 from zsvss.results.fingerprint import Fingerprint, differences, digest
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from zsvss.metrics import VideoResult, class_table, video_table
-from zsvss.results.files import write_atomically
+from zsvss.results.atomic_files import write_atomically
 
 METRICS, VIDEOS = "metrics.json", "videos.csv"
 

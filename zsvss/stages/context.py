@@ -23,7 +23,7 @@ from zsvss.stages.initialization import Initialization, cluster_means
 from zsvss.stages.kmeans import KMeans, check_num_clusters, kmeans, kmeans_of_each
 from zsvss.stages.neighbors import knn_classify
 from zsvss.stages.novelty import Novelty, NoveltyState
-from zsvss.stages.shares import Propagated
+from zsvss.stages.soft_labels import Propagated
 
 
 class Memory(NamedTuple):

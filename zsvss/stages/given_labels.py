@@ -14,7 +14,7 @@ from zsvss.stages.context import Memory, SceneContext, check_at_least_one, neede
 from zsvss.stages.features import FeaturePass
 from zsvss.stages.local_neighbors import local_neighbors
 from zsvss.stages.neighbors import nearest_neighbors
-from zsvss.stages.shares import Bank, LabelShares, Propagated, area_shares, to_maps, with_labels
+from zsvss.stages.soft_labels import Bank, LabelShares, Propagated, area_shares, to_maps, with_labels
 
 
 class GivenLabels(SceneContext):

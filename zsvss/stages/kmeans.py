@@ -21,7 +21,7 @@ from zsvss.stages.neighbors import squared_distances
 from zsvss.stopwatch import measured
 
 _ITERATIONS_UNASKED = 16
-"""Lloyd iterations behind which an accelerator is asked whether any restart still moves; asking makes the host wait."""
+"""Lloyd iterations after which an accelerator is asked whether any restart still moves; asking makes the host wait."""
 
 
 class KMeans(NamedTuple):

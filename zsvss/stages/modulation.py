@@ -21,10 +21,10 @@ from zsvss.backbones.batching import in_batches
 from zsvss.progress import part
 from zsvss.stages.difference import Difference, difference_map, mask_prior, peak_normalized
 from zsvss.stages.finiteness import FiniteCheck
-from zsvss.stages.nearest import nearest
+from zsvss.stages.nearest_resizing import nearest
 from zsvss.stages.padding import crop, mirror
 from zsvss.stages.precision import full_precision
-from zsvss.stages.shares import LabelShares
+from zsvss.stages.soft_labels import LabelShares
 from zsvss.stages.trace import Trace
 
 

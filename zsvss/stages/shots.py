@@ -23,7 +23,7 @@ class SeenShot(NamedTuple):
 
     Attributes:
         number: of the shot.
-        memory: of the scene context model behind the shot's last clip; of its last frame only when a later shot began.
+        memory: of the scene context model after the shot's last clip; of its last frame only when a later shot began.
         tokens_nc: features of the shot's last frame.
         reach: how far the tokens of this shot move in a clip, see `within_shot`; 0 while that is not known.
     """
@@ -135,7 +135,7 @@ class ShotMatching:
             number: of the clip's shot.
             features_Tnc: of the clip.
             labels_Tn: int64 labels, negative where there is none.
-            memory: of the scene context model behind the clip.
+            memory: of the scene context model after the clip.
         """
         before = bank.shots[-1] if bank.shots and bank.shots[-1].number == number else None
         reach = max(within_shot(features_Tnc), before.reach if before else 0.0)
@@ -232,7 +232,7 @@ _LEAST_DRIFT = 0.25
 
 
 def _ended(context: SceneContext, shot: SeenShot) -> SeenShot:
-    """A shot behind which another one has begun, with less of a memory."""
+    """A shot after which another one has begun, with less of a memory."""
     return shot._replace(memory=context.of_last_frame(shot.memory, shot.tokens_nc))
 
 

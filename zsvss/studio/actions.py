@@ -12,8 +12,8 @@ import numpy as np
 
 from zsvss.results.predictions import Ids
 from zsvss.studio.editing import Mask, Stroke, region
-from zsvss.studio.fields import FieldError, Fields
 from zsvss.studio.journal import Entry
+from zsvss.studio.request_fields import FieldError, Fields
 from zsvss.studio.session import Session
 
 MOST_POINTS = 4000

@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from zsvss.results.palette import UInt8
 from zsvss.results.predictions import Ids
+from zsvss.results.segment_colors import UInt8
 from zsvss.stages.upsampling import guided_models
 
 Mask = npt.NDArray[np.bool_]

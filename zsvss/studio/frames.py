@@ -17,10 +17,10 @@ import cv2
 import numpy as np
 from PIL import ExifTags, Image
 
-from zsvss.data.facts import VideoFacts
 from zsvss.data.reader import FrameReader, open_frames
-from zsvss.results.palette import UInt8
+from zsvss.data.video_facts import VideoFacts
 from zsvss.results.predictions import Source
+from zsvss.results.segment_colors import UInt8
 
 _JPEG_BYTES = 64 << 20
 _FRAME_BYTES = 128 << 20

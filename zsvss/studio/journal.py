@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from zsvss.results.files import flush
+from zsvss.results.atomic_files import flush
 
 FORMAT, VERSION = "zsvss-studio", 1
 
@@ -22,7 +22,7 @@ class JournalError(ValueError):
 class Journal:
     """An append-only file: a header, then one JSON object a line, numbered from 1.
 
-    A line counts when it is whole. What a crash has left of one behind the last whole line is cut off when the file is
+    A line counts when it is whole. What a crash has left of one after the last whole line is cut off when the file is
     opened; damage anywhere else is refused.
 
     Args:

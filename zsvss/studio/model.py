@@ -21,13 +21,12 @@ from typing_extensions import override
 from zsvss.backbones.base import Conditioning, Recording
 from zsvss.results.predictions import Ids
 from zsvss.segmenter import VideoSegmenter
-from zsvss.stages.context import Memory, SceneContext
-from zsvss.stages.features import FeaturePass
+from zsvss.stages.context import Memory
 from zsvss.stages.given_labels import GivenLabels
 from zsvss.stages.kmeans import kmeans
 from zsvss.stages.modulation import LabelledClip, Modulation
 from zsvss.stages.precision import full_precision
-from zsvss.stages.shares import LabelShares, area_shares
+from zsvss.stages.soft_labels import LabelShares, area_shares
 from zsvss.stages.specks import merge_specks
 from zsvss.stages.upsampling import GuidedUpsampling, ProbabilityUpsampling
 from zsvss.studio.frames import Frames, Kept
@@ -60,33 +59,17 @@ class Seen(NamedTuple):
         return Seen(self.features_Tnc[index : index + 1], self.grid)
 
 
-class _Looking(SceneContext):
-    """Remembers the features that it is given, and labels nothing."""
+class _Looking(GivenLabels):
+    """Keeps the features that it is given; as no frame is given labels, it labels nothing."""
 
-    reads_latents = False
     seen: Seen | None = None
 
     @override
-    def check(self, num_frames: int, num_tokens: int) -> None:
-        """Any number of tokens will do."""
-
-    @override
-    def start(
-        self,
-        features_Tnc: Tensor,
-        generator: torch.Generator,
-        names_n: Tensor | None = None,
-        grid: tuple[int, int] | None = None,
-        seen: FeaturePass | None = None,
+    def propagate(
+        self, features_Tnc: Tensor, grid: tuple[int, int], given_THW: Tensor | None, memory: Memory | None = None
     ) -> tuple[Tensor, Memory]:
-        assert grid is not None
         self.seen = Seen(features_Tnc, grid)
-        nothing_Tn = torch.zeros(features_Tnc.shape[:2], dtype=torch.int64, device=features_Tnc.device)
-        return nothing_Tn, Memory(features_Tnc[0, :0], nothing_Tn[0, :0], nothing_Tn.new_zeros(1))
-
-    @override
-    def resume(self, features_Tnc: Tensor, memory: Memory, generator: torch.Generator) -> tuple[Tensor, Memory]:
-        raise AssertionError("every clip opens a video of its own")
+        return super().propagate(features_Tnc, grid, given_THW, memory)
 
 
 class _Parts(NamedTuple):
@@ -156,7 +139,7 @@ class Model:
         return seen.of(number - start)
 
     def look_ahead(self, frames: Frames, number: int, num_frames: int) -> None:
-        """Look at a frame and those behind it when there is time, as they may be wanted soon; returns at once.
+        """Look at a frame and those after it when there is time, as they may be wanted soon; returns at once.
 
         Args:
             frames: of the video.

@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from zsvss.results.files import flush, write_atomically
-from zsvss.results.palette import write_ids
+from zsvss.results.atomic_files import flush, write_atomically
+from zsvss.results.id_images import write_ids
 from zsvss.results.predictions import FILE, Predictions, read_json
 from zsvss.results.segment_table import SegmentTable, json_pieces, measure
 from zsvss.studio.journal import JournalError

@@ -21,8 +21,8 @@ import torch
 from zsvss.data.video import UNLABELLED
 from zsvss.metrics.confusion import confusion_matrix, iou_from_confusion
 from zsvss.metrics.objects import FrameCounts, frame_counts, object_scores
-from zsvss.results.palette import read_ids, write_ids
-from zsvss.studio.fields import FieldError
+from zsvss.results.id_images import read_ids, write_ids
+from zsvss.studio.request_fields import FieldError
 from zsvss.studio.session import Session
 
 BENCHMARK = "benchmark"

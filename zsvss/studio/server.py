@@ -34,15 +34,15 @@ from starlette.routing import Route
 
 from zsvss import viz
 from zsvss.results.exports import FORMATS
-from zsvss.results.palette import write_ids
+from zsvss.results.id_images import write_ids
+from zsvss.studio.access import BodyTooLargeError, Guard
 from zsvss.studio.actions import ACTIONS
-from zsvss.studio.desk import Desk
-from zsvss.studio.fields import FieldError, Fields
+from zsvss.studio.background_work import MOST_PARTS, propagation, split, split_preview
 from zsvss.studio.frames import FramesError
-from zsvss.studio.guard import BodyTooLargeError, Guard
 from zsvss.studio.model import Model
+from zsvss.studio.open_video import Desk
+from zsvss.studio.request_fields import FieldError, Fields
 from zsvss.studio.session import ConflictError, LockedError
-from zsvss.studio.work import MOST_PARTS, propagation, split, split_preview
 
 PAGE = Path(__file__).parent / "page"
 REPORT_STYLE = Path(viz.__file__).parent / "templates" / "report.css"

@@ -22,13 +22,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from filelock import FileLock, Timeout
 
-from zsvss.results.files import write_atomically
-from zsvss.results.palette import LARGEST_ID, NOTHING, palette, read_ids, visible, write_ids
+from zsvss.results.atomic_files import write_atomically
+from zsvss.results.id_images import LARGEST_ID, NOTHING, read_ids, write_ids
 from zsvss.results.predictions import ANNOTATION, FILE, Color, Ids, Predictions, PredictionsError, present_ids
+from zsvss.results.segment_colors import palette, visible
 from zsvss.studio.editing import areas
-from zsvss.studio.fields import FieldError
 from zsvss.studio.frames import Frames
 from zsvss.studio.journal import Entry, Journal, JournalError
+from zsvss.studio.request_fields import FieldError
 from zsvss.studio.state import History, State
 
 ORIGINAL = "original"

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from zsvss.results.palette import NOTHING
+from zsvss.results.id_images import NOTHING
 from zsvss.studio.journal import Entry
 
 _MASK_FILE = re.compile(r"\d+-\d+\.png", re.ASCII)

@@ -1,1 +1,1 @@
-"""Overlays, captions, tables for papers, and the report. Colours are in `zsvss.results.palette`."""
+"""Overlays, captions, tables for papers, and the report. Colours are in `zsvss.results.segment_colors`."""

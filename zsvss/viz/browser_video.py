@@ -19,9 +19,9 @@ import numpy as np
 from av.bitstream import BitStreamFilterContext
 from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc
 
-from zsvss.data.facts import VideoFacts
-from zsvss.results.files import TEMPORARY
-from zsvss.results.palette import UInt8
+from zsvss.data.video_facts import VideoFacts
+from zsvss.results.atomic_files import TEMPORARY
+from zsvss.results.segment_colors import UInt8
 
 _FALLBACK_FPS = 15.0
 _FRAGMENTED = {"movflags": "frag_every_frame+empty_moov+default_base_moof", "flush_packets": "1"}
@@ -172,7 +172,7 @@ class BrowserVideo:
         whole.replace(self.path)
 
     def _when(self, number: int) -> int:
-        """Time stamp of a frame; frames behind the source's last one follow at its rate."""
+        """Time stamp of a frame; frames after the source's last one follow at its rate."""
         if number < len(self._stamps):
             return self._stamps[number]
         beyond = number - max(0, len(self._stamps) - 1)

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
-from zsvss.results.palette import UInt8
+from zsvss.results.segment_colors import UInt8
 from zsvss.results.segment_table import Measured
 
 _INK, _PAPER = (240, 240, 240), (24, 24, 24)

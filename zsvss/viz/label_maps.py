@@ -19,8 +19,8 @@ import torch
 from PIL import Image
 
 from zsvss.results.media import Labels
-from zsvss.results.palette import UInt8
-from zsvss.stages.nearest import nearest
+from zsvss.results.segment_colors import UInt8
+from zsvss.stages.nearest_resizing import nearest
 
 _CHUNK = 1_000_000
 """Characters of frames in one piece, about."""

@@ -1,4 +1,4 @@
-"""Segmentations blended over frames.
+"""Segmentations blended over frames; their colours are those of `zsvss.results.segment_colors`.
 
 Shapes: H W pixels.
 """
@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from zsvss.results.palette import UInt8, color_labels
+from zsvss.results.segment_colors import UInt8, color_labels
 
 
 def overlay(

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from zsvss.metrics import headline_scores
-from zsvss.results.folder import COMPONENTS, Run, best, differing_settings
+from zsvss.results.run_folder import COMPONENTS, Run, best, differing_settings
 from zsvss.results.summary import caveats
 
 _LATEX = {
@@ -29,7 +29,7 @@ class Cell:
     value: str | bool | float
     is_best: bool = False
     digits: int = 1
-    """Of a score in per cent, behind the point."""
+    """Of a score in per cent, after the decimal point."""
 
     @property
     def kind(self) -> str:
@@ -84,7 +84,7 @@ class ScoreTable:
 
 
 def ablation_table(runs: Sequence[Run]) -> ScoreTable:
-    """The paper's layout: a column for each component, and mIoU and video consistency behind them.
+    """The paper's layout: a column for each component, and mIoU and video consistency after them.
 
     Blending and injection have columns where some run switches them off; other settings that differ, and another
     class than a component's, stand in words.
@@ -108,7 +108,7 @@ def ablation_table(runs: Sequence[Run]) -> ScoreTable:
 
 
 def result_table(runs: Sequence[Run]) -> ScoreTable:
-    """One row a run with all scores and, behind the first run, the differences to it."""
+    """One row a run with all scores and, after the first run, the differences to it."""
     names = common_scores(runs)
     winners = {name: best(runs, name) for name in names}
     differences = [f"Δ {name}" for name in names[:1]] if len(runs) > 1 else []

@@ -78,7 +78,7 @@ def test_a_turn_by_another_angle_is_refused(tmp_path: Path) -> None:
 
 def set_display_matrix(path: Path, a: int, b: int, c: int, d: int) -> None:
     data = bytearray(path.read_bytes())
-    at = data.find(b"tkhd") + 44  # the matrix lies 44 bytes behind the track header's name
+    at = data.find(b"tkhd") + 44  # the matrix lies 44 bytes after the track header's name
     assert struct.unpack(">9i", data[at : at + 36]) == (ONE, 0, 0, 0, ONE, 0, 0, 0, 1 << 30)
     data[at : at + 36] = struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30)
     path.write_bytes(data)

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from numbered_videos import encode, numbered_frames, numbers_of
 
-from zsvss.data.facts import VideoFacts
 from zsvss.data.reader import open_frames
 from zsvss.data.readers.by_pyav import PyAVReader
 from zsvss.data.readers.pyav_decoding import VideoDecoder
 from zsvss.data.readers.pyav_index import _facts_by_decoding, index_video
+from zsvss.data.video_facts import VideoFacts
 
 FRAMES = numbered_frames(30)
 TIMES = [0, 1, 4, 5, 6, 12, 13, 20, 21, 22]
@@ -92,7 +92,7 @@ def test_what_is_far_behind_the_last_key_frame_is_decoded_too(tmp_path: Path) ->
     data = bytearray(path.read_bytes())
     data[at + 4] = 12  # filler, of which no frame comes
     path.write_bytes(data)
-    with pytest.raises(ValueError, match=r"frame 29\d, or one right behind it, cannot be decoded: Invalid data"):
+    with pytest.raises(ValueError, match=r"frame 29\d, or one right after it, cannot be decoded: Invalid data"):
         index_video(path)
 
 
@@ -101,7 +101,7 @@ def test_a_damaged_packet_of_a_whole_file_is_refused(tmp_path: Path, number: int
     """Decoding in 16 threads gave the frames before it, and no error."""
     path = encode(tmp_path / "a.mp4", LONG[:60], bf="0", g="12")
     damage(path, number)
-    with pytest.raises(ValueError, match=rf"a\.mp4 .*frame {number}, or one right behind it, cannot be decoded"):
+    with pytest.raises(ValueError, match=rf"a\.mp4 .*frame {number}, or one right after it, cannot be decoded"):
         open_frames(path)
 
 

@@ -15,7 +15,7 @@ from zsvss.results.exports import FORMATS, ExportError
 from zsvss.results.exports.base import Options
 from zsvss.results.exports.davis import Davis
 from zsvss.results.exports.writing import export, renamed
-from zsvss.results.palette import write_ids
+from zsvss.results.id_images import write_ids
 from zsvss.results.predictions import Predictions, PredictionsError
 
 ALL = pytest.mark.parametrize("name", FORMATS)

@@ -12,7 +12,7 @@ from abc import ABC, abstractmethod
 
 from torch import Tensor
 
-from zsvss.data.facts import VideoFacts
+from zsvss.data.video_facts import VideoFacts
 
 _DECORD_PREFIX = re.compile(r"\[[0-9:]+\] \S+:[0-9]+: ")
 

@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from zsvss.data.facts import VideoFacts
 from zsvss.data.images import ImageFacts, check_images
 from zsvss.data.readers.base import FrameReader
+from zsvss.data.video_facts import VideoFacts
 
 try:
     import decord

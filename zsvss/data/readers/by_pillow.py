@@ -15,9 +15,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from zsvss.data.facts import VideoFacts
 from zsvss.data.images import ByteArray, check_images, read_rgb, rgb_array
 from zsvss.data.readers.base import FrameReader
+from zsvss.data.video_facts import VideoFacts
 
 _MILLISECOND = Fraction(1, 1000)
 # What browsers take where a file says that a frame lasts no time.

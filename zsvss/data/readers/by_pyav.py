@@ -17,10 +17,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from zsvss.data.facts import VideoFacts
 from zsvss.data.readers.base import FrameReader
 from zsvss.data.readers.pyav_decoding import RgbConverter, VideoDecoder
 from zsvss.data.readers.pyav_index import index_video
+from zsvss.data.video_facts import VideoFacts
 
 _log = logging.getLogger(__name__)
 

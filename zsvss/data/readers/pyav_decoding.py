@@ -73,7 +73,7 @@ class VideoDecoder:
         return any(self._packets) or any(self._shown)
 
     def next(self) -> Any | None:
-        """The next frame, or None behind the last one.
+        """The next frame, or None after the last one.
 
         Raises:
             av.error.FFmpegError: If it cannot be decoded.

@@ -9,8 +9,8 @@ from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import Any
 
-from zsvss.data.facts import VideoFacts
 from zsvss.data.readers.pyav_decoding import VideoDecoder
+from zsvss.data.video_facts import VideoFacts
 
 _HEADER_BYTES = 4096
 _SEGMENT = bytes.fromhex("18538067")
@@ -35,14 +35,14 @@ def refuse_cut(path: Path, decoder: VideoDecoder) -> None:
     """Refuse a file that is shorter than its header says.
 
     Raises:
-        ValueError: If a frame of the index, or the end that the header promises, lies behind the end of the file.
+        ValueError: If a frame of the index, or the end that the header promises, lies after the end of the file.
     """
     num_bytes, name = path.stat().st_size, decoder.container.format.name
     if name.startswith("mov"):
         entries: Any = decoder.stream.index_entries
         missing = sum(entry.pos + entry.size > num_bytes for entry in entries)
         if missing:
-            raise ValueError(f"{missing} of its {len(entries)} frames lie behind its end")
+            raise ValueError(f"{missing} of its {len(entries)} frames lie after its end")
     elif name in _SIZES:
         with path.open("rb") as file:
             promised = _SIZES[name](file.read(_HEADER_BYTES))
@@ -158,12 +158,12 @@ def _end_of_gif(data: mmap, _seconds: float) -> str | None:
 
 
 def _colour_table(flags: int = 0) -> int:
-    """Bytes of the table of colours behind a screen's or an image's flags."""
+    """Bytes of the table of colours after a screen's or an image's flags."""
     return 3 << (flags & 7) + 1 if flags & 0x80 else 0
 
 
 def _behind_blocks(data: mmap, at: int) -> int:
-    """Where a chain of blocks, each behind its length, has ended with one of length 0."""
+    """Where a chain of blocks, each after its length, has ended with one of length 0."""
     while at < len(data) and data[at]:
         at += 1 + data[at]
     return at + 1

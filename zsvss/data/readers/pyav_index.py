@@ -18,10 +18,10 @@ from typing import Any, NamedTuple
 
 import av
 
-from zsvss.data.facts import VideoFacts
 from zsvss.data.images import upright_size
 from zsvss.data.readers.pyav_decoding import VideoDecoder, orientation, pixel_aspect
 from zsvss.data.readers.pyav_ends import missing_end, refuse_cut
+from zsvss.data.video_facts import VideoFacts
 
 _log = logging.getLogger(__name__)
 
@@ -107,7 +107,7 @@ def _checked_facts(decoder: VideoDecoder, packets: Sequence[_Packet]) -> VideoFa
     numbers = {stamp: number for number, stamp in enumerate(stamps)}
     key_frames, latest = list[int](), stamps[0]
     for packet in packets:
-        # Nothing that is shown behind a key frame may come before it in the file.
+        # Nothing that is shown after a key frame may come before it in the file.
         if packet.is_key and packet.pts > latest:
             key_frames.append(numbers[packet.pts])
         latest = max(latest, packet.pts)
@@ -184,11 +184,11 @@ def _facts_by_decoding(decoder: VideoDecoder, path: Path) -> VideoFacts:
 
 
 def _next_or_refuse(decoder: VideoDecoder, number: int) -> Any | None:
-    """The next frame, which has that number; None behind the last one."""
+    """The next frame, which has that number; None after the last one."""
     try:
         return decoder.next()
     except av.error.FFmpegError as error:
-        raise ValueError(f"frame {number}, or one right behind it, cannot be decoded: {error.strerror}") from error
+        raise ValueError(f"frame {number}, or one right after it, cannot be decoded: {error.strerror}") from error
 
 
 def _are_times(stamps: Sequence[int | None]) -> bool:

@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from zsvss.results.atomic_files import safe_folder
 from zsvss.results.exports import ExportError
-from zsvss.results.files import safe_folder
-from zsvss.results.palette import palette
 from zsvss.results.predictions import Color, Ids, Predictions, Segment, present_ids
+from zsvss.results.segment_colors import palette
 
 
 @dataclass(frozen=True)

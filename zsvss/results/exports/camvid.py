@@ -21,8 +21,8 @@ from PIL import Image
 from zsvss.data.class_lists import CAMVID_COLORS
 from zsvss.results.exports import ExportError
 from zsvss.results.exports.base import Exporter, values_of
-from zsvss.results.palette import palette
 from zsvss.results.predictions import Color
+from zsvss.results.segment_colors import palette
 
 _VOID = "Void"
 _SUBSET = "default"

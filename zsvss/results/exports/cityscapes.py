@@ -25,9 +25,9 @@ from PIL import Image
 from zsvss.data.class_lists import CITYSCAPES_LABELS
 from zsvss.results.exports import ExportError
 from zsvss.results.exports.base import Exporter, Frame, values_of
+from zsvss.results.exports.piecewise_files import write_json
 from zsvss.results.exports.polygons import area, polygons
-from zsvss.results.exports.streams import write_json
-from zsvss.results.palette import write_ids
+from zsvss.results.id_images import write_ids
 from zsvss.results.predictions import Predictions
 
 _OWN_NAME = re.compile(r"(?P<base>(?P<city>[^_]+)_\d+_\d+)(_leftImg8bit)?$")

@@ -20,7 +20,7 @@ import numpy as np
 from PIL import Image
 
 from zsvss.results.exports.base import Exporter, Frame, library
-from zsvss.results.exports.streams import write_json_list
+from zsvss.results.exports.piecewise_files import write_json_list
 from zsvss.results.predictions import Predictions
 
 _SUBSET = "default"

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from zsvss.results.exports.base import Category, Exporter, Frame, hex_color
-from zsvss.results.exports.streams import XmlFile, write_json
+from zsvss.results.exports.piecewise_files import XmlFile, write_json
 from zsvss.results.predictions import Predictions
 
 

@@ -17,8 +17,8 @@ import numpy as np
 
 from zsvss.results.exports.base import Exporter
 from zsvss.results.exports.cvat_images import write_labels, write_meta
+from zsvss.results.exports.piecewise_files import XmlFile
 from zsvss.results.exports.polygons import Ring, joined, polygons
-from zsvss.results.exports.streams import XmlFile
 from zsvss.results.predictions import Predictions, Segment
 
 

@@ -12,11 +12,11 @@ An object's number is the segment's id, and 0 is the background.
 
 from __future__ import annotations
 
+from zsvss.results.atomic_files import safe_folder
 from zsvss.results.exports import ExportError
 from zsvss.results.exports.base import Exporter, color_table
-from zsvss.results.exports.streams import write_json
-from zsvss.results.files import safe_folder
-from zsvss.results.palette import write_ids
+from zsvss.results.exports.piecewise_files import write_json
+from zsvss.results.id_images import write_ids
 
 _LARGEST = 255
 

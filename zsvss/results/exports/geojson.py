@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from zsvss.results.atomic_files import safe_folder
 from zsvss.results.exports.base import Exporter, hex_color
+from zsvss.results.exports.piecewise_files import write_json_list
 from zsvss.results.exports.polygons import Ring, polygons
-from zsvss.results.exports.streams import write_json_list
-from zsvss.results.files import safe_folder
 from zsvss.results.predictions import Predictions
 
 

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from zsvss.results.exports.base import Category, Exporter, hex_color
-from zsvss.results.exports.streams import write_json_list
+from zsvss.results.exports.piecewise_files import write_json_list
 
 # Bits of a run's length; which of these follows is told by two bits.
 _LENGTH_BITS = np.array([3, 4, 8, 16])

@@ -19,7 +19,7 @@ import numpy as np
 
 from zsvss.results.exports.base import Exporter
 from zsvss.results.exports.label_studio import label_tags
-from zsvss.results.exports.streams import write_json_list
+from zsvss.results.exports.piecewise_files import write_json_list
 from zsvss.results.predictions import Predictions, Segment
 
 

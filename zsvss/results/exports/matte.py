@@ -21,8 +21,8 @@ import numpy as np
 import numpy.typing as npt
 from av.video.reformatter import ColorRange
 
+from zsvss.results.atomic_files import file_stem, safe_folder
 from zsvss.results.exports.base import Exporter
-from zsvss.results.files import file_stem, safe_folder
 from zsvss.results.predictions import Predictions, Segment
 
 _FALLBACK_FPS = 15

@@ -16,8 +16,8 @@ import json
 import numpy as np
 from numpy.lib.format import open_memmap
 
+from zsvss.results.atomic_files import safe_folder
 from zsvss.results.exports.base import Exporter
-from zsvss.results.files import safe_folder
 from zsvss.results.predictions import FILE, read_json
 
 

@@ -15,11 +15,11 @@ from __future__ import annotations
 import numpy as np
 
 from zsvss.data.class_lists import VSPW_CLASSES, VSPW_COLORS
+from zsvss.results.atomic_files import safe_folder
 from zsvss.results.exports import ExportError
 from zsvss.results.exports.base import Exporter, values_of
-from zsvss.results.exports.streams import write_json
-from zsvss.results.files import safe_folder
-from zsvss.results.palette import write_ids
+from zsvss.results.exports.piecewise_files import write_json
+from zsvss.results.id_images import write_ids
 
 _LARGEST = 253  # 254 and 255 are ignored
 
