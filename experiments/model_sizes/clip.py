@@ -70,12 +70,12 @@ class Counting(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
         for tensor in result if isinstance(result, list | tuple) else [result]:
-            if isinstance(tensor, Tensor) and tensor.device.type == "meta" and self.counts:
+            if isinstance(tensor, Tensor) and tensor.device.type == "meta":
                 self._count(tensor.untyped_storage())
         return result
 
     def _count(self, storage: Any) -> None:
-        key, size = storage._cdata, storage.nbytes()
+        key, size = storage._cdata, storage.nbytes() if self.counts else 0  # views of it count no more
         if key not in self._known:
             self._known.add(key)
             self.held += size

@@ -8,6 +8,7 @@ from zsvss.backbones.base import FeatureKey
 from zsvss.backbones.cogvideox import CogVideoX
 from zsvss.backbones.feature_places import FeaturePlace, FeaturePlaces, PlacedBlock
 from zsvss.backbones.flux import Flux
+from zsvss.backbones.hooks import attention_seams
 from zsvss.backbones.pixart import PixArt
 from zsvss.backbones.stable_diffusion import StableDiffusion
 from zsvss.backbones.stable_diffusion_3 import StableDiffusion3
