@@ -297,6 +297,22 @@ def test_only_the_network_whose_turn_it_is_takes_memory(make):
     assert {weight.dtype for weight in backbone.vae.parameters()} == {torch.float16}
 
 
+def test_what_the_host_keeps_is_never_the_weight_itself(make):
+    """Moved twice, as Lightning does, the weights are pinned already; a turn must not change what the host keeps."""
+    backbone = make(StableDiffusion3, offload=True).backbone
+    with running() as device:
+        backbone.to(DEVICE)
+        num_pinned = device.num_pinned
+        backbone.to(DEVICE)
+        assert device.num_pinned == num_pinned, "nothing is copied again"
+        weights = {id(weight) for weight in (*backbone.parameters(), *backbone.buffers())}
+        kept = [tensor for tensors in backbone._on_host.values() for tensor in tensors.values()]
+        assert not weights & {id(tensor) for tensor in kept}
+        for name in ("vae", "transformer", "vae"):
+            backbone.turn_of(name)
+            assert lying_there(backbone) == {name}
+
+
 def test_a_device_that_does_not_hold_a_network_keeps_none_of_it(make):
     backbone = make(StableDiffusion3, offload=True).backbone
     with running() as device:

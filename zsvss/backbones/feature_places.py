@@ -28,7 +28,7 @@ class FeaturePlace(NamedTuple):
         layer: attention layer; ``image`` and ``text`` are the streams of a joint one, ``transformer`` is a transformer
             block inside the block, and ``block`` the block itself.
         projection: query, key or value before the head split, or the output; the last two layers have only that. The
-            input is what is projected, behind a transformer's adaptive norm; normed are queries and keys behind a norm
+            input is what is projected, after a transformer's adaptive norm; normed are queries and keys after a norm
             of theirs, head by head, as they are compared in attention.
         depth: which of the transformer blocks inside the block.
     """

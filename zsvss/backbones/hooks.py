@@ -30,7 +30,7 @@ class Seam(NamedTuple):
 
     Attributes:
         path: of the layer, inside the block.
-        part: of its tokens, where text and image go through it one behind the other, the text first.
+        part: of its tokens, where text and image go through it one after the other, the text first.
         what: is read: the layer's result, one that is split into heads [b, heads, n, c], or what the layer is given.
     """
 
@@ -67,8 +67,8 @@ def attention_seams(
         part: of its tokens.
         prefix: of the projections, with their letter.
         output: layer of its output; ``None`` for none of its own.
-        has_input: whether what is projected can be read: the block's tokens behind its adaptive norm.
-        has_norms: whether queries and keys can be read behind norms of their own.
+        has_input: whether what is projected can be read: the block's tokens after its adaptive norm.
+        has_norms: whether queries and keys can be read after norms of their own.
     """
     letters: dict[Projection, str] = {"query": "q", "key": "k", "value": "v"}
     seams = {name: Seam(f"{path}.{prefix.format(letter)}", part) for name, letter in letters.items()}

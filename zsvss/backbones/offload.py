@@ -118,5 +118,9 @@ def _put(network: nn.Module, tensors: Mapping[str, Tensor]) -> None:
 
 
 def _pinned(tensor: Tensor) -> Tensor:
-    """A tensor of the host's memory in pinned memory, in its own layout."""
-    return tensor if tensor.is_pinned() else torch.empty_like(tensor, pin_memory=True).copy_(tensor)
+    """The numbers of a weight of the host in pinned memory, in its own layout.
+
+    They are never the parameter itself, which a turn gives others.
+    """
+    numbers = tensor.detach()
+    return numbers if numbers.is_pinned() else torch.empty_like(numbers, pin_memory=True).copy_(numbers)

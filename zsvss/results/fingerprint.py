@@ -28,7 +28,7 @@ _SOURCES = (".py", ".json", ".safetensors")
 # What decodes frames, resizes them and does the arithmetic.
 _LIBRARIES = ("torch", "diffusers", "transformers", "numpy", "scipy", "scikit-learn", "pillow", "decord", "av")
 
-# Where things lie, and how fast they are read. What lies there is told by the weights' hash and each video's source.
+# Where things lie and how fast they are read. What lies there is told by the weights' hash and each video's source.
 _NOT_DECISIVE = {
     *(f"data.init_args.{name}" for name in ("root", "input", "masks", "num_workers", "time_limit", "skip_unreadable")),
     "model.backbone.init_args.weights",

@@ -271,7 +271,7 @@ def without_massive(features_Tnc: Tensor, times: float) -> Tensor:
 
 
 def _num_latents(backbone: Backbone, num_frames: int) -> int:
-    """Latent frames that frames of the clip belong to; there may be more behind them."""
+    """Latent frames that frames of the clip belong to; there may be more after them."""
     latent_T = backbone.latent_frames(num_frames)
     return num_frames if latent_T is None else int(latent_T[-1]) + 1
 

@@ -168,7 +168,7 @@ class MaskedModulation(Modulation):
         frames = frames_B.tolist()
         check = FiniteCheck(backbone)
         num_done = 0
-        for done in self._passes(backbone, clip, frames_B, label_index_B, check):
+        for done in self._passes(backbone, clip, frames_B, label_index_B, check, is_traced=trace is not None):
             num_added = num_done + len(done.frames_B)
             election.add(frames[num_done:num_added], done.label_index_B, done.maps_BHW)
             num_done = num_added
@@ -183,7 +183,14 @@ class MaskedModulation(Modulation):
         return election.labels_THW
 
     def _passes(
-        self, backbone: Backbone, clip: LabelledClip, frames_B: Tensor, label_index_B: Tensor, check: FiniteCheck
+        self,
+        backbone: Backbone,
+        clip: LabelledClip,
+        frames_B: Tensor,
+        label_index_B: Tensor,
+        check: FiniteCheck,
+        *,
+        is_traced: bool,
     ) -> Iterator[_ModulatedPass]:
         """All pairs in batches, each denoised and decoded; where the networks take turns, all are denoised first."""
         relief = partial(backbone.free_memory, clip.recording)
@@ -196,6 +203,10 @@ class MaskedModulation(Modulation):
         def modulate(rows: slice) -> _ModulatedPass:
             return self._decoded(backbone, clip, denoise(rows), check)
 
+        def denoise_ahead(rows: slice) -> _DenoisedPass:
+            done = denoise(rows)
+            return done if is_traced else done._replace(steps={})  # those of all pairs at once would take memory
+
         def decode(rows: slice) -> _ModulatedPass:
             return self._decoded(backbone, clip, denoised.part(rows), check)
 
@@ -203,7 +214,7 @@ class MaskedModulation(Modulation):
             yield from run(modulate)
         elif len(frames_B):
             with part(0, 1, 2):
-                denoised = _DenoisedPass.joined(list(run(denoise)))
+                denoised = _DenoisedPass.joined(list(run(denoise_ahead)))
             with part(1, 2, 2):
                 yield from run(decode)
 
