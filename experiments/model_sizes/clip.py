@@ -16,7 +16,7 @@ import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from unittest.mock import patch
 
 import diffusers
@@ -37,12 +37,12 @@ from zsvss.backbones.stable_diffusion_3 import StableDiffusion3
 SIZE = (480, 848)  # VSPW's 480p
 FLOW = {"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": 3.0}
 V_PREDICTION = {"beta_schedule": "scaled_linear", "prediction_type": "v_prediction"}
-# Model -> backbone, autoencoder, its scale, scheduler, tokens and channels of the prompt, its pooled channels, frames.
+# Model -> backbone, autoencoder, its settings, scheduler, tokens and channels of the prompt, pooled channels, frames.
 MODELS: dict[str, tuple[Any, str, dict[str, Any], dict[str, Any], tuple[int, int], int | None, int]] = {
     "Stable Diffusion 3.5 medium": (
         StableDiffusion3,
         "of Stable Diffusion 3, FLUX.1",
-        {"scaling_factor": 1.5305, "shift_factor": 0.0609},
+        {"scaling_factor": 1.5305, "shift_factor": 0.0609, "sample_size": 1024},
         FLOW,
         (333, 4096),
         2048,
@@ -50,6 +50,35 @@ MODELS: dict[str, tuple[Any, str, dict[str, Any], dict[str, Any], tuple[int, int
     ),
     "CogVideoX-2B": (CogVideoX, "of CogVideoX", {}, V_PREDICTION, (226, 4096), None, 17),
 }
+
+
+class Setup(NamedTuple):
+    """How a clip is run.
+
+    Attributes:
+        name: of the model.
+        size: height and width of the frames.
+        max_batch: the backbone's.
+        tiling: whether the autoencoder works in tiles.
+        on_host: whether what is recorded is kept in the host's memory.
+    """
+
+    name: str
+    size: tuple[int, int] = SIZE
+    max_batch: int = 8
+    tiling: bool = False
+    on_host: bool = False
+
+
+SETUPS = (
+    Setup("Stable Diffusion 3.5 medium"),
+    Setup("Stable Diffusion 3.5 medium", on_host=True),
+    Setup("Stable Diffusion 3.5 medium", max_batch=2, tiling=True, on_host=True),
+    Setup("CogVideoX-2B"),
+    Setup("CogVideoX-2B", max_batch=2),
+    Setup("CogVideoX-2B", (384, 672), max_batch=2),
+    Setup("CogVideoX-2B", max_batch=2, tiling=True),
+)
 
 
 class Counting(TorchDispatchMode):
@@ -97,15 +126,15 @@ class FusedAttention(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-def make(name: str, folder: Path) -> LatentDiffusion:
+def make(setup: Setup, folder: Path) -> LatentDiffusion:
     """A backbone in bfloat16 of real size, without numbers."""
-    kind, autoencoder, scale, scheduler, (num_text, width), pooled, _ = MODELS[name]
-    network_class, settings = NETWORKS[name]
+    kind, autoencoder, own, scheduler, (num_text, width), pooled, _ = MODELS[setup.name]
+    network_class, settings = NETWORKS[setup.name]
     vae_class, vae_settings = AUTOENCODERS[autoencoder]
     defaults = _KL if vae_class == "AutoencoderKL" else {}
     with torch.device("meta"):
         network = getattr(diffusers, network_class)(**settings).to(torch.bfloat16)
-        vae = getattr(diffusers, vae_class)(**{**defaults, **vae_settings, **scale}).to(torch.bfloat16)
+        vae = getattr(diffusers, vae_class)(**{**defaults, **vae_settings, **own}).to(torch.bfloat16)
     network.save_config(folder / "transformer")
     vae.save_config(folder / "vae")
     (folder / "scheduler").mkdir()
@@ -114,8 +143,10 @@ def make(name: str, folder: Path) -> LatentDiffusion:
     if pooled is not None:
         context["pooled"] = torch.zeros(1, pooled)
     save_file(context, folder / "context.safetensors")
-    backbone: LatentDiffusion = kind(str(folder))
+    backbone: LatentDiffusion = kind(str(folder), max_batch=setup.max_batch)
     backbone.transformer, backbone.vae = network, vae
+    if setup.tiling:
+        vae.enable_tiling()
     backbone.load_conditioner()
     backbone.set_schedule()
     return backbone.requires_grad_(requires_grad=False).eval().to("meta")
@@ -130,19 +161,14 @@ def stage(counting: Counting, name: str, peaks: dict[str, int]) -> Iterator[None
 
 
 @torch.inference_mode()
-def peaks_of(name: str, *, on_host: bool) -> tuple[dict[str, int], dict[str, int]]:
-    """Bytes beside the weights at the peak of each stage, and bytes of the weights by network.
-
-    Args:
-        name: of the model.
-        on_host: keep what is recorded in the host's memory.
-    """
+def peaks_of(setup: Setup) -> tuple[dict[str, int], dict[str, int]]:
+    """Bytes beside the weights at the peak of each stage, and bytes of the weights by network."""
     peaks: dict[str, int] = {}
     counting = Counting()
 
     def uncounted(function: Any) -> Any:
         def run(*args: Any) -> Any:
-            counting.counts = not on_host
+            counting.counts = not setup.on_host
             result = function(*args)
             counting.counts = True
             return result
@@ -154,17 +180,17 @@ def peaks_of(name: str, *, on_host: bool) -> tuple[dict[str, int], dict[str, int
         "joined": uncounted(lambda tensors: tensors[0] if len(tensors) == 1 else torch.cat(list(tensors))),
     }
     with tempfile.TemporaryDirectory() as folder:
-        backbone = make(name, Path(folder))
-        num_frames = MODELS[name][-1]
-        backbone.keeps_on_host = on_host
+        backbone = make(setup, Path(folder))
+        num_frames = MODELS[setup.name][-1]
+        backbone.keeps_on_host = setup.on_host
         for module in (base, recording, partial_pass, video_transformer):
             for of_host, function in on_the_host.items():
                 if hasattr(module, of_host):
                     patch.object(module, of_host, function).start()
         patch("torch.is_autocast_enabled", lambda *_: False).start()
         with FusedAttention(), counting:
-            images = torch.empty(num_frames, 3, *SIZE, device="meta")
-            height, width = (side // backbone.latent_stride for side in SIZE)
+            images = torch.empty(num_frames, 3, *setup.size, device="meta")
+            height, width = (side // backbone.latent_stride for side in setup.size)
             shape = num_frames, backbone.latent_channels, height, width
             noise = ClipNoise(*(torch.empty(shape, device="meta") for _ in range(2)))
             with stage(counting, "encode", peaks):
@@ -192,17 +218,20 @@ def _num_bytes(network: nn.Module) -> int:
 
 
 def main() -> None:
-    """Print the peaks of each model with its recording on the device and on the host, and their sums with weights."""
-    print("| model | recording | encode | record | denoise | decode | side by side | in turns |")
-    print("|---|---|--:|--:|--:|--:|--:|--:|")
-    for name in MODELS:
-        for on_host in (False, True):
-            peaks, weights = peaks_of(name, on_host=on_host)
-            of_stage = {key: weights["vae" if key in ("encode", "decode") else "transformer"] for key in peaks}
-            together = max(peaks.values()) + sum(weights.values())
-            in_turns = max(peak + of_stage[key] for key, peak in peaks.items())
-            numbers = [f"{size / 2**30:.1f}" for size in (*peaks.values(), together, in_turns)]
-            print(f"| {name} | {'host' if on_host else 'device'} | {' | '.join(numbers)} |", flush=True)
+    """Print the peaks of each setup, and the largest sum with the weights."""
+    stages = "encode | record | denoise | decode | side by side | in turns"
+    print(f"| model | size | `max_batch` | tiles | recording | {stages} |")
+    print("|---|---|--:|---|---|--:|--:|--:|--:|--:|--:|")
+    for setup in SETUPS:
+        peaks, weights = peaks_of(setup)
+        of_stage = {key: weights["vae" if key in ("encode", "decode") else "transformer"] for key in peaks}
+        together = max(peaks.values()) + sum(weights.values())
+        in_turns = max(peak + of_stage[key] for key, peak in peaks.items())
+        size = "x".join(map(str, setup.size))
+        settings = [setup.name, size, str(setup.max_batch), "yes" if setup.tiling else "no"]
+        settings.append("host" if setup.on_host else "device")
+        numbers = [f"{num_bytes / 2**30:.1f}" for num_bytes in (*peaks.values(), together, in_turns)]
+        print(f"| {' | '.join(settings + numbers)} |", flush=True)
 
 
 if __name__ == "__main__":

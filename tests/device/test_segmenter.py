@@ -248,7 +248,7 @@ def num_bytes(network):
     return sum(weight.nbytes for weight in (*network.parameters(), *network.buffers()))
 
 
-@pytest.mark.parametrize("kind", [StableDiffusion, StableDiffusion3, CogVideoX, StableVideoDiffusion])
+@pytest.mark.parametrize("kind", [StableDiffusion3, CogVideoX, StableVideoDiffusion])
 def test_networks_in_turns_give_the_same_bits_and_wait_for_nothing(kind, make, monkeypatch):
     """Each comes once a clip, however many frames and labels there are, and never beside another."""
     there, backbones = [], []

@@ -41,6 +41,7 @@ class Auto(Backbone):
         max_batch: samples a pass of the network.
         reuse_recorded: skip what a recording already holds.
         offload: bring the networks to the device in turns.
+        tiling: encode and decode large images tile by tile.
 
     Raises:
         FileNotFoundError: if ``model_index.json`` is not on this machine and cannot be fetched.
@@ -61,6 +62,7 @@ class Auto(Backbone):
         max_batch: int | None = None,
         reuse_recorded: bool | None = None,
         offload: bool | None = None,
+        tiling: bool | None = None,
     ) -> Any:
         """Return the backbone."""
         settings = {
@@ -72,6 +74,7 @@ class Auto(Backbone):
             "max_batch": max_batch,
             "reuse_recorded": reuse_recorded,
             "offload": offload,
+            "tiling": tiling,
         }
         chosen = _class_of(weights, variant, revision)
         given = {name: value for name, value in settings.items() if value is not None}

@@ -80,6 +80,7 @@ class LatentDiffusion(TurnTaking):
         max_batch: int,
         compile_decoder: bool,
         offload: bool = False,
+        tiling: bool = False,
     ) -> None:
         super().__init__((self.network_part, "vae", "image_encoder"))
         if not 0 <= first_step < num_steps:
@@ -90,6 +91,7 @@ class LatentDiffusion(TurnTaking):
         self.num_steps = num_steps
         self.steps = range(first_step, num_steps)
         self.compile_decoder = compile_decoder
+        self.tiling = tiling
         self.samples = BatchLimit(max_batch, f"samples of the {_NAMES[self.network_part]}")
         self.images = BatchLimit(max(1, max_batch // _SAMPLES_PER_IMAGE), "images in the autoencoder")
         self.pairs = BatchLimit(max(1, max_batch // _SAMPLES_PER_PAIR), "pairs of a frame and a label")
@@ -181,6 +183,8 @@ class LatentDiffusion(TurnTaking):
         self.set_schedule()
         self.requires_grad_(requires_grad=False)
         self.eval()
+        if self.tiling:
+            self.vae.enable_tiling()
         if self.compile_decoder:
             self.vae.decoder.compile()
         self._loaded = True

@@ -64,6 +64,9 @@ class StableDiffusion(UNetBackbone):
             ``reduce-overhead`` also replays them as CUDA graphs, for more memory. Not yet tried on a GPU.
         offload: keep the networks in the host's pinned memory and bring U-Net and autoencoder to the device in turns,
             once each a clip; labels are the same, and a CPU has nothing to move.
+        tiling: encode and decode tile by tile what is larger than the autoencoder's tile, which its config tells; that
+            bounds memory. Neighbours are blended where they overlap, and images differ a little from whole ones. The
+            tiny decoder has no tiles.
 
     Source: the paper's Sec. 3 and its released sampling script.
     """
@@ -97,9 +100,19 @@ class StableDiffusion(UNetBackbone):
         compile_decoder: bool = False,
         compile_unet: bool | Literal["reduce-overhead"] = False,
         offload: bool = False,
+        tiling: bool = False,
     ) -> None:
         super().__init__(
-            weights, variant, revision, num_steps, first_step, modulation_block, max_batch, compile_decoder, offload
+            weights,
+            variant,
+            revision,
+            num_steps,
+            first_step,
+            modulation_block,
+            max_batch,
+            compile_decoder,
+            offload,
+            tiling,
         )
         self.blended_steps = range(first_step, num_steps - 1)
         self._chosen_prediction = self.prediction_type = prediction_type

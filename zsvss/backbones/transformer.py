@@ -52,6 +52,7 @@ class TransformerBackbone(PlacedTransformer):
         reuse_recorded: begin the modulated step at the modulated block. The arithmetic is the same; ``False`` runs all.
         compile_decoder: decode through ``torch.compile``, as `StableDiffusion` does.
         offload: bring transformer and autoencoder to the device in turns, as `StableDiffusion` does.
+        tiling: encode and decode large images tile by tile, as `StableDiffusion` does.
     """
 
     image_index: ClassVar[int | None] = None
@@ -71,9 +72,19 @@ class TransformerBackbone(PlacedTransformer):
         reuse_recorded: bool = True,
         compile_decoder: bool = False,
         offload: bool = False,
+        tiling: bool = False,
     ) -> None:
         super().__init__(
-            weights, variant, revision, num_steps, first_step, modulation_block, max_batch, compile_decoder, offload
+            weights,
+            variant,
+            revision,
+            num_steps,
+            first_step,
+            modulation_block,
+            max_batch,
+            compile_decoder,
+            offload,
+            tiling,
         )
         self.blended_steps = range(first_step, num_steps - 1)
         self.guidance = guidance
