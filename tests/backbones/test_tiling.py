@@ -5,11 +5,16 @@ import torch
 
 from zsvss.backbones.cogvideox import CogVideoX
 from zsvss.backbones.stable_diffusion_3 import StableDiffusion3
+from zsvss.backbones.wan import Wan
 
 
 @pytest.fixture(
-    params=[(StableDiffusion3, 1, (64, 64), (48, 48)), (CogVideoX, 9, (48, 80), (40, 64))],
-    ids=["images", "video"],
+    params=[
+        (StableDiffusion3, 1, (64, 64), (48, 48)),
+        (CogVideoX, 9, (48, 80), (40, 64)),
+        (Wan, 1, (256, 256), (192, 192)),
+    ],
+    ids=lambda param: param[0].__name__,
     scope="module",
 )
 def case(request, settings_of):
@@ -40,7 +45,7 @@ def test_larger_images_are_decoded_in_tiles(case, monkeypatch):
     """The first tile, where none lies over it, is what its latents alone are decoded to."""
     whole, tiled, num_frames, tile, own = case
     cells = [side // tiled.latent_stride for side in tile]
-    shape = num_frames, tiled.latent_channels, 2 * cells[0], 2 * cells[1] + 1
+    shape = num_frames, tiled.latent_channels, *(side * 3 // 2 for side in cells)
     latents = torch.randn(shape, generator=torch.Generator().manual_seed(0))
     seen = []
     plain = tiled.vae.decoder.forward
