@@ -340,8 +340,8 @@ def write_cogvideox(folder: Path, **settings: Any) -> Path:
             latent_channels=4,
             layers_per_block=1,
             norm_num_groups=2,
-            sample_height=64,
-            sample_width=96,
+            sample_height=96,
+            sample_width=160,
             scaling_factor=1.15258426,
         )
         save_file({"cond": torch.randn(1, 5, 12)}, folder / "context.safetensors")

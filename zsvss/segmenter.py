@@ -217,7 +217,7 @@ class VideoSegmenter(nn.Module):
         if self.memory is None:
             readers.append(self.context)
         if self.refinement is not None:
-            readers.append(self.refinement.features)
+            readers += self.refinement.reads(self.backbone)
         keys = self._keys(readers)
         for_denoising = self.modulation.denoises or trace is not None
         if keys or for_denoising:
@@ -280,11 +280,13 @@ class VideoSegmenter(nn.Module):
             return coarse_Tn
         check = FiniteCheck(self.backbone)
         with full_precision(coarse_Tn.device):
-            trace.correspondence_Tnc, own_grid = seen.read(self.refinement.features)
-            check.add("features for the refinement", trace.correspondence_Tnc)
+            compared, own_grid = self.refinement.compared(seen)
+            trace.correspondence_Tnc = compared.features_Lnc
+            check.add("features for the refinement", compared.features_Lnc)
+            check.add("keys for the refinement", compared.keys_Lnc)
             check.ask()
             check_grids(own_grid, grid)
-            refined_Tn, trace.trajectories_TP = self.refinement(trace.correspondence_Tnc, coarse_Tn, grid)
+            refined_Tn, trace.trajectories_TP = self.refinement.refine(compared, coarse_Tn, grid)
         return refined_Tn
 
     @measured("context")
@@ -323,7 +325,7 @@ class VideoSegmenter(nn.Module):
         Raises:
             ValueError: naming the places that it has.
         """
-        compared = [] if self.refinement is None else [self.refinement.features]
+        compared = [] if self.refinement is None else self.refinement.reads(self.backbone)
         self.backbone.checked(self._keys([self.features, self.context, *compared]))
 
     def check(self, own: tuple[int, int], num_frames: int) -> None:

@@ -2,9 +2,12 @@
 
 import pytest
 import torch
+from torch.nn import functional
 
 from zsvss.backbones.base import FeatureKey
+from zsvss.backbones.cogvideox import CogVideoX
 from zsvss.backbones.feature_places import FeaturePlace, FeaturePlaces, PlacedBlock
+from zsvss.backbones.flux import Flux
 from zsvss.backbones.hooks import attention_seams
 from zsvss.backbones.pixart import PixArt
 from zsvss.backbones.stable_diffusion import StableDiffusion
@@ -132,8 +135,77 @@ def test_a_transformer_lists_its_places(settings_of):
     backbone = StableDiffusion3(**settings_of[StableDiffusion3])
     with pytest.raises(ValueError, match=r"places, of StableDiffusion3: there is no place 'block.9:query'") as said:
         AttentionFeatures(places=["block.9:query"]).keys(backbone)
-    joint = ":image.query|key|value|output, :text.query|key|value"
-    assert f"block.0 to block.1 with {joint}, :self.query|key|value|output, :output" in str(said.value)
+    joint = ":image.query|key|value|output|input, :text.query|key|value"
+    assert f"block.0 to block.1 with {joint}, :self.query|key|value|output|input, :output" in str(said.value)
     assert f"block.2 to block.3 with {joint}, :output" in str(said.value)
     with pytest.raises(ValueError, match="the paper's number 7 is defined for U-Nets"):
         AttentionFeatures((7,)).keys(backbone)
+
+
+def adaptive_norm(tokens, shift_and_scale):
+    """A norm without weights, scaled and shifted by what the timestep makes of them."""
+    shift_b1c, scale_b1c = (part[:, None] for part in shift_and_scale[:2])
+    return functional.layer_norm(tokens, tokens.shape[-1:], eps=1e-6) * (1 + scale_b1c) + shift_b1c
+
+
+@pytest.mark.parametrize(
+    ("kind", "block", "layer"),
+    [(StableDiffusion3, 1, "image"), (Flux, 1, "image"), (Flux, 3, "image"), (PixArt, 1, "self")],
+)
+@torch.inference_mode()
+def test_the_input_of_attention_is_the_last_block_s_output_behind_the_adaptive_norm(kind, block, layer, settings_of):
+    backbone = kind.from_pretrained(**settings_of[kind])
+    noise = backbone.sample_noise(2, 64, 64, torch.Generator().manual_seed(0))
+    step = backbone.steps[-1]
+    keys = FeatureKey(step, block - 1, "block", "output"), FeatureKey(step, block, layer, "input")
+    told = []
+    embeds = backbone.transformer.adaln_single if kind is PixArt else backbone.transformer.time_text_embed
+    handle = embeds.register_forward_hook(lambda _module, _inputs, result: told.append(result))
+    conditioning = backbone.condition(torch.zeros(2, 3, 64, 64), noise)
+    recording = backbone.record(noise.diffusion_Tchw, conditioning, keys, for_denoising=False)
+    handle.remove()
+    output_bnc, found_bnc = (recording.half(key) for key in keys)
+    module = backbone._blocks[block]
+    if kind is PixArt:
+        table_b6c = module.scale_shift_table + told[-1][0].unflatten(1, (6, -1))
+        expected_bnc = adaptive_norm(output_bnc, table_b6c[-2:].unbind(1))
+    else:
+        norm = module.norm1 if hasattr(module, "norm1") else module.norm
+        numbers = norm.linear(functional.silu(told[-1]))[-2:]
+        expected_bnc = adaptive_norm(output_bnc, numbers.split(output_bnc.shape[2], 1))
+    torch.testing.assert_close(found_bnc, expected_bnc, rtol=1e-4, atol=1e-4)
+    features = AttentionFeatures(places=[f"block.{block}:{layer}.input"], normalization="none", massive=1.5)
+    read_bnc = features(backbone, recording, torch.zeros(2, 3, 64, 64))
+    magnitude_c = expected_bnc.abs().mean((0, 1))
+    is_massive_c = magnitude_c > 1.5 * torch.quantile(magnitude_c, 0.5, interpolation="lower")
+    assert is_massive_c.any()
+    assert not is_massive_c.all()
+    torch.testing.assert_close(read_bnc, expected_bnc.where(~is_massive_c, 0.0), rtol=1e-4, atol=1e-4)
+
+
+def test_what_is_massive_is_a_multiple_of_the_median():
+    with pytest.raises(ValueError, match=r"features\.massive = 1 must be null or above 1"):
+        AttentionFeatures(massive=1)
+
+
+@torch.inference_mode()
+def test_normed_queries_and_keys_are_what_attention_multiplies(settings_of, monkeypatch):
+    """Of CogVideoX, whose tiny network does not rotate them."""
+    backbone = CogVideoX.from_pretrained(**settings_of[CogVideoX])
+    noise = backbone.sample_noise(5, 64, 64, torch.Generator().manual_seed(0))
+    step, block = backbone.steps[-1], len(backbone.places.blocks) - 1
+    keys = [FeatureKey(step, block, "image", name) for name in ("normed_query", "normed_key")]
+    seen = []
+    plain = functional.scaled_dot_product_attention
+    monkeypatch.setattr(
+        functional,
+        "scaled_dot_product_attention",
+        lambda q, k, v, **more: seen.append((q, k)) or plain(q, k, v, **more),
+    )
+    recording = backbone.record(noise.diffusion_Tchw, backbone.condition(torch.zeros(5, 3, 64, 64), noise), keys)
+    num_text = backbone.context_Gmc.shape[1]
+    for key, multiplied in zip(keys, seen[-1], strict=True):
+        expected_nc = multiplied[0, :, num_text:].transpose(0, 1).flatten(1)
+        assert torch.equal(recording.half(key).flatten(0, 1), expected_nc)
+    assert backbone.places.compared == ("block.1:image.normed_query",)
+    assert backbone.places.head_channels == seen[-1][0].shape[3]

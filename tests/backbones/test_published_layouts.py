@@ -69,11 +69,12 @@ def test_auto_says_what_it_cannot_run(tmp_path: Path) -> None:
 
 def test_auto_hands_settings_on(tmp_path: Path) -> None:
     folder = write(tmp_path, stable_diffusion(None, EPSILON))
-    backbone = Auto(folder, num_steps=10, first_step=8, modulation_block="up.2.attn.1", max_batch=3)
+    backbone = Auto(folder, num_steps=10, first_step=8, modulation_block="up.2.attn.1", max_batch=3, tiling=True)
     assert (backbone.steps, backbone.modulation_block, backbone.samples.size) == (range(8, 10), 7, 3)
+    assert backbone.tiling
     assert backbone.guidance == StableDiffusion(folder).guidance
-    with pytest.raises(ValueError, match=r"is run by StableVideoDiffusion, which has no setting guidance\. "):
-        Auto(write(tmp_path / "video", video()), guidance=1.0)
+    with pytest.raises(ValueError, match=r"is run by StableVideoDiffusion, which has no setting guidance, tiling\. "):
+        Auto(write(tmp_path / "video", video()), guidance=1.0, tiling=True)
 
 
 def test_auto_takes_settings_on_the_command_line(tmp_path: Path) -> None:

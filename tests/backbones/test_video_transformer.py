@@ -4,8 +4,11 @@ import pytest
 import tiny_models
 import torch
 
+from zsvss.backbones.base import FeatureKey
 from zsvss.backbones.cogvideox import CogVideoX
 from zsvss.backbones.wan import Wan
+from zsvss.stages.features import ColorPositionFeatures, FeaturePass, normalize
+from zsvss.stages.refinement import CorrespondenceRefinement
 
 
 @pytest.fixture(scope="module")
@@ -57,3 +60,46 @@ def test_a_wan_of_two_transformers_is_refused(tmp_path):
     tiny_models.write_index(folder, "WanPipeline", transformer_2=["diffusers", "WanTransformer3DModel"])
     with pytest.raises(ValueError, match=r"is Wan 2\.2; Wan needs Wan 2\.1, from text"):
         Wan(str(folder)).check()
+
+
+def clip_of(backbone, num_frames):
+    """A clip as a backbone has seen it."""
+    images = torch.rand(num_frames, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    noise = backbone.sample_noise(num_frames, 64, 64, torch.Generator().manual_seed(1))
+    keys = [key for features in CorrespondenceRefinement().reads(backbone) for key in features.keys(backbone)]
+    noised = backbone.add_noise(backbone.encode(images, noise), noise)
+    return FeaturePass(backbone, backbone.record(noised, backbone.condition(images, noise), keys), images)
+
+
+@pytest.mark.parametrize("num_frames", [1, 4, 6])
+@torch.inference_mode()
+def test_refinement_compares_latent_frames(wan, cogvideox, num_frames):
+    """As they were recorded, not interpolated, and no more of them than have frames."""
+    for backbone in (wan, cogvideox):
+        seen = clip_of(backbone, num_frames)
+        compared, grid = CorrespondenceRefinement().compared(seen)
+        num_latents = int(backbone.groups(num_frames)[-1]) + 1
+        place = backbone.places.find(backbone.places.compared[0])
+        recorded = seen.recording.half(FeatureKey(backbone.steps[-1], *place))[:num_latents]
+        if backbone is wan:
+            assert compared.keys_Lnc is None
+            torch.testing.assert_close(compared.features_Lnc, normalize(recorded, "euclidean"))
+        else:
+            assert torch.equal(compared.features_Lnc, recorded)
+            assert compared.keys_Lnc.shape == recorded.shape
+            assert not torch.equal(compared.keys_Lnc, recorded)
+            assert compared.head_channels == backbone.transformer.config.attention_head_dim
+        assert compared.latent_T.tolist() == backbone.groups(num_frames).tolist()
+        labels = torch.randint(3, (num_frames, grid[0] * grid[1]), generator=torch.Generator().manual_seed(2))
+        refined, trajectories = CorrespondenceRefinement(max_displacement=100).refine(compared, labels, grid)
+        assert refined.shape == labels.shape
+        assert torch.equal(trajectories, trajectories[backbone._firsts(num_frames)][backbone.groups(num_frames)])
+
+
+@torch.inference_mode()
+def test_other_features_are_averaged_over_the_frames_of_a_latent(wan):
+    seen = clip_of(wan, 6)
+    features = ColorPositionFeatures()
+    of_frames, of_latents = (seen.read(features, on_latents=on_latents)[0] for on_latents in (False, True))
+    expected = torch.stack([of_frames[0], of_frames[1:5].mean(0), of_frames[5]])
+    torch.testing.assert_close(of_latents, expected)

@@ -16,7 +16,7 @@ from zsvss.commands.lightning import Rehearsal
 pytestmark = pytest.mark.usefixtures("parsing_quietly")
 FOLDERS = ("ablations", "baselines")
 ON_TOP = sorted(path for folder in FOLDERS for path in (PACKAGED_CONFIGS / folder).glob("*.yaml"))
-ON_TOP += [PACKAGED_CONFIGS / "fast.yaml", PACKAGED_CONFIGS / "paper.yaml"]
+ON_TOP += [PACKAGED_CONFIGS / f"{name}.yaml" for name in ("fast", "fit_16gb", "paper")]
 # Whole systems; any other config on top is one change of at most three lines.
 SYSTEMS = {"enhanced", "paper", "published", "emerdiff_sd", "emerdiff_svd"}
 VIDEO_MODEL = ["--model.backbone.weights", str(GOLDEN / "svd" / "weights")]

@@ -147,7 +147,7 @@ def test_an_empty_path_in_a_config(mistake: Mistake, tmp_path: Path) -> None:
 @pytest.mark.parametrize("config", CONFIGS, ids=str)
 def test_shipped_configs(config: Path) -> None:
     more = ["--data.input", __file__] if config.stem.startswith("predict") else []
-    base = ["--config", "demo"] if config.stem in ("fast", "paper") else []
+    base = ["--config", "demo"] if config.stem in ("fast", "fit_16gb", "paper") else []
     look("test", take_apart([*base, "--config", str(config), *more]))
 
 

@@ -67,9 +67,9 @@ def make(tiny_weights, monkeypatch):
     """A module without masked modulation, the slowest stage, which the segmenter's tests have."""
     monkeypatch.setattr(latent_diffusion, "image_format", lambda _: torch.contiguous_format)
 
-    def module(naming):
+    def module(naming, **settings):
         context = KNNSceneContext(num_clusters=3, num_restarts=2)
-        backbone = StableDiffusion(str(tiny_weights), first_step=23)
+        backbone = StableDiffusion(str(tiny_weights), first_step=23, **settings)
         return VideoSegmentation(
             backbone, context, CorrespondenceRefinement(), SoftUpsampling(), naming=naming, windows=(2,)
         )
@@ -103,6 +103,23 @@ def test_predictions_and_workers_that_pin_what_they_read(make, tmp_path):
     with running() as device:
         labels(quiet_trainer(tmp_path), num_workers=1)
         assert device.num_pinned == 0
+
+
+def test_lightning_moves_a_module_whose_networks_take_turns(make, tmp_path):
+    """It has the whole module moved to the device, and back at the end."""
+
+    def labels(module, trainer):
+        outputs = trainer.predict(module, datamodule=data_of(num_videos=1))
+        return torch.cat([output["labels"].cpu() for output in outputs])
+
+    expected = labels(make(None), quiet_trainer(tmp_path))
+    module = make(None, offload=True)
+    networks = []
+    with running():
+        module.backbone.turn_of = lambda name, plain=module.backbone.turn_of: networks.append(name) or plain(name)
+        assert torch.equal(labels(module, pretend_trainer(tmp_path)), expected)
+        assert {weight.device.type for weight in module.parameters()} == {"cpu"}
+    assert networks == ["vae", "unet"] * 2, "two clips, of which nothing is decoded"
 
 
 @pytest.mark.parametrize("precision", ["16-true", "bf16-true", "bf16-mixed", "16-mixed"])

@@ -14,7 +14,7 @@ from pretend_device import DEVICE, NAME, running
 from stalls import compared, segment_on_cpu, segment_on_device
 from toy_backbone import striped_video
 
-from zsvss.backbones import latent_diffusion
+from zsvss.backbones import latent_diffusion, offload
 from zsvss.backbones.cogvideox import CogVideoX
 from zsvss.backbones.embedded import Embedded
 from zsvss.backbones.flux import Flux
@@ -81,10 +81,11 @@ def clips_of(*lengths):
     return list(frames.split(list(lengths)))
 
 
-@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
-def test_labels_are_the_cpus_and_waits_grow_with_nothing(kind, make):
-    """Seven waits a later clip: two copies of its noise, two for its frames' labels, three whether all is finite."""
-    few = compared(lambda: make(kind), clips_of(2, 2, 3))
+def waits_of(kind):
+    """Waits by stage of the first clip and of a later one.
+
+    Seven a later clip: two copies of its noise, two for its frames' labels, three whether all is finite.
+    """
     later = {"encode": 1, "record": 2, "knn": 0, "context": 0, "refinement": 1, "modulation": 3}
     if kind is StableDiffusionXL:
         later["record"] = 3  # the size of the frames, which the network is told
@@ -93,12 +94,18 @@ def test_labels_are_the_cpus_and_waits_grow_with_nothing(kind, make):
     if kind is StableVideoDiffusion:
         later["record"] = 4  # the noise of the first frame, and the numbers that the network is told
         later["modulation"] = 2  # every frame has every label
-    assert few[1] == few[2] == later
     # The device is told once where nearest cells lie, in one direction of a square.
     first = later | {"kmeans": 5, "context": 1, "modulation": later["modulation"] + 1}
-    assert few[0] == (first | {"encode": 2} if kind is Wan else first)  # the statistics of its latents
+    return (first | {"encode": 2} if kind is Wan else first), later  # the statistics of its latents
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
+def test_labels_are_the_cpus_and_waits_grow_with_nothing(kind, make):
+    few = compared(lambda: make(kind), clips_of(2, 2, 3))
+    first, later = waits_of(kind)
+    assert few == [first, later, later]
     (many,) = compared(lambda: make(kind, num_clusters=6), clips_of(2))
-    assert many == few[0]
+    assert many == first
 
 
 @pytest.mark.parametrize(
@@ -225,3 +232,112 @@ def recorded_arguments(segmenter, frames_THW3):
     with torch.inference_mode():
         latents = segmenter.backbone.encode(images_T3HW, noise)
         return segmenter.backbone.add_noise(latents, noise), segmenter.backbone.condition(images_T3HW, noise), []
+
+
+def lying_there(backbone):
+    """Names of the networks of which any weight lies on the device."""
+    networks = {name: getattr(backbone, name) for name in (backbone.network_part, "vae")}
+    return {
+        name
+        for name, network in networks.items()
+        if any(weight.device == DEVICE for weight in (*network.parameters(), *network.buffers()))
+    }
+
+
+def num_bytes(network):
+    return sum(weight.nbytes for weight in (*network.parameters(), *network.buffers()))
+
+
+@pytest.mark.parametrize("kind", [StableDiffusion3, CogVideoX, StableVideoDiffusion])
+def test_networks_in_turns_give_the_same_bits_and_wait_for_nothing(kind, make, monkeypatch):
+    """Each comes once a clip, however many frames and labels there are, and never beside another."""
+    there, backbones = [], []
+    put = offload._put
+
+    def watched_put(network, tensors):
+        put(network, tensors)
+        there.append(lying_there(backbones[-1]))
+
+    def made():
+        segmenter = make(kind, offload=True)
+        backbones.append(segmenter.backbone)
+        return segmenter
+
+    monkeypatch.setattr(offload, "_put", watched_put)
+    assert compared(made, clips_of(2, 3)) == list(waits_of(kind))
+    assert all(len(names) <= 1 for names in there)
+    # A clip begins with the network that the last one ended with.
+    part = backbones[-1].network_part
+    assert [name for names in there for name in names] == ["vae", part, "vae", part, "vae"]
+
+
+def test_only_the_network_whose_turn_it_is_takes_memory(make):
+    backbone = make(StableDiffusion3, offload=True).backbone
+    vae, network = num_bytes(backbone.vae), num_bytes(backbone.network)
+    with running() as device:
+        backbone.to(DEVICE)
+        beside = device.held
+        assert beside < min(vae, network)
+        assert backbone.device == DEVICE
+        for name, taken in [("vae", vae), ("transformer", network), ("vae", vae)]:
+            waits = device.num_stalls
+            backbone.turn_of(name)
+            assert device.held == beside + taken
+            assert lying_there(backbone) == {name}
+            assert device.num_stalls == waits
+        backbone.half()
+        assert lying_there(backbone) == set()
+        assert device.held <= beside
+        backbone.turn_of("vae")
+        assert device.held <= beside + vae // 2
+        backbone.cpu()
+        assert backbone.device == torch.device("cpu")
+        assert lying_there(backbone) == set()
+        assert device.held == 0
+    assert {weight.dtype for weight in backbone.vae.parameters()} == {torch.float16}
+
+
+def test_what_the_host_keeps_is_never_the_weight_itself(make):
+    """Moved twice, as Lightning does, the weights are pinned already; a turn must not change what the host keeps."""
+    backbone = make(StableDiffusion3, offload=True).backbone
+    with running() as device:
+        backbone.to(DEVICE)
+        num_pinned = device.num_pinned
+        backbone.to(DEVICE)
+        assert device.num_pinned == num_pinned, "nothing is copied again"
+        kept = {id(tensor) for tensors in backbone._on_host.values() for tensor in tensors.values()}
+        assert not kept & {id(weight) for weight in backbone.parameters()}
+        for name in ("vae", "transformer", "vae"):
+            backbone.turn_of(name)
+            assert lying_there(backbone) == {name}
+
+
+def test_a_device_that_does_not_hold_a_network_keeps_none_of_it(make):
+    backbone = make(StableDiffusion3, offload=True).backbone
+    with running() as device:
+        backbone.to(DEVICE)
+        backbone.turn_of("vae")
+        beside = device.held - num_bytes(backbone.vae)
+        device.capacity = beside + num_bytes(backbone.network) // 2
+        with pytest.raises(torch.OutOfMemoryError):
+            backbone.turn_of("transformer")
+        assert lying_there(backbone) == set()
+        assert device.held == beside
+        device.capacity = None
+        backbone.turn_of("transformer")
+        assert lying_there(backbone) == {"transformer"}
+
+
+def test_networks_that_do_not_fit_side_by_side_say_what_would(make):
+    backbone = make(StableDiffusion3).backbone
+    with running() as device:
+        device.capacity = num_bytes(backbone.network) + num_bytes(backbone.vae) // 2
+        told = r"The networks of StableDiffusion3 .* with --model\.backbone\.offload true they lie there in turns"
+        with pytest.raises(torch.OutOfMemoryError, match=told):
+            backbone.to(DEVICE)
+
+
+def test_a_cuda_graph_and_networks_in_turns_exclude_each_other(settings_of):
+    backbone = StableDiffusion(**settings_of[StableDiffusion], compile_unet="reduce-overhead", offload=True)
+    with pytest.raises(ValueError, match="exclude each other"):
+        backbone.check()

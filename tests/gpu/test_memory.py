@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -127,3 +128,18 @@ def test_keys_are_recorded_where_they_are_wanted(
         key = FeatureKey(24, 7)
         recording = backbone.record(noised_Tchw, backbone.condition(images_T3HW, noise), [key])
     assert recording.tensors[key].device.type == device.type
+
+
+def test_networks_in_turns_take_the_memory_of_one(
+    make_segmenter: MakeSegmenter, clips: list[Tensor], gpu: torch.device
+) -> None:
+    expected = make_segmenter()(clips[0]).labels_THW.cpu()
+    before = torch.cuda.memory_allocated(gpu)
+    segmenter = make_segmenter(offload=True)
+    at_rest = torch.cuda.memory_allocated(gpu) - before
+    backbone: Any = segmenter.backbone
+    sizes = [sum(weight.nbytes for weight in network.parameters()) for network in (backbone.network, backbone.vae)]
+    assert at_rest < min(sizes)
+    assert torch.equal(segmenter(clips[0]).labels_THW.cpu(), expected)
+    assert {weight.device.type for weight in backbone.network.parameters()} == {"cpu"}
+    assert {weight.device.type for weight in backbone.vae.parameters()} == {"cuda"}

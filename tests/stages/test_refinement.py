@@ -1,12 +1,13 @@
 """Correspondence-based refinement against a plain reading of its definition."""
 
+import math
 from collections import Counter
 
 import pytest
 import torch
 
-from zsvss.stages.features import normalize
-from zsvss.stages.refinement import CorrespondenceRefinement, track, truncated_start_points, vote_along
+from zsvss.stages.features import AttentionFeatures, normalize
+from zsvss.stages.refinement import Compared, CorrespondenceRefinement, track, truncated_start_points, vote_along
 
 GRID = (4, 6)
 
@@ -109,3 +110,65 @@ def test_later_trajectories_overwrite():
     labels = torch.tensor([[1, 2, 3], [9, 9, 9], [9, 3, 9]])
     paths = torch.tensor([[0, 2], [1, 1], [0, 1]])  # they meet in frame 1
     assert vote_along(labels, paths).tolist() == [[9, 2, 3], [9, 3, 9], [9, 3, 9]]
+
+
+def plain_attention(query, keys, head_channels):
+    """Attention of one query to a frame's tokens, number by number, in float64."""
+    num_heads = len(query) // head_channels
+    shares = [0.0] * len(keys)
+    for head in range(num_heads):
+        channels = range(head * head_channels, (head + 1) * head_channels)
+        products = [sum(float(query[c]) * float(key[c]) for c in channels) / head_channels**0.5 for key in keys]
+        weights = [math.exp(product) for product in products]
+        shares = [share + weight / sum(weights) / num_heads for share, weight in zip(shares, weights, strict=True)]
+    return shares
+
+
+@pytest.mark.parametrize("head_channels", [2, None])
+def test_hops_by_attention_are_its_plain_definition(head_channels):
+    generator = torch.Generator().manual_seed(5)
+    queries, keys = torch.randn(2, 4, 12, 6, generator=generator)
+    paths = []
+    for start in range(12):
+        path = [start]
+        for t in range(3):
+            to_next, to_first = (plain_attention(queries[t, path[-1]], keys[s], head_channels or 6) for s in (t + 1, 0))
+            share = (t + 1) / (t + 2)
+            shares = [share * a + (1 - share) * b for a, b in zip(to_next, to_first, strict=True)]
+            path.append(max(range(12), key=shares.__getitem__))
+        paths.append(path)
+    found = track(queries, keys_Tnc=keys, head_channels=head_channels)
+    assert found.T.tolist() == paths
+    other = track(queries, keys_Tnc=keys, head_channels=3)
+    assert not torch.equal(found, other), "heads matter"
+
+
+def test_labels_follow_latent_frames_and_are_given_to_all_their_frames():
+    """A picture with a square moves by a cell from latent frame to latent frame; coarse labels are wrong in places."""
+    latent_T = torch.tensor([0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3])  # a clip that does not fill its last latent frame
+    generator = torch.Generator().manual_seed(0)
+    picture = normalize(torch.randn(6, 8, 64, generator=generator), "euclidean")
+    labels = torch.zeros(6, 8, dtype=torch.int64)
+    labels[2:4, 2:4] = 1
+    moves = (0, 0, 1, 2)  # what moves in the first hop is as near to its own place in the first frame
+    features_Lnc, truth_Ln = (
+        torch.stack([of_cells.roll(move, 1).flatten(0, 1) for move in moves]) for of_cells in (picture, labels)
+    )
+    truth_Tn = truth_Ln[latent_T]
+    coarse_Tn = truth_Tn.clone()
+    coarse_Tn[2, 2 * 8 + 3] = 5  # in the square
+    coarse_Tn[10, 3 * 8 + 5] = 0
+    coarse_Tn[6, 5 * 8 + 4] = 1  # beside it
+    refined_Tn, trajectories_TP = CorrespondenceRefinement().refine(
+        Compared(features_Lnc, latent_T=latent_T), coarse_Tn, (6, 8)
+    )
+    assert torch.equal(refined_Tn, truth_Tn)
+    assert trajectories_TP[:, 18].tolist() == [18, 18, 18, 18, 18, 19, 19, 19, 19, 20, 20]
+
+
+def test_keys_need_queries_and_heads_need_keys():
+    keys = AttentionFeatures(places=["block.0:image.key"])
+    with pytest.raises(ValueError, match=r"refinement\.keys need queries"):
+        CorrespondenceRefinement(keys=keys)
+    with pytest.raises(ValueError, match=r"refinement\.head_channels = 8 must be"):
+        CorrespondenceRefinement(features=keys, head_channels=8)

@@ -40,6 +40,8 @@ class Auto(Backbone):
         modulation_block: block whose attention is modulated.
         max_batch: samples a pass of the network.
         reuse_recorded: skip what a recording already holds.
+        offload: bring the networks to the device in turns.
+        tiling: encode and decode large images tile by tile.
 
     Raises:
         FileNotFoundError: if ``model_index.json`` is not on this machine and cannot be fetched.
@@ -59,6 +61,8 @@ class Auto(Backbone):
         modulation_block: int | str | None = None,
         max_batch: int | None = None,
         reuse_recorded: bool | None = None,
+        offload: bool | None = None,
+        tiling: bool | None = None,
     ) -> Any:
         """Return the backbone."""
         settings = {
@@ -69,6 +73,8 @@ class Auto(Backbone):
             "modulation_block": modulation_block,
             "max_batch": max_batch,
             "reuse_recorded": reuse_recorded,
+            "offload": offload,
+            "tiling": tiling,
         }
         chosen = _class_of(weights, variant, revision)
         given = {name: value for name, value in settings.items() if value is not None}

@@ -132,12 +132,15 @@ class Backbone(nn.Module, ABC):
         native_size: height and width of what it was trained on, if it can do little with larger frames.
         steps: sampling steps that are run, first to last; the first one is the modulated step.
         blended_steps: steps after which masked modulation blends the latents.
+        takes_turns: whether its networks lie on the device in turns, so that to change between denoising and decoding
+            costs a copy of their weights.
         keeps_on_host: whether recordings are kept in the host's memory, as the device's did not hold one.
         pairs: how many pairs of a frame and a label masked modulation takes at once; each is two rows of
             :meth:`denoise`, one for either sign.
     """
 
     couples_frames: bool = False
+    takes_turns: bool = False
     keeps_on_host: bool = False
     native_size: tuple[int, int] | None = None
     steps: Sequence[int]
@@ -245,6 +248,10 @@ class Backbone(nn.Module, ABC):
     def over_time(self, tensor_Lnc: Tensor, num_frames: int) -> Tensor:
         """A recorded tensor of one half for each frame [T, n, c], where the network has a coarser time grid."""
         return tensor_Lnc
+
+    def latent_frames(self, num_frames: int, device: torch.device | None = None) -> Tensor | None:
+        """Number of each frame's latent frame, int64 [T], where the network has a coarser time grid; else ``None``."""
+        return None
 
     @property
     @abstractmethod

@@ -13,20 +13,22 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from zsvss.backbones.base import ClipNoise, Conditioning
-from zsvss.backbones.empty_prompt import check_embedding, t5_embedding, t5_width
+from zsvss.backbones.base import Conditioning
+from zsvss.backbones.empty_prompt import t5_embedding
 from zsvss.backbones.hooks import Seams, attention_seams
 from zsvss.backbones.samples import Samples
 from zsvss.backbones.schedule import SMALLEST_ALPHA, trailing_timesteps
+from zsvss.backbones.t5_prompt import T5Prompted
 from zsvss.backbones.video_transformer import VideoTransformer
 
 _T5_LENGTH = 226
 
 
-class CogVideoX(VideoTransformer):
+class CogVideoX(VideoTransformer, T5Prompted):
     """CogVideoX 2B or 5B: the frames of a clip are denoised together, by joint attention with the text.
 
-    The queries of block 17 are clustered and compared. The network predicts velocities; guidance is none by default.
+    The queries of block 17 are clustered; over time, they are compared with its keys. The network predicts velocities;
+    guidance is none by default.
 
     Args:
         weights: diffusers folder or hub id (``transformer/``, ``vae/``, ``scheduler/`` and, for the empty prompt,
@@ -37,7 +39,8 @@ class CogVideoX(VideoTransformer):
         settings: the other ones of :class:`~zsvss.backbones.transformer.TransformerBackbone`.
 
     Source: layer 17 by DiffTrack (arXiv 2506.17220), which finds that queries and keys match better over time than
-    features do. `Differs from it:` queries are compared with queries.
+    features do. `Differs from it:` frames are denoised from the noise of their own latents, at other timesteps; queries
+    and keys are not rotated (5B); and hops are matched in one direction.
     """
 
     pipeline = "CogVideoX"
@@ -50,7 +53,8 @@ class CogVideoX(VideoTransformer):
     modulated_attention = "attn1"
     preferred_block: ClassVar[int] = 17
     preferred_place = "image.query"
-    context_Gmc: Tensor
+    matched_places = ("image.normed_query", "image.normed_key")
+    prompt_width = ("text_embed_dim", 4096)
 
     def __init__(
         self, weights: str = "zai-org/CogVideoX-2b", *, num_steps: int = 20, first_step: int = 17, **settings: Any
@@ -59,7 +63,8 @@ class CogVideoX(VideoTransformer):
 
     @override
     def seams(self, block: int) -> Seams:
-        return {"image": attention_seams("attn1", "image"), "text": attention_seams("attn1", "text")}
+        image = attention_seams("attn1", "image", has_input=True, has_norms=True)
+        return {"image": image, "text": attention_seams("attn1", "text")}
 
     @override
     def check_network(self, config: Mapping[str, Any], vae: Mapping[str, Any]) -> None:
@@ -83,33 +88,11 @@ class CogVideoX(VideoTransformer):
     # Conditioning
 
     @override
-    def encoder_parts(self) -> tuple[str, ...]:
-        return () if self._context() else ("text_encoder",)
-
-    @override
-    def check_conditioner(self) -> None:
-        width = int(self.source.config("transformer").get("text_embed_dim", 4096))
-        context = self._context()
-        if context:
-            check_embedding(context, {"cond": width}, self.source.name)
-            return
-        found = t5_width(self.source.config("text_encoder"), "text_encoder", self.source.name)
-        if found != width:
-            raise ValueError(
-                f"{self.source.name}/text_encoder: d_model = {found} must be {width}, the transformer's "
-                "text_embed_dim: they are of different models."
-            )
-
-    @override
     def load_conditioner(self) -> None:
         context = self._context()
         length = int(self.source.config("transformer").get("max_text_seq_length", _T5_LENGTH))
         cond_1mc = context["cond"] if context else t5_embedding(self.source, length=length)
         self._keep_embedding({"cond": cond_1mc})
-
-    @override
-    def condition(self, images_T3HW: Tensor, noise: ClipNoise) -> Conditioning:
-        return Conditioning(self.context_Gmc)
 
     # Sampling
 

@@ -96,6 +96,7 @@ class DenoisingNetwork(LatentDiffusion):
         *,
         for_denoising: bool = True,
     ) -> Recording:
+        self.turn_of(self.network_part)
         wanted = self.checked(keys) | (self._injected_keys() if for_denoising else set())
         height, width = noised_Tchw.shape[-2:]
         recording = Recording(noised_Tchw, conditioning)
@@ -134,6 +135,7 @@ class DenoisingNetwork(LatentDiffusion):
         guided: bool = True,
         to_end: bool = False,
     ) -> Tensor:
+        self.turn_of(self.network_part)
         num_frames = len(recording.noised_Tchw)
 
         def run(samples: Samples) -> Tensor:

@@ -8,6 +8,7 @@ Shape legend: m text tokens, c channels.
 from __future__ import annotations
 
 import gc
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
@@ -101,6 +102,26 @@ def t5_width(config: Config, part: str, place: str) -> int:
     return int(config["d_model"])
 
 
+def check_t5(source: WeightsSource, part: str, width: int, setting: str) -> None:
+    """Refuse a T5 text encoder whose channels are not what the transformer takes.
+
+    Args:
+        source: of the weights.
+        part: which encoder.
+        width: channels that the transformer takes.
+        setting: of the transformer's config that says so, for the message.
+
+    Raises:
+        ValueError: saying which width it must have.
+    """
+    found = t5_width(source.config(part), part, source.name)
+    if found != width:
+        raise ValueError(
+            f"{source.name}/{part}: d_model = {found} must be {width}, the transformer's {setting}: they are of "
+            "different models."
+        )
+
+
 def clip_widths(source: WeightsSource, part: str) -> tuple[int, int]:
     """Channels and projected channels of a CLIP text encoder that fits its tokenizer, by the configs.
 
@@ -114,7 +135,7 @@ def clip_widths(source: WeightsSource, part: str) -> tuple[int, int]:
     return width, int(config.get("projection_dim", 512))
 
 
-def check_embedding(context: dict[str, Tensor], widths: dict[str, int], place: str) -> None:
+def check_embedding(context: Mapping[str, Tensor], widths: Mapping[str, int], place: str) -> None:
     """Refuse a ``context.safetensors`` without these tensors, or with others.
 
     Args:

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal, NamedTuple
 
 Layer = Literal["self", "cross", "image", "text", "temporal_self", "temporal_cross", "transformer", "block"]
-Projection = Literal["query", "key", "value", "output"]
+Projection = Literal["query", "key", "value", "output", "input", "normed_query", "normed_key"]
 
 ALL_PROJECTIONS: tuple[Projection, ...] = ("query", "key", "value", "output")
 
@@ -27,7 +27,9 @@ class FeaturePlace(NamedTuple):
         block: number of the block among those of the network that can be recorded.
         layer: attention layer; ``image`` and ``text`` are the streams of a joint one, ``transformer`` is a transformer
             block inside the block, and ``block`` the block itself.
-        projection: query, key or value before the head split, or the output; the last two layers have only that.
+        projection: query, key or value before the head split, or the output; the last two layers have only that. The
+            input is what is projected, after a transformer's adaptive norm; normed are queries and keys after a norm
+            of theirs, head by head, as they are compared in attention.
         depth: which of the transformer blocks inside the block.
     """
 
@@ -80,6 +82,9 @@ class FeaturePlaces:
         blocks: in the order of their numbers.
         clustered: names of the places whose mean is clustered unless a config says otherwise.
         compared: the same for what is compared over time.
+        matched: names of the keys that those are compared with, as queries; none where they are compared with
+            themselves.
+        head_channels: channels of an attention head; ``None`` where nothing is matched.
         is_numbered: whether the numbers of the blocks are the paper's 0..11, which configs then may write.
     """
 
@@ -89,11 +94,15 @@ class FeaturePlaces:
         clustered: Sequence[str] = (),
         compared: Sequence[str] = (),
         *,
+        matched: Sequence[str] = (),
+        head_channels: int | None = None,
         is_numbered: bool = False,
     ) -> None:
         self.blocks = tuple(blocks)
         self.clustered = tuple(clustered)
         self.compared = tuple(compared)
+        self.matched = tuple(matched)
+        self.head_channels = head_channels
         self.is_numbered = is_numbered
 
     @functools.cached_property

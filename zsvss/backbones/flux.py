@@ -101,9 +101,9 @@ class Flux(FlowMatching):
     def seams(self, block: int) -> Seams:
         if block < self._num_joint:
             text = attention_seams("attn", prefix="add_{}_proj", output="to_add_out")
-            return {"image": attention_seams("attn"), "text": text}
+            return {"image": attention_seams("attn", has_input=True), "text": text}
         return {
-            "image": attention_seams("attn", "image", output=None),
+            "image": attention_seams("attn", "image", output=None, has_input=True),
             "text": attention_seams("attn", "text", output=None),
         }
 

@@ -20,8 +20,9 @@ from zsvss.backbones.feature_places import Layer, Projection
 from zsvss.backbones.partial_pass import ResumeState, first_tensor
 
 Part = Literal["all", "text", "image"]
-Change = Callable[[Any], Any]
-"""Takes a layer's result; returns another one, or ``None`` to leave it."""
+What = Literal["result", "heads", "input"]
+Change = Callable[[tuple[Any, ...], Any], Any]
+"""Takes a layer's arguments and its result; returns another result, or ``None`` to leave it."""
 
 
 class Seam(NamedTuple):
@@ -30,13 +31,18 @@ class Seam(NamedTuple):
     Attributes:
         path: of the layer, inside the block.
         part: of its tokens, where text and image go through it one after the other, the text first.
+        what: is read: the layer's result, one that is split into heads [b, heads, n, c], or what the layer is given.
     """
 
     path: str
     part: Part = "all"
+    what: What = "result"
 
-    def read(self, tokens_bnc: Tensor, num_text: int) -> Tensor:
-        """The part of a layer's result; a copy of its own where it is one, as rotation may happen in place."""
+    def read(self, args: tuple[Any, ...], result: Any, num_text: int) -> Tensor:
+        """The part of a layer's tokens; a copy of its own where it is one, as rotation may happen in place."""
+        tokens_bnc: Tensor = args[0] if self.what == "input" else first_tensor(result)
+        if self.what == "heads":
+            tokens_bnc = tokens_bnc.transpose(1, 2).flatten(2)
         if self.part == "all":
             return tokens_bnc
         return (tokens_bnc[:, :num_text] if self.part == "text" else tokens_bnc[:, num_text:]).clone()
@@ -46,13 +52,33 @@ Seams = Mapping[Layer, Mapping[Projection, Seam]]
 
 
 def attention_seams(
-    path: str, part: Part = "all", prefix: str = "to_{}", output: str | None = "to_out.0"
+    path: str,
+    part: Part = "all",
+    prefix: str = "to_{}",
+    output: str | None = "to_out.0",
+    *,
+    has_input: bool = False,
+    has_norms: bool = False,
 ) -> dict[Projection, Seam]:
-    """The seams of an attention module: its projections by letter and, if it is given, the layer of its output."""
+    """The seams of an attention module.
+
+    Args:
+        path: of the module, inside the block.
+        part: of its tokens.
+        prefix: of the projections, with their letter.
+        output: layer of its output; ``None`` for none of its own.
+        has_input: whether what is projected can be read: the block's tokens after its adaptive norm.
+        has_norms: whether queries and keys can be read after norms of their own.
+    """
     letters: dict[Projection, str] = {"query": "q", "key": "k", "value": "v"}
     seams = {name: Seam(f"{path}.{prefix.format(letter)}", part) for name, letter in letters.items()}
     if output is not None:
         seams["output"] = Seam(f"{path}.{output}", part)
+    if has_input:
+        seams["input"] = Seam(f"{path}.{prefix.format('q')}", part, "input")
+    if has_norms:
+        seams["normed_query"] = Seam(f"{path}.norm_q", part, "heads")
+        seams["normed_key"] = Seam(f"{path}.norm_k", part, "heads")
     return seams
 
 
@@ -61,7 +87,7 @@ def changed(changes: Iterable[tuple[nn.Module, Change]]) -> Iterator[None]:
     """Look at, or change, the results of layers while the context is open."""
 
     def hook(change: Change) -> Any:
-        return lambda _module, _args, result: change(result)
+        return lambda _module, args, result: change(args, result)
 
     with ExitStack() as stack:
         for module, change in changes:
@@ -70,10 +96,10 @@ def changed(changes: Iterable[tuple[nn.Module, Change]]) -> Iterator[None]:
 
 
 def keeping(key: FeatureKey, seam: Seam, num_text: int, kept: dict[FeatureKey, Tensor]) -> Change:
-    """Keep the part of a layer's result."""
+    """Keep what a seam reads of a layer."""
 
-    def keep(result: Any) -> None:
-        kept[key] = seam.read(first_tensor(result), num_text)
+    def keep(args: tuple[Any, ...], result: Any) -> None:
+        kept[key] = seam.read(args, result, num_text)
 
     return keep
 
@@ -81,7 +107,7 @@ def keeping(key: FeatureKey, seam: Seam, num_text: int, kept: dict[FeatureKey, T
 def replacing(parts: Mapping[Part, Tensor]) -> Change:
     """Replace a layer's result by the tensor of all its tokens, or by those of text and image."""
 
-    def replace(result: Tensor) -> Tensor:
+    def replace(_: tuple[Any, ...], result: Tensor) -> Tensor:
         tokens = parts["all"] if "all" in parts else torch.cat([parts["text"], parts["image"]], 1)
         return tokens.to(result.dtype)
 
@@ -91,9 +117,9 @@ def replacing(parts: Mapping[Part, Tensor]) -> Change:
 def adding(offset_bn: Tensor) -> Change:
     """Add an offset, the same in all channels, to the image tokens: the first result of several, or the last tokens."""
 
-    def add(result: Any) -> Any:
+    def add(_: tuple[Any, ...], result: Any) -> Any:
         if isinstance(result, tuple):
-            return (add(result[0]), *result[1:])
+            return (add((), result[0]), *result[1:])
         num_text = result.shape[1] - offset_bn.shape[1]
         padded_bn = nn.functional.pad(offset_bn, (num_text, 0))
         return result + padded_bn.to(result.dtype)[..., None]

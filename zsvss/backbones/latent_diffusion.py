@@ -15,12 +15,13 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import Self, override
 
-from zsvss.backbones.base import Backbone, ClipNoise
+from zsvss.backbones.base import ClipNoise
 from zsvss.backbones.batching import BatchLimit, in_batches
 from zsvss.backbones.checks import check_pipeline
 from zsvss.backbones.fused_upsampling import merge_upsampling
 from zsvss.backbones.half_precision import in_float32, sparing
 from zsvss.backbones.memory_format import image_format, lay_out
+from zsvss.backbones.offload import TurnTaking
 from zsvss.backbones.schedule import PredictionType
 from zsvss.backbones.single_file import open_weights
 from zsvss.backbones.weights import Variant
@@ -33,7 +34,7 @@ _SAMPLES_PER_PAIR = 4  # two signs in two guidance halves
 _PIXELS_ON_CPU = 2**18
 
 
-class LatentDiffusion(Backbone):
+class LatentDiffusion(TurnTaking):
     """A network in the latent space of an autoencoder, sampled by Euler steps with classifier-free guidance.
 
     The last ``num_steps - first_step`` of ``num_steps`` steps are run. Network arithmetic runs in the weights'
@@ -78,8 +79,10 @@ class LatentDiffusion(Backbone):
         modulation_block: int | str | None,
         max_batch: int,
         compile_decoder: bool,
+        offload: bool = False,
+        tiling: bool = False,
     ) -> None:
-        super().__init__()
+        super().__init__((self.network_part, "vae", "image_encoder"))
         if not 0 <= first_step < num_steps:
             raise ValueError(f"first_step = {first_step} must be in 0..{num_steps - 1} (num_steps = {num_steps}).")
         if max_batch < 1:
@@ -88,10 +91,12 @@ class LatentDiffusion(Backbone):
         self.num_steps = num_steps
         self.steps = range(first_step, num_steps)
         self.compile_decoder = compile_decoder
+        self.tiling = tiling
         self.samples = BatchLimit(max_batch, f"samples of the {_NAMES[self.network_part]}")
         self.images = BatchLimit(max(1, max_batch // _SAMPLES_PER_IMAGE), "images in the autoencoder")
         self.pairs = BatchLimit(max(1, max_batch // _SAMPLES_PER_PAIR), "pairs of a frame and a label")
         self._modulation_block = modulation_block
+        self.takes_turns = offload
         self._loaded = False
 
     @classmethod
@@ -178,6 +183,8 @@ class LatentDiffusion(Backbone):
         self.set_schedule()
         self.requires_grad_(requires_grad=False)
         self.eval()
+        if self.tiling:
+            self.vae.enable_tiling()
         if self.compile_decoder:
             self.vae.decoder.compile()
         self._loaded = True
@@ -223,10 +230,12 @@ class LatentDiffusion(Backbone):
 
     @override
     def _apply(self, fn: Any, recurse: bool = True) -> Self:
-        nn.Module._apply(self, sparing(fn, getattr(self, self.network_part, None)), recurse)
-        for network in (getattr(self, name, None) for name in ("vae", "tiny_decoder")):
-            if network is not None:
-                lay_out(network, image_format(self.device))
+        network = getattr(self, self.network_part, None)
+        with self.moving(fn) as convert:
+            nn.Module._apply(self, sparing(convert, network), recurse)
+            for images in (getattr(self, name, None) for name in ("vae", "tiny_decoder")):
+                if images is not None:
+                    lay_out(images, image_format(self.device))
         return self
 
     @override
@@ -258,6 +267,7 @@ class LatentDiffusion(Backbone):
         Encoders overflow in float16, so that there they run in float32, unless the checkpoint's config says that its
         own does not (``force_upcast: false``).
         """
+        self.turn_of("vae")
         encoder = self.vae.encoder
         with in_float32(
             (encoder, getattr(self.vae, "quant_conv", None)), self.device, needed=self._force_upcast is not False
@@ -285,6 +295,7 @@ class LatentDiffusion(Backbone):
 
     @override
     def decode(self, latents_Bchw: Tensor, num_frames: int | None = None) -> Tensor:
+        self.turn_of("vae")
         decoder, convolution = self.vae.decoder, getattr(self.vae, "post_quant_conv", None)
         upcast = self.upcasts_decoder and self._force_upcast is True
         with in_float32((decoder, convolution), self.device, needed=upcast):

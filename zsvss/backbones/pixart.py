@@ -13,15 +13,15 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from zsvss.backbones.base import ClipNoise, Conditioning
-from zsvss.backbones.empty_prompt import check_embedding, t5_embedding, t5_width
+from zsvss.backbones.base import Conditioning
+from zsvss.backbones.empty_prompt import t5_embedding
 from zsvss.backbones.hooks import Seams, attention_seams
 from zsvss.backbones.samples import Samples
 from zsvss.backbones.schedule import check_kind, trailing_timesteps, training_sigmas
-from zsvss.backbones.transformer import TransformerBackbone
+from zsvss.backbones.t5_prompt import T5Prompted
 
 
-class PixArt(TransformerBackbone):
+class PixArt(T5Prompted):
     """PixArt-alpha and PixArt-Sigma: a transformer with self- and cross-attention on Stable Diffusion's kind of noise.
 
     Its schedule is Stable Diffusion's, with the betas of its own scheduler. The self-attention of the middle block is
@@ -44,7 +44,7 @@ class PixArt(TransformerBackbone):
     modulated_attention = "attn1"
     preferred_block: ClassVar[int] = 14
     preferred_place = "self.query"
-    context_Gmc: Tensor
+    prompt_width = ("caption_channels", 0)
 
     def __init__(
         self,
@@ -58,27 +58,9 @@ class PixArt(TransformerBackbone):
 
     @override
     def seams(self, block: int) -> Seams:
-        return {"self": attention_seams("attn1"), "cross": attention_seams("attn2")}
+        return {"self": attention_seams("attn1", has_input=True), "cross": attention_seams("attn2")}
 
     # Conditioning
-
-    @override
-    def encoder_parts(self) -> tuple[str, ...]:
-        return () if self._context() else ("text_encoder",)
-
-    @override
-    def check_conditioner(self) -> None:
-        width = self.source.config("transformer").get("caption_channels")
-        context = self._context()
-        if context:
-            check_embedding(context, {"cond": int(width or 0)}, self.source.name)
-            return
-        found = t5_width(self.source.config("text_encoder"), "text_encoder", self.source.name)
-        if found != width:
-            raise ValueError(
-                f"{self.source.name}/text_encoder: d_model = {found} must be {width}, the transformer's "
-                "caption_channels: they are of different models."
-            )
 
     @override
     def load_conditioner(self) -> None:
@@ -86,10 +68,6 @@ class PixArt(TransformerBackbone):
         # Padding is masked in the network, so that of the empty prompt only its end is seen.
         cond_1mc = context["cond"] if context else t5_embedding(self.source, length=1, is_masked=True)
         self._keep_embedding({"cond": cond_1mc})
-
-    @override
-    def condition(self, images_T3HW: Tensor, noise: ClipNoise) -> Conditioning:
-        return Conditioning(self.context_Gmc)
 
     # Sampling
 

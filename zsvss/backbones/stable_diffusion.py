@@ -62,6 +62,11 @@ class StableDiffusion(UNetBackbone):
             frames, gains nothing and moves images by 3e-6.
         compile_unet: run the modulated passes through ``torch.compile``, each filled up to ``max_batch`` samples;
             ``reduce-overhead`` also replays them as CUDA graphs, for more memory. Not yet tried on a GPU.
+        offload: keep the networks in the host's pinned memory and bring U-Net and autoencoder to the device in turns,
+            once each a clip; labels are the same, and a CPU has nothing to move.
+        tiling: encode and decode tile by tile what is larger than the autoencoder's tile, which its config tells; that
+            bounds memory. Neighbours are blended where they overlap, and images differ a little from whole ones. The
+            tiny decoder has no tiles.
 
     Source: the paper's Sec. 3 and its released sampling script.
     """
@@ -94,9 +99,20 @@ class StableDiffusion(UNetBackbone):
         tiny_decoder: str | None = None,
         compile_decoder: bool = False,
         compile_unet: bool | Literal["reduce-overhead"] = False,
+        offload: bool = False,
+        tiling: bool = False,
     ) -> None:
         super().__init__(
-            weights, variant, revision, num_steps, first_step, modulation_block, max_batch, compile_decoder
+            weights,
+            variant,
+            revision,
+            num_steps,
+            first_step,
+            modulation_block,
+            max_batch,
+            compile_decoder,
+            offload,
+            tiling,
         )
         self.blended_steps = range(first_step, num_steps - 1)
         self._chosen_prediction = self.prediction_type = prediction_type

@@ -16,7 +16,7 @@ from torch.nn import functional
 from typing_extensions import override
 
 from zsvss.backbones.base import ClipNoise, Conditioning
-from zsvss.backbones.empty_prompt import check_embedding, clip_embedding, clip_widths, t5_embedding, t5_width
+from zsvss.backbones.empty_prompt import check_embedding, check_t5, clip_embedding, clip_widths, t5_embedding
 from zsvss.backbones.feature_places import Layer, Projection
 from zsvss.backbones.flow_matching import FlowMatching, shift_by_size
 from zsvss.backbones.hooks import Seam, Seams, attention_seams
@@ -71,9 +71,12 @@ class StableDiffusion3(FlowMatching):
     @override
     def seams(self, block: int) -> Seams:
         text = attention_seams("attn", prefix="add_{}_proj", output=None)
-        seams: dict[Layer, dict[Projection, Seam]] = {"image": attention_seams("attn"), "text": text}
+        seams: dict[Layer, dict[Projection, Seam]] = {
+            "image": attention_seams("attn", has_input=True),
+            "text": text,
+        }
         if block in self._dual_layers:
-            seams["self"] = attention_seams("attn2")
+            seams["self"] = attention_seams("attn2", has_input=True)
         return seams
 
     @cached_property
@@ -104,12 +107,8 @@ class StableDiffusion3(FlowMatching):
                 f"{self.source.name}: text encoders that project to {projected[0]} and {projected[1]} channels do not "
                 f"fit the transformer, whose pooled_projection_dim is {pooled}: they are of different models."
             )
-        third = self.source.config("text_encoder_3", required=False)
-        if third and t5_width(third, "text_encoder_3", self.source.name) != width:
-            raise ValueError(
-                f"{self.source.name}/text_encoder_3: d_model = {third['d_model']} must be {width}, the transformer's "
-                "joint_attention_dim: they are of different models."
-            )
+        if self.source.config("text_encoder_3", required=False):
+            check_t5(self.source, "text_encoder_3", width, "joint_attention_dim")
 
     @override
     def load_conditioner(self) -> None:

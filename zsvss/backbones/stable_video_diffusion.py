@@ -59,6 +59,7 @@ class StableVideoDiffusion(UNetBackbone):
             ``False`` runs everything.
         compile_decoder: decode through ``torch.compile``, as `StableDiffusion` does.
         compile_unet: compile the modulated passes, as `StableDiffusion` does.
+        offload: bring U-Net, autoencoder and image encoder to the device in turns, as `StableDiffusion` does.
 
     Source: the paper's Sec. 3 and its released sampling script; the schedule of Karras et al., "Elucidating the Design
     Space of Diffusion-Based Generative Models" (arXiv 2206.00364).
@@ -107,9 +108,10 @@ class StableVideoDiffusion(UNetBackbone):
         reuse_recorded: bool = True,
         compile_decoder: bool = False,
         compile_unet: bool | Literal["reduce-overhead"] = False,
+        offload: bool = False,
     ) -> None:
         super().__init__(
-            weights, variant, revision, num_steps, first_step, modulation_block, max_batch, compile_decoder
+            weights, variant, revision, num_steps, first_step, modulation_block, max_batch, compile_decoder, offload
         )
         self.blended_steps = self.steps
         self.guidance = (min_guidance, max_guidance)
@@ -183,6 +185,7 @@ class StableVideoDiffusion(UNetBackbone):
         )
 
     def _embed_image(self, image_13HW: Tensor) -> Tensor:
+        self.turn_of("image_encoder")
         resized = resize_antialiased(image_13HW.float(), (_CLIP_SIZE, _CLIP_SIZE))
         mean, std = (resized.new_tensor(values)[:, None, None] for values in (self.image_mean, self.image_std))
         pixels = ((resized + 1) / 2 - mean) / std

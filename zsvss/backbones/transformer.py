@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from contextlib import AbstractContextManager, ExitStack, nullcontext
-from functools import cached_property
 from typing import Any, ClassVar
 
 import torch
@@ -19,20 +18,16 @@ from typing_extensions import override
 
 from zsvss.backbones.attention import ending_behind
 from zsvss.backbones.base import Conditioning, FeatureKey, Recording
-from zsvss.backbones.denoising import DenoisingNetwork
-from zsvss.backbones.feature_places import FeaturePlaces, Layer, PlacedBlock, Projection
-from zsvss.backbones.hooks import Change, Part, Seam, Seams, adding, begun_at, changed, inputs_kept, keeping, replacing
+from zsvss.backbones.hooks import Change, Part, adding, begun_at, changed, inputs_kept, keeping, replacing
 from zsvss.backbones.host_memory import picked
 from zsvss.backbones.partial_pass import ResumeState, select
 from zsvss.backbones.recording import RecordedPass
 from zsvss.backbones.samples import Samples
+from zsvss.backbones.transformer_places import PlacedTransformer
 from zsvss.backbones.weights import Variant
 
-# Class and norm of published configs -> the class into which diffusers has made them since.
-_SINCE_RENAMED: dict[Any, str] = {("Transformer2DModel", "ada_norm_single"): "PixArtTransformer2DModel"}
 
-
-class TransformerBackbone(DenoisingNetwork):
+class TransformerBackbone(PlacedTransformer):
     """A latent diffusion model with a transformer of alike blocks.
 
     The modulation differs from the paper's, which adds its offset to a U-Net's cross-attention. Behind the attention
@@ -41,15 +36,8 @@ class TransformerBackbone(DenoisingNetwork):
     ours, not the paper's.
 
     Attributes:
-        lists: names of the network's lists of blocks, in their order.
         image_index: which of a block's two results are the image tokens, where it has a stream for the text as well.
         modulated_attention: attention module, inside a block, to whose output the offset is added.
-        preferred_block: number of the block that is read and modulated by default, if there are so many; else the
-            middle one is.
-        compared_block: number of the block that is compared over time by default; ``None`` is the preferred one.
-        preferred_place: what is read there, such as ``image.query``.
-        packed_cells: latent cells whose channels are joined before the network.
-        injected: projections that are injected, by layer; the keys of cross-attention are the text's, and never change.
 
     Args:
         weights: local diffusers folder or hub id.
@@ -63,23 +51,12 @@ class TransformerBackbone(DenoisingNetwork):
         max_batch: samples a pass of the transformer; bounds memory, as in `StableDiffusion`.
         reuse_recorded: begin the modulated step at the modulated block. The arithmetic is the same; ``False`` runs all.
         compile_decoder: decode through ``torch.compile``, as `StableDiffusion` does.
+        offload: bring transformer and autoencoder to the device in turns, as `StableDiffusion` does.
+        tiling: encode and decode large images tile by tile, as `StableDiffusion` does.
     """
 
-    network_part = "transformer"
-    lists: ClassVar[tuple[str, ...]] = ("transformer_blocks",)
     image_index: ClassVar[int | None] = None
     modulated_attention: ClassVar[str]
-    preferred_block: ClassVar[int]
-    compared_block: ClassVar[int | None] = None
-    preferred_place: ClassVar[str]
-    packed_cells: ClassVar[int] = 1
-    injected: ClassVar[Mapping[Layer, tuple[Projection, ...]]] = {
-        "self": ("query", "key"),
-        "image": ("query", "key"),
-        "text": ("query", "key"),
-        "cross": ("query",),
-    }
-    transformer: Any
 
     def __init__(
         self,
@@ -94,19 +71,26 @@ class TransformerBackbone(DenoisingNetwork):
         max_batch: int = 8,
         reuse_recorded: bool = True,
         compile_decoder: bool = False,
+        offload: bool = False,
+        tiling: bool = False,
     ) -> None:
         super().__init__(
-            weights, variant, revision, num_steps, first_step, modulation_block, max_batch, compile_decoder
+            weights,
+            variant,
+            revision,
+            num_steps,
+            first_step,
+            modulation_block,
+            max_batch,
+            compile_decoder,
+            offload,
+            tiling,
         )
         self.blended_steps = range(first_step, num_steps - 1)
         self.guidance = guidance
         self.reuse_recorded = reuse_recorded
 
     # What a subclass says about its network
-
-    @abstractmethod
-    def seams(self, block: int) -> Seams:
-        """The layers of a block that can be read, by the config."""
 
     @abstractmethod
     def network_inputs(
@@ -129,16 +113,6 @@ class TransformerBackbone(DenoisingNetwork):
         scale: float = (self.sigmas[step] ** 2 + 1) ** 0.5
         return x_bchw / scale
 
-    @cached_property
-    def num_blocks(self) -> int:
-        """Blocks of the network, by the config."""
-        return int(self.source.config("transformer")["num_layers"])
-
-    @cached_property
-    def patch(self) -> int:
-        """Latent cells a side of a token."""
-        return int(self.source.config("transformer").get("patch_size", 2))
-
     @property
     @override
     def is_guided(self) -> bool:
@@ -153,83 +127,10 @@ class TransformerBackbone(DenoisingNetwork):
         images: Tensor = self.vae.decode(latents_bchw).sample
         return images
 
-    # Places
-
-    @cached_property
-    @override
-    def places(self) -> FeaturePlaces:
-        blocks = [
-            PlacedBlock(f"block.{n}", self.patch, {layer: tuple(seams) for layer, seams in self.seams(n).items()}, None)
-            for n in range(self.num_blocks)
-        ]
-        compared = self.preferred_block if self.compared_block is None else self.compared_block
-        read = [self._there(block) for block in (self.preferred_block, compared)]
-        names = [f"block.{block}:{self.preferred_place}" for block in read]
-        return FeaturePlaces(blocks, names[:1], names[1:])
-
-    def _there(self, block: int) -> int:
-        """A block, or the middle one if the network has less."""
-        return block if block < self.num_blocks else self.num_blocks // 2
-
-    @property
-    @override
-    def modulation_block(self) -> int:
-        chosen = self._modulation_block
-        return self._there(self.preferred_block) if chosen is None else self.places.block(chosen)
-
-    @property
-    @override
-    def size_multiple(self) -> int:
-        return self.latent_stride * self.patch
-
-    @override
-    def check_network(self, config: Mapping[str, Any], vae: Mapping[str, Any]) -> None:
-        place, found = f"{self.source.name}/transformer", config.get("_class_name")
-        found = _SINCE_RENAMED.get((found, config.get("norm_type")), found)
-        if found != self.network_class:
-            raise ValueError(f"{place} is a {found}; this backbone needs a {self.network_class}.")
-        wanted = self.latent_channels * self.packed_cells
-        if config.get("in_channels", wanted) != wanted:
-            packed = f", in each of {self.packed_cells} cells that a token packs" if self.packed_cells > 1 else ""
-            raise ValueError(
-                f"{place}: in_channels = {config['in_channels']} must be {wanted}, as the autoencoder has "
-                f"{self.latent_channels} latent channels{packed}; a network with more also takes an image or a mask."
-            )
-        _ = self.modulation_block
-
     @override
     def load_networks(self) -> None:
         self._name_distillation(self.guidance)
         super().load_networks()
-        self._check_reach()
-
-    def _check_reach(self) -> None:
-        """Refuse a network in which injection would reach less than all attention layers.
-
-        Raises:
-            ValueError: saying how many it would reach.
-        """
-        there = {name.removesuffix(".processor") for name in self.transformer.attn_processors}
-        seams = [self._path(key) for key in self._all_keys(self.steps[-1])]
-        reached = {path.rpartition(".")[0] for path, _ in seams}
-        if there != reached:
-            raise ValueError(
-                f"{self.source.name}/transformer: injection would reach {len(there & reached)} of {len(there)} "
-                f"attention layers, by the config; the weights differ at {sorted(there ^ reached)[0]}."
-            )
-
-    @cached_property
-    def _block_paths(self) -> list[str]:
-        return [f"{name}.{i}" for name in self.lists for i in range(len(getattr(self.transformer, name)))]
-
-    @property
-    def _blocks(self) -> list[nn.Module]:
-        return [self.transformer.get_submodule(path) for path in self._block_paths]
-
-    def _path(self, key: FeatureKey) -> tuple[str, Seam]:
-        """Path of a layer in the network, and its seam."""
-        seam = self.seams(key.block)[key.layer][key.projection]
-        return f"{self._block_paths[key.block]}.{seam.path}", seam
 
     # Passes of the network
 
@@ -253,7 +154,7 @@ class TransformerBackbone(DenoisingNetwork):
         return changes
 
     def _keeping_output(self, key: FeatureKey, kept: dict[FeatureKey, Tensor]) -> Change:
-        def keep(result: Any) -> None:
+        def keep(_: tuple[Any, ...], result: Any) -> None:
             kept[key] = result if self.image_index is None else result[self.image_index]
 
         return keep
@@ -330,15 +231,6 @@ class TransformerBackbone(DenoisingNetwork):
                 path, seam = self._path(key)
                 parts[path][seam.part] = self._picked(recording.tensors[key], samples, len(recording.noised_Tchw))
         return [(self.transformer.get_submodule(path), replacing(tensors)) for path, tensors in parts.items()]
-
-    def _all_keys(self, step: int) -> set[FeatureKey]:
-        """What injection replaces at a step in which all blocks are run."""
-        return {
-            FeatureKey(step, block, layer, projection)
-            for block in range(self.num_blocks)
-            for layer in self.seams(block)
-            for projection in self.injected[layer]
-        }
 
     @override
     def _injected_keys(self) -> set[FeatureKey]:

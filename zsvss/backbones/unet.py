@@ -122,6 +122,11 @@ class UNetBackbone(DenoisingNetwork):
     @override
     def check_network(self, config: Mapping[str, Any], vae: Mapping[str, Any]) -> None:
         place = self.source.name
+        if self.takes_turns and self.compile_unet == "reduce-overhead":
+            raise ValueError(
+                "backbone.offload = true and backbone.compile_unet = 'reduce-overhead' exclude each other: a CUDA "
+                "graph finds weights where they lay when it was taken. Choose compile_unet: true, or leave out offload."
+            )
         check_layout(config, self.network_class, f"{place}/unet", only_the_papers=self.only_the_papers)
         check_inputs(config, vae, self.concatenated, place, self.given)
         if not self.layout.blocks[self.modulation_block].depth:

@@ -31,7 +31,7 @@ class VideoTransformer(TransformerBackbone):
     """A transformer that denoises the frames of a clip together.
 
     A clip whose length does not fit is padded by its last frame, and cut again. Recorded tensors lie on the latents'
-    time grid; features are interpolated over time to the frames. Masked modulation sees a group's mean mask.
+    time grid; what is clustered is interpolated over time to the frames. Masked modulation sees a group's mean mask.
 
     Attributes:
         frames_of_latent: frames that share a latent frame, after the first.
@@ -48,6 +48,10 @@ class VideoTransformer(TransformerBackbone):
         """Latent frame of each frame, int64 [T]."""
         frames_T = torch.arange(num_frames, device=device)
         return (frames_T + self.frames_of_latent - 1).div(self.frames_of_latent, rounding_mode="floor")
+
+    @override
+    def latent_frames(self, num_frames: int, device: torch.device | None = None) -> Tensor | None:
+        return self.groups(num_frames, device)
 
     def num_latent_frames(self, num_frames: int) -> int:
         """L, for clips of T frames."""
@@ -118,6 +122,7 @@ class VideoTransformer(TransformerBackbone):
 
     @override
     def decode(self, latents_Bchw: Tensor, num_frames: int | None = None) -> Tensor:
+        self.turn_of("vae")
         num_frames = num_frames or len(latents_Bchw)
         decoder, convolution = self.vae.decoder, getattr(self.vae, "post_quant_conv", None)
         with in_float32(

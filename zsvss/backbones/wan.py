@@ -16,17 +16,18 @@ from torch import Tensor
 from torch.nn import functional
 from typing_extensions import override
 
-from zsvss.backbones.base import ClipNoise, Conditioning
-from zsvss.backbones.empty_prompt import check_embedding, t5_embedding, t5_width
+from zsvss.backbones.base import Conditioning
+from zsvss.backbones.empty_prompt import t5_embedding
 from zsvss.backbones.flow_matching import FlowMatching
 from zsvss.backbones.hooks import Seams, attention_seams
 from zsvss.backbones.samples import Samples
+from zsvss.backbones.t5_prompt import T5Prompted
 from zsvss.backbones.video_transformer import VideoTransformer
 
 _TEXT_LENGTH = 512
 
 
-class Wan(VideoTransformer, FlowMatching):
+class Wan(VideoTransformer, FlowMatching, T5Prompted):
     """Wan 2.1 from text, of 1.3 or 14 billion parameters: the frames of a clip are denoised together.
 
     Self-attention reaches over all frames. The middle block of the smaller one is read and modulated, by no more than
@@ -49,7 +50,7 @@ class Wan(VideoTransformer, FlowMatching):
     modulated_attention = "attn1"
     preferred_block: ClassVar[int] = 15
     preferred_place = "self.query"
-    context_Gmc: Tensor
+    prompt_width = ("text_dim", 4096)
     _mean_and_std: Tensor | None = None
 
     def __init__(self, weights: str = "Wan-AI/Wan2.1-T2V-1.3B-Diffusers", **settings: Any) -> None:
@@ -57,7 +58,7 @@ class Wan(VideoTransformer, FlowMatching):
 
     @override
     def seams(self, block: int) -> Seams:
-        return {"self": attention_seams("attn1"), "cross": attention_seams("attn2")}
+        return {"self": attention_seams("attn1", has_input=True), "cross": attention_seams("attn2")}
 
     @cached_property
     @override
@@ -110,24 +111,6 @@ class Wan(VideoTransformer, FlowMatching):
     # Conditioning
 
     @override
-    def encoder_parts(self) -> tuple[str, ...]:
-        return () if self._context() else ("text_encoder",)
-
-    @override
-    def check_conditioner(self) -> None:
-        width = int(self.source.config("transformer").get("text_dim", 4096))
-        context = self._context()
-        if context:
-            check_embedding(context, {"cond": width}, self.source.name)
-            return
-        found = t5_width(self.source.config("text_encoder"), "text_encoder", self.source.name)
-        if found != width:
-            raise ValueError(
-                f"{self.source.name}/text_encoder: d_model = {found} must be {width}, the transformer's text_dim: they "
-                "are of different models."
-            )
-
-    @override
     def load_conditioner(self) -> None:
         context = self._context()
         if context:
@@ -136,10 +119,6 @@ class Wan(VideoTransformer, FlowMatching):
             end_1mc = t5_embedding(self.source, length=1, is_masked=True)
             cond_1mc = functional.pad(end_1mc, (0, 0, 0, _TEXT_LENGTH - end_1mc.shape[1]))
         self._keep_embedding({"cond": cond_1mc})
-
-    @override
-    def condition(self, images_T3HW: Tensor, noise: ClipNoise) -> Conditioning:
-        return Conditioning(self.context_Gmc)
 
     # Sampling
 

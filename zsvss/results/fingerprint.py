@@ -33,6 +33,7 @@ _NOT_DECISIVE = {
     *(f"data.init_args.{name}" for name in ("root", "input", "masks", "num_workers", "time_limit", "skip_unreadable")),
     "model.backbone.init_args.weights",
     "model.backbone.init_args.image_weights",
+    "model.backbone.init_args.offload",
 }
 
 

@@ -43,6 +43,17 @@ class Features(ABC):
     def __call__(self, backbone: Backbone, recording: Recording, images_T3HW: Tensor) -> Tensor:
         """Return features [T, n, c], float32, of images in [-1, 1] and what the feature pass recorded of them."""
 
+    def on_latents(self, backbone: Backbone, recording: Recording, images_T3HW: Tensor) -> Tensor:
+        """The same of each latent frame [L, n, c], where the network has a coarser time grid: by default the mean."""
+        features_Tnc = self(backbone, recording, images_T3HW)
+        latent_T = backbone.latent_frames(len(images_T3HW), images_T3HW.device)
+        if latent_T is None:
+            return features_Tnc
+        numbers_L = torch.arange(_num_latents(backbone, len(images_T3HW)), device=latent_T.device)
+        shares_LT = (latent_T == numbers_L[:, None]).to(features_Tnc.dtype)
+        means_LT = shares_LT / shares_LT.sum(1, keepdim=True)
+        return (means_LT @ features_Tnc.flatten(1)).view(-1, *features_Tnc.shape[1:])
+
     def grid(self, backbone: Backbone, recording: Recording) -> tuple[int, int]:
         """Height and width of the token grid."""
         height, width = recording.noised_Tchw.shape[-2:]
@@ -75,10 +86,16 @@ class FeaturePass(NamedTuple):
     images_T3HW: Tensor
     padding: int = 0
 
-    def read(self, features: Features) -> tuple[Tensor, tuple[int, int]]:
-        """Features [T, n, c] of the tokens inside the padding, and the height and width of their grid."""
+    def read(self, features: Features, *, on_latents: bool = False) -> tuple[Tensor, tuple[int, int]]:
+        """Features [T, n, c] of the tokens inside the padding, and the height and width of their grid.
+
+        Args:
+            features: to be read.
+            on_latents: of the latent frames, in place of the frames.
+        """
         with full_precision(self.images_T3HW.device):
-            features_Tnc = features(self.backbone, self.recording, self.images_T3HW)
+            read = features.on_latents if on_latents else features
+            features_Tnc = read(self.backbone, self.recording, self.images_T3HW)
         return self.inside(features_Tnc, features.grid(self.backbone, self.recording))
 
     def inside(self, tokens_Tnc: Tensor, grid: tuple[int, int]) -> tuple[Tensor, tuple[int, int]]:
@@ -105,8 +122,11 @@ class AttentionFeatures(Features):
             without ``blocks``, takes those that suit the backbone.
         normalization: divide each token by its largest magnitude over the channels (``maximum``), by its Euclidean
             norm (``euclidean``), or not at all (``none``).
+        massive: channels whose mean magnitude over the clip is more than this many times that of the median channel are
+            left out, before anything is normalised; ``None`` leaves none out. Raw outputs of transformer blocks have
+            such channels (SD 3, FLUX.1, PixArt), a hundred times the median and more.
 
-    Source: the paper's Sec. 3.1.
+    Source: the paper's Sec. 3.1; massive channels by DiTF (arXiv 2505.18584), which names them model by model.
     """
 
     def __init__(
@@ -117,7 +137,10 @@ class AttentionFeatures(Features):
         steps: Sequence[int] = (-1,),
         normalization: Normalization = "maximum",
         places: Sequence[str] | None = None,
+        massive: float | None = None,
     ) -> None:
+        if massive is not None and massive <= 1:
+            raise ValueError(f"features.massive = {massive} must be null or above 1, times the median channel.")
         if blocks is not None and (not blocks or not all(0 <= block <= 11 for block in blocks)):
             raise ValueError(f"features.blocks = {list(blocks)} must name output blocks between 0 and 11.")
         if places is not None and (blocks is not None or not places):
@@ -130,6 +153,7 @@ class AttentionFeatures(Features):
         self.projection: Projection = projection
         self.steps = tuple(steps)
         self.normalization: Normalization = normalization
+        self.massive = massive
 
     @override
     def keys(self, backbone: Backbone) -> list[FeatureKey]:
@@ -169,6 +193,15 @@ class AttentionFeatures(Features):
     def __call__(self, backbone: Backbone, recording: Recording, images_T3HW: Tensor) -> Tensor:
         num_frames = len(recording.noised_Tchw)
         tensors = [backbone.over_time(recording.half(key).float(), num_frames) for key in self.keys(backbone)]
+        return self._averaged(backbone, tensors)
+
+    @override
+    def on_latents(self, backbone: Backbone, recording: Recording, images_T3HW: Tensor) -> Tensor:
+        num_latents = _num_latents(backbone, len(recording.noised_Tchw))
+        return self._averaged(backbone, [recording.half(key).float()[:num_latents] for key in self.keys(backbone)])
+
+    def _averaged(self, backbone: Backbone, tensors: list[Tensor]) -> Tensor:
+        """The mean of what was recorded, normalised."""
         if len({tensor.shape for tensor in tensors}) > 1:
             keys = self.keys(backbone)
             names = [backbone.places.name(key.place) if self.blocks is None else key.block for key in keys]
@@ -177,7 +210,10 @@ class AttentionFeatures(Features):
                 f"features.{'places' if self.blocks is None else 'blocks'} must share one token grid and width; "
                 f"found {shapes}."
             )
-        return normalize(torch.stack(tensors).mean(0), self.normalization)
+        mean_Tnc = torch.stack(tensors).mean(0)
+        if self.massive is not None:
+            mean_Tnc = without_massive(mean_Tnc, self.massive)
+        return normalize(mean_Tnc, self.normalization)
 
 
 class CorrespondenceFeatures(AttentionFeatures):
@@ -221,6 +257,23 @@ def checked_block(block: int | str | None) -> int | str | None:
     if isinstance(block, int) and not 0 <= block <= 11:
         raise ValueError(f"features.block = {block} must name an output block between 0 and 11.")
     return block
+
+
+def without_massive(features_Tnc: Tensor, times: float) -> Tensor:
+    """Set channels to zero whose mean magnitude is more than so many times that of the median channel.
+
+    >>> without_massive(torch.tensor([[[1.0, -2, 900], [2, 1, -800]]]), 100).tolist()
+    [[[1.0, -2.0, 0.0], [2.0, 1.0, 0.0]]]
+    """
+    magnitude_c = features_Tnc.abs().mean((0, 1))
+    median = magnitude_c.sort().values[(len(magnitude_c) - 1) // 2]
+    return features_Tnc.where(magnitude_c <= times * median, 0.0)
+
+
+def _num_latents(backbone: Backbone, num_frames: int) -> int:
+    """Latent frames that frames of the clip belong to; there may be more after them."""
+    latent_T = backbone.latent_frames(num_frames)
+    return num_frames if latent_T is None else int(latent_T[-1]) + 1
 
 
 def normalize(features_Tnc: Tensor, normalization: Normalization) -> Tensor:

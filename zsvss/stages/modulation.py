@@ -7,7 +7,7 @@ u v latent cells, n tokens, c channels, L labels.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -59,8 +59,29 @@ class LabelledClip(NamedTuple):
         )
 
 
+class _DenoisedPass(NamedTuple):
+    """Pairs (frame, label index), their final latents and those after each step (before blending), [B, S, c, u, v]."""
+
+    frames_B: Tensor
+    label_index_B: Tensor
+    latents_SBcuv: Tensor
+    steps: dict[int, Tensor]
+
+    @classmethod
+    def joined(cls, passes: Sequence[_DenoisedPass]) -> _DenoisedPass:
+        """Several as one."""
+        frames, label_indices, latents, steps = zip(*passes, strict=True)
+        joined = {step: torch.cat([of_pass[step] for of_pass in steps]) for step in steps[0]}
+        return cls(torch.cat(frames), torch.cat(label_indices), torch.cat(latents, 1), joined)
+
+    def part(self, rows: slice) -> _DenoisedPass:
+        """Some of the pairs."""
+        steps = {step: x_BScuv[rows] for step, x_BScuv in self.steps.items()}
+        return _DenoisedPass(self.frames_B[rows], self.label_index_B[rows], self.latents_SBcuv[:, rows], steps)
+
+
 class _ModulatedPass(NamedTuple):
-    """Pairs (frame, label index), their final latents, those after each step (before blending), difference maps."""
+    """The same with difference maps."""
 
     frames_B: Tensor
     label_index_B: Tensor
@@ -145,16 +166,9 @@ class MaskedModulation(Modulation):
         election = LargestDifference(clip.labels_Thw, clip.label_set_L, size, self.mask_prior)
         frames_B, label_index_B = self._rows(backbone, clip)
         frames = frames_B.tolist()
-        whole = len(clip.labels_Thw) if backbone.couples_frames else 1
-
         check = FiniteCheck(backbone)
-
-        def modulate(part: slice) -> _ModulatedPass:
-            return self._modulated(backbone, clip, frames_B[part], label_index_B[part], check)
-
-        relief = partial(backbone.free_memory, clip.recording)
         num_done = 0
-        for done in in_batches(modulate, len(frames), backbone.pairs, whole=whole, relief=relief):
+        for done in self._passes(backbone, clip, frames_B, label_index_B, check, is_traced=trace is not None):
             num_added = num_done + len(done.frames_B)
             election.add(frames[num_done:num_added], done.label_index_B, done.maps_BHW)
             num_done = num_added
@@ -167,6 +181,42 @@ class MaskedModulation(Modulation):
                     trace.modulated_steps.setdefault(step, []).append(x_BScuv)
         check.ask()
         return election.labels_THW
+
+    def _passes(
+        self,
+        backbone: Backbone,
+        clip: LabelledClip,
+        frames_B: Tensor,
+        label_index_B: Tensor,
+        check: FiniteCheck,
+        *,
+        is_traced: bool,
+    ) -> Iterator[_ModulatedPass]:
+        """All pairs in batches, each denoised and decoded; where the networks take turns, all are denoised first."""
+        relief = partial(backbone.free_memory, clip.recording)
+        whole = len(clip.labels_Thw) if backbone.couples_frames else 1
+        run = partial(in_batches, num_items=len(frames_B), limit=backbone.pairs, whole=whole, relief=relief)
+
+        def denoise(rows: slice) -> _DenoisedPass:
+            return self._denoised(backbone, clip, frames_B[rows], label_index_B[rows], check)
+
+        def modulate(rows: slice) -> _ModulatedPass:
+            return self._decoded(backbone, clip, denoise(rows), check)
+
+        def denoise_ahead(rows: slice) -> _DenoisedPass:
+            done = denoise(rows)
+            return done if is_traced else done._replace(steps={})  # those of all pairs at once would take memory
+
+        def decode(rows: slice) -> _ModulatedPass:
+            return self._decoded(backbone, clip, denoised.part(rows), check)
+
+        if not backbone.takes_turns:
+            yield from run(modulate)
+        elif len(frames_B):
+            with part(0, 1, 2):
+                denoised = _DenoisedPass.joined(list(run(denoise_ahead)))
+            with part(1, 2, 2):
+                yield from run(decode)
 
     def _rows(self, backbone: Backbone, clip: LabelledClip) -> tuple[Tensor, Tensor]:
         """Pairs (frame, label index) that must be computed; labels of a frame in ascending order.
@@ -184,19 +234,25 @@ class MaskedModulation(Modulation):
         frames_B, label_index_B = present_TL.nonzero(as_tuple=True)
         return frames_B, label_index_B
 
-    def _modulated(
+    def _denoised(
         self, backbone: Backbone, clip: LabelledClip, frames_B: Tensor, label_index_B: Tensor, check: FiniteCheck
-    ) -> _ModulatedPass:
+    ) -> _DenoisedPass:
         masks_Bhw = clip.labels_Thw[frames_B] == clip.label_set_L[label_index_B][:, None, None]
         masks_Bhw = mirror(masks_Bhw.float(), clip.margins)
         latents_SBcuv, steps = self._modulated_latents(backbone, clip.recording, frames_B, masks_Bhw)
         check.add("latents after the last modulated step", latents_SBcuv)
-        with part(len(steps), len(steps) + 1, len(steps) + 1):
-            plus_B3HW, minus_B3HW = signs_SB3HW = _decoded_signs(backbone, clip, latents_SBcuv)
+        return _DenoisedPass(frames_B, label_index_B, latents_SBcuv, steps)
+
+    def _decoded(
+        self, backbone: Backbone, clip: LabelledClip, denoised: _DenoisedPass, check: FiniteCheck
+    ) -> _ModulatedPass:
+        num_steps = len(denoised.steps)
+        with part(num_steps, num_steps + 1, num_steps + 1):
+            plus_B3HW, minus_B3HW = signs_SB3HW = _decoded_signs(backbone, clip, denoised.latents_SBcuv)
             check.add("decoded images", signs_SB3HW)
         with full_precision(plus_B3HW.device):
             maps_BHW = difference_map(plus_B3HW, minus_B3HW, self.difference)
-        return _ModulatedPass(frames_B, label_index_B, latents_SBcuv, steps, maps_BHW)
+        return _ModulatedPass(*denoised, maps_BHW)
 
     def _modulated_latents(
         self, backbone: Backbone, recording: Recording, frames_B: Tensor, masks_Bhw: Tensor

@@ -24,7 +24,8 @@ class Trace:
         latents_Tcuv: encoded frames.
         recording: the feature pass: noised latents, x after each step, recorded attention.
         features_Tnc: normalised clustering features.
-        correspondence_Tnc: unit-length correspondence features.
+        correspondence_Tnc: unit-length correspondence features, or the queries; of the latent frames alone where frames
+            share them.
         grid: height and width of the token grid.
         coarse_Tn: labels of the scene context model.
         trajectories_TP: token numbers of every trajectory, dropped ones included.
