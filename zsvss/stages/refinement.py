@@ -88,10 +88,10 @@ class CorrespondenceRefinement(Refinement):
         max_displacement: cells that a hop may move in y and in x.
         features: features that are compared; ``None`` takes those that suit the backbone, by cosine similarity: block 7
             alone in the paper.
-        key_features: what is read of the frame that is hopped to, where ``features`` are queries: hops then follow attention,
-            the softmax of their products over the frame's tokens. ``None`` with ``features`` compares features; without
-            them, it takes what suits the backbone.
-        head_channels: channels of a head of ``key_features``, over which attention is averaged; ``None`` takes all for one.
+        key_features: what is read of the frame that is hopped to, where ``features`` are queries: hops then follow
+            attention, the softmax of their products over the frame's tokens. ``None`` with ``features`` compares
+            features; without them, it takes what suits the backbone.
+        head_channels: channels of a head of ``key_features``, over which attention is averaged; ``None`` is one head.
         skip_first_hop: [quirk] the released code weights the second frame by 0 at the first hop, so that every
             trajectory stays in place there.
         one_sided_displacement: [quirk] the released code forgets the absolute value and drops only trajectories that
@@ -155,8 +155,8 @@ class CorrespondenceRefinement(Refinement):
         keys_Lnc, keys_grid = seen.read(keys, on_latents=latent_T is not None)
         if keys_Lnc.shape != features_Lnc.shape or keys_grid != grid:
             raise ValueError(
-                f"refinement.key_features are {tuple(keys_Lnc.shape)} on a grid of {keys_grid[0]}x{keys_grid[1]} tokens, "
-                f"refinement.features {tuple(features_Lnc.shape)} on one of {grid[0]}x{grid[1]}: give query and key of "
+                f"refinement.key_features are {tuple(keys_Lnc.shape)} on a grid of {keys_grid[0]}x{keys_grid[1]} "
+                f"tokens, refinement.features {tuple(features_Lnc.shape)} on one of {grid[0]}x{grid[1]}: give query and key of "
                 "one layer."
             )
         if head_channels is not None and keys_Lnc.shape[2] % head_channels:
