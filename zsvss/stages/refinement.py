@@ -156,8 +156,8 @@ class CorrespondenceRefinement(Refinement):
         if keys_Lnc.shape != features_Lnc.shape or keys_grid != grid:
             raise ValueError(
                 f"refinement.key_features are {tuple(keys_Lnc.shape)} on a grid of {keys_grid[0]}x{keys_grid[1]} "
-                f"tokens, refinement.features {tuple(features_Lnc.shape)} on one of {grid[0]}x{grid[1]}: give query and key of "
-                "one layer."
+                f"tokens, refinement.features {tuple(features_Lnc.shape)} on one of {grid[0]}x{grid[1]}: give query "
+                "and key of one layer."
             )
         if head_channels is not None and keys_Lnc.shape[2] % head_channels:
             raise ValueError(
