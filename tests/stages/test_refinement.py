@@ -168,7 +168,7 @@ def test_labels_follow_latent_frames_and_are_given_to_all_their_frames():
 
 def test_keys_need_queries_and_heads_need_keys():
     keys = AttentionFeatures(places=["block.0:image.key"])
-    with pytest.raises(ValueError, match=r"refinement\.keys need queries"):
-        CorrespondenceRefinement(keys=keys)
+    with pytest.raises(ValueError, match=r"refinement\.key_features need queries"):
+        CorrespondenceRefinement(key_features=keys)
     with pytest.raises(ValueError, match=r"refinement\.head_channels = 8 must be"):
         CorrespondenceRefinement(features=keys, head_channels=8)

@@ -82,7 +82,7 @@ class LatentDiffusion(TurnTaking):
         offload: bool = False,
         tiling: bool = False,
     ) -> None:
-        super().__init__((self.network_part, "vae", "image_encoder"))
+        super().__init__()
         if not 0 <= first_step < num_steps:
             raise ValueError(f"first_step = {first_step} must be in 0..{num_steps - 1} (num_steps = {num_steps}).")
         if max_batch < 1:
@@ -205,6 +205,11 @@ class LatentDiffusion(TurnTaking):
     @override
     def fingerprint(self) -> str:
         return self.source.fingerprint((self.network_part, "vae", *self.encoder_parts()))
+
+    @property
+    @override
+    def in_turns(self) -> tuple[str, ...]:
+        return self.network_part, "vae", "image_encoder"
 
     @property
     def network(self) -> Any:

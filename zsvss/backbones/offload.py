@@ -6,7 +6,8 @@ copy that nobody waits for, and ends without one, as what lies on the device is 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from abc import abstractmethod
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import chain
 
@@ -29,17 +30,18 @@ class TurnTaking(Backbone):
     """A backbone whose networks can lie on the device in turns, and in the host's memory otherwise.
 
     On a CPU there is nothing to be moved, and nothing is.
-
-    Args:
-        in_turns: attributes that hold the networks that take turns, if they do; they need not be there.
     """
 
-    def __init__(self, in_turns: Sequence[str]) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self._in_turns = tuple(in_turns)
         self._turns_on = torch.device("cpu")
         self._on_host: dict[str, dict[str, Tensor]] = {}
         self._present: str | None = None
+
+    @property
+    @abstractmethod
+    def in_turns(self) -> tuple[str, ...]:
+        """Attributes that hold the networks that take turns, if they do; they need not be there."""
 
     @property
     @override
@@ -97,7 +99,7 @@ class TurnTaking(Backbone):
         self._end_turn()
         self._on_host = {}
         self._turns_on = fn(torch.empty(0, device=self._turns_on)).device
-        networks = {name: getattr(self, name) for name in self._in_turns if getattr(self, name, None) is not None}
+        networks = {name: getattr(self, name) for name in self.in_turns if getattr(self, name, None) is not None}
         here = {id(weight) for network in networks.values() for weight in _weights(network).values()}
         yield lambda weight: weight.to(fn(weight.new_empty(0)).dtype) if id(weight) in here else fn(weight)
         if self._turns_on.type != "cpu":

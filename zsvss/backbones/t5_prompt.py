@@ -5,6 +5,7 @@ Shape legend: T frames of a clip, H W pixels, m text tokens, c channels, G = 2 g
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping
 from typing import ClassVar
 
@@ -39,6 +40,11 @@ class T5Prompted(TransformerBackbone):
             check_embedding(context, {"cond": width}, self.source.name)
         else:
             check_t5(self.source, "text_encoder", width, setting)
+
+    @override
+    @abstractmethod
+    def load_conditioner(self) -> None:
+        """Embed the empty prompt, or take the folder's embedding, at the length that the transformer wants."""
 
     @override
     def condition(self, images_T3HW: Tensor, noise: ClipNoise) -> Conditioning:

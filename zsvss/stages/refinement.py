@@ -88,10 +88,10 @@ class CorrespondenceRefinement(Refinement):
         max_displacement: cells that a hop may move in y and in x.
         features: features that are compared; ``None`` takes those that suit the backbone, by cosine similarity: block 7
             alone in the paper.
-        keys: what is read of the frame that is hopped to, where ``features`` are queries: hops then follow attention,
-            the softmax of their products over the frame's tokens. ``None`` with ``features`` compares features; without
-            them, it takes what suits the backbone.
-        head_channels: channels of a head of ``keys``, over which attention is averaged; ``None`` takes all for one.
+        key_features: what is read of the frame that is hopped to, where ``features`` are queries: hops then follow
+            attention, the softmax of their products over the frame's tokens. ``None`` with ``features`` compares
+            features; without them, it takes what suits the backbone.
+        head_channels: channels of a head of ``key_features``, over which attention is averaged; ``None`` is one head.
         skip_first_hop: [quirk] the released code weights the second frame by 0 at the first hop, so that every
             trajectory stays in place there.
         one_sided_displacement: [quirk] the released code forgets the absolute value and drops only trajectories that
@@ -110,7 +110,7 @@ class CorrespondenceRefinement(Refinement):
         self,
         max_displacement: int = 1,
         features: Features | None = None,
-        keys: Features | None = None,
+        key_features: Features | None = None,
         head_channels: int | None = None,
         skip_first_hop: bool = False,
         one_sided_displacement: bool = False,
@@ -119,12 +119,14 @@ class CorrespondenceRefinement(Refinement):
         if max_displacement < 0:
             raise ValueError(f"refinement.max_displacement = {max_displacement} must be 0 or more cells.")
         self.max_displacement = max_displacement
-        if keys is not None and features is None:
-            raise ValueError("refinement.keys need queries: give refinement.features, too.")
-        if head_channels is not None and (keys is None or head_channels < 1):
-            raise ValueError(f"refinement.head_channels = {head_channels} must be 1 or more, with refinement.keys.")
+        if key_features is not None and features is None:
+            raise ValueError("refinement.key_features need queries: give refinement.features, too.")
+        if head_channels is not None and (key_features is None or head_channels < 1):
+            raise ValueError(
+                f"refinement.head_channels = {head_channels} must be 1 or more, with refinement.key_features."
+            )
         self.features: Features = features or CorrespondenceFeatures()
-        self.keys, self.head_channels = keys, head_channels
+        self.key_features, self.head_channels = key_features, head_channels
         self._is_chosen = features is not None
         self.skip_first_hop = skip_first_hop
         self.one_sided_displacement = one_sided_displacement
@@ -134,7 +136,7 @@ class CorrespondenceRefinement(Refinement):
         """What is compared: features; or queries, keys and the channels of their heads."""
         places = backbone.places
         if self._is_chosen or not places.matched:
-            return self.features, self.keys, self.head_channels
+            return self.features, self.key_features, self.head_channels
         queries, keys = (AttentionFeatures(places=of, normalization="none") for of in (places.compared, places.matched))
         return queries, keys, places.head_channels
 
@@ -153,9 +155,9 @@ class CorrespondenceRefinement(Refinement):
         keys_Lnc, keys_grid = seen.read(keys, on_latents=latent_T is not None)
         if keys_Lnc.shape != features_Lnc.shape or keys_grid != grid:
             raise ValueError(
-                f"refinement.keys are {tuple(keys_Lnc.shape)} on a grid of {keys_grid[0]}x{keys_grid[1]} tokens, "
-                f"refinement.features {tuple(features_Lnc.shape)} on one of {grid[0]}x{grid[1]}: give query and key of "
-                "one layer."
+                f"refinement.key_features are {tuple(keys_Lnc.shape)} on a grid of {keys_grid[0]}x{keys_grid[1]} "
+                f"tokens, refinement.features {tuple(features_Lnc.shape)} on one of {grid[0]}x{grid[1]}: give query "
+                "and key of one layer."
             )
         if head_channels is not None and keys_Lnc.shape[2] % head_channels:
             raise ValueError(
