@@ -1,7 +1,7 @@
 """JPEG copies of the frames of a video file, on disk while the studio is open.
 
-A frame of such a file can be had only behind all those since the key frame before it. They may be hundreds, which takes
-seconds at 1080p.
+A frame of such a file can be decoded only after all those from the key frame before it. They may be hundreds, which
+takes seconds at 1080p.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ SPARED_BYTES = 1 << 30
 
 
 class Copies:
-    """Contents of files by a number, one behind the other in a file without a name, which is gone when this process is.
+    """Contents of files by a number, one after the other in a file without a name, which is gone when this process is.
 
     May be used by several threads.
 
