@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 import torch
 
 from zsvss.data.procedural import ProceduralVideos
@@ -46,3 +47,15 @@ def test_splits_and_offsets_share_no_video():
         for first in (0, 5)
     ]
     assert sum(map(len, taken)) == len(set.union(*taken)) == 30
+
+
+def test_late_figures():
+    arguments = {"num_videos": 1, "num_frames": 5, "height": 64, "width": 96, "clip_length": 5, "num_workers": 0}
+    (clip,) = ProceduralVideos(num_late=2, **arguments).test_dataloader()
+    scene = Scene(2_000_000, num_frames=5, height=64, width=96, num_late=2)
+    np.testing.assert_array_equal(clip.frames_THW3[4].numpy(), scene.render(4)[0])
+    (without,) = ProceduralVideos(**arguments).test_dataloader()
+    assert not torch.equal(clip.labels_THW, without.labels_THW)
+    for num_late in (-1, 201):
+        with pytest.raises(ValueError, match=f"num_late is {num_late}; allowed: 0 to 200"):
+            ProceduralVideos(num_late=num_late, **arguments)

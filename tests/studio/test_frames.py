@@ -4,13 +4,14 @@ import io
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import ExifTags, Image
 
 from zsvss.results.predictions import Source
-from zsvss.studio.copies import Copies
+from zsvss.studio.copies import SPARED_BYTES, Copies
 from zsvss.studio.frames import Frames, FramesError, Kept
 from zsvss.studio.newest_first import NewestFirst, SupersededError
 from zsvss.viz.browser_video import BrowserVideo
@@ -112,6 +113,39 @@ def test_copies_end_where_there_is_no_more_room(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
     copies.close()
     assert copies.get(7) is None
+
+
+def test_copies_leave_room_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    free = SPARED_BYTES + 5
+    monkeypatch.setattr("zsvss.studio.copies.shutil.disk_usage", lambda folder: SimpleNamespace(free=free))
+    copies = Copies(tmp_path)
+    assert copies.put(0, b"12345")
+    assert not copies.put(1, b"123456")
+    assert (copies.get(0), copies.get(1)) == (b"12345", None)
+    copies.close()
+
+
+def test_a_video_file_that_is_replaced_while_it_is_open_is_refused(tmp_path: Path) -> None:
+    for number, name in enumerate(("video.mp4", "other.mp4")):
+        with BrowserVideo(tmp_path / name, fps=25) as movie:
+            for _ in range(1 + number):
+                movie.write(np.full((32, 48, 3), 90, np.uint8))
+    frames = Frames(Source(str(tmp_path / "video.mp4")), (32, 48))
+    frames.jpeg(0)
+    (tmp_path / "other.mp4").replace(tmp_path / "video.mp4")
+    with pytest.raises(FramesError, match=r"video\.mp4 cannot be opened \(it has changed while .* put the video back"):
+        frames.facts()
+    frames.close()
+
+
+def test_frames_are_shown_where_no_copy_can_be_made(tmp_path: Path) -> None:
+    with BrowserVideo(tmp_path / "video.mp4", fps=25) as movie:
+        movie.write(np.full((32, 48, 3), 90, np.uint8))
+    frames = Frames(Source(str(tmp_path / "video.mp4")), (32, 48), tmp_path / "gone")
+    assert np.abs(shown(frames.jpeg(0)).astype(int) - 90).max() < 6
+    frames.wait_for_copies()
+    assert 0 in frames._jpegs
+    frames.close()
 
 
 def test_what_was_asked_for_last_is_done_first_and_the_oldest_are_given_up() -> None:

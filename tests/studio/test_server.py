@@ -362,7 +362,7 @@ def test_undo_outlives_the_studio(client: Any, studio: Studio, folder: Path) -> 
     again.desks[0].close()
 
 
-def test_a_frame_that_many_others_have_passed_by_is_asked_for_again(
+def test_a_frame_that_many_others_have_passed_by_may_be_asked_for_again(
     client: Any, studio: Studio, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def superseded(number: int) -> bytes:

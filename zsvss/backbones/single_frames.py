@@ -12,7 +12,7 @@ from torch.nn import functional
 class SingleFrameConvolution(nn.Module):
     """Convolves one frame by the middle of a kernel over time, with a third of the multiplications of its 3 frames.
 
-    The frames before and behind are padding, zeros that add nothing. On a CPU only, where one thread convolves in three
+    The frames before and after are padding, zeros that add nothing. On a CPU only, where one thread convolves in three
     dimensions by PyTorch's slow way; elsewhere, and over several frames, the plain layer runs.
 
     Args:

@@ -1,8 +1,8 @@
 """``zsvss bench --studio``: how long the studio's page lets a person wait, in a real browser.
 
 The video is generated, at 854x480 by default; its predictions are its true classes. Its frames are JPEG images, or with
-``--video`` one H.264 file, of which a frame can be had only behind those from the key frame before it. Chromium shows
-the page, without a GPU, on the same cores as the server.
+``--video`` one H.264 file, of which a frame can be decoded only after those from the key frame before it. Chromium
+shows the page, without a GPU, on the same cores as the server.
 """
 
 from __future__ import annotations

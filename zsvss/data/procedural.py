@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from zsvss.data.datamodule import VideoDataModule
-from zsvss.data.scenes import CLASSES, PALETTE, Scene, scene_split
+from zsvss.data.scenes import CLASSES, MOST_LATE, PALETTE, Scene, scene_split
 from zsvss.data.taxonomy import Taxonomy
 from zsvss.data.video import OpenVideo, Video
 
@@ -107,8 +107,8 @@ class ProceduralVideos(VideoDataModule):
             raise ValueError(f"data.difficulty is {difficulty!r}; allowed: mixed, normal, hard")
         self.seeds = seeds[first_video : first_video + num_videos]
         self.num_frames, self.height, self.width = num_frames, height, width
-        if num_late < 0:
-            raise ValueError(f"data.num_late is {num_late}; allowed: 0 or more")
+        if not 0 <= num_late <= MOST_LATE:
+            raise ValueError(f"data.num_late is {num_late}; allowed: 0 to {MOST_LATE}")
         self.difficulty, self.num_late = difficulty, num_late
 
     @property

@@ -93,6 +93,7 @@ class Frames:
         self._page: NewestFirst[bytes] = NewestFirst("frames of the page")
         self._model = ThreadPoolExecutor(max_workers=1, thread_name_prefix="frames of the model")
         self._readers: dict[str, FrameReader] = {}
+        self._file: tuple[int, int] | None = None  # time and size of the video file when it was first opened
         self._opening = Lock()
         self._frames: Kept[UInt8] = Kept(_FRAME_BYTES)
         self._jpegs: Kept[bytes] = Kept(_JPEG_BYTES)
@@ -199,10 +200,17 @@ class Frames:
             if who not in self._readers:
                 self._readers[who] = self._open()
                 if who == "page" and self._source.files is None and self._place is not None:
-                    self._copies = Copies(self._place)
-                    self._copying = threading.Thread(target=self._copy_all, name="copies of frames", daemon=True)
-                    self._copying.start()
+                    self._begin_copying(self._place)
             return self._readers[who]
+
+    def _begin_copying(self, place: Path) -> None:
+        try:
+            self._copies = Copies(place)
+        except OSError:  # without copies frames are shown as well, only later
+            _log.debug("no copies of %s", self._source.path, exc_info=True)
+            return
+        self._copying = threading.Thread(target=self._copy_all, name="copies of frames", daemon=True)
+        self._copying.start()
 
     def _open(self) -> FrameReader:
         source = self._source
@@ -211,6 +219,8 @@ class Frames:
         path = Path(source.path)
         known = next((reader.facts for reader in self._readers.values()), None)
         try:
+            if source.files is None:
+                self._check_unchanged(path)
             files = path if source.files is None else [path / name for name in source.files]
             reader = open_frames(files, facts=None if source.files else known)
         except (OSError, ValueError) as error:
@@ -219,6 +229,14 @@ class Frames:
             found, wanted = (f"{width}x{height}" for height, width in (reader.size, self._size))
             raise FramesError(f"{path} is {found}, its masks are {wanted}; put the video back that was segmented")
         return reader
+
+    def _check_unchanged(self, path: Path) -> None:
+        """Refuse a video file that has been written anew since another thread opened it."""
+        facts = path.stat()
+        now = facts.st_mtime_ns, facts.st_size
+        self._file = self._file or now
+        if self._file != now:
+            raise ValueError("it has changed while the studio was open")
 
 
 def _encoded(frame_HW3: UInt8) -> bytes:

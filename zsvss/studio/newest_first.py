@@ -14,7 +14,7 @@ MOST_WAITING = 16
 
 
 class SupersededError(Exception):
-    """Something that was not done, since so much was asked for behind it."""
+    """Something that was not done, since so much was asked for after it."""
 
     def __init__(self) -> None:
         super().__init__("other frames were asked for meanwhile; ask again if this one is still wanted")

@@ -10,7 +10,6 @@ Shape suffixes: H W pixels of the frame (or of a canvas, where said), 3 RGB.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import cv2
 import numpy as np
@@ -35,9 +34,7 @@ PALETTE: tuple[tuple[int, int, int], ...] = (
     (250, 200, 60),
     (240, 130, 200),
 )
-TRAIN_SEEDS = range(0, 1_000_000)
-VALIDATION_SEEDS = range(1_000_000, 1_010_000)
-TEST_SEEDS = range(2_000_000, 2_010_000)
+MOST_LATE = 200  # with classes and a scene's own trees and figures as many as a byte can number
 
 _BUILDING, _TREE, _CAR, _PERSON, _ANIMAL = range(5, 10)
 _FIGURE_LABELS = {"car": _CAR, "person": _PERSON, "animal": _ANIMAL}
@@ -45,18 +42,6 @@ _FIGURE_LABELS = {"car": _CAR, "person": _PERSON, "animal": _ANIMAL}
 _FIGURE_HEIGHTS = {"car": (0.20, 0.36), "person": (0.34, 0.62), "animal": (0.22, 0.42)}
 _FIGURE_SPEEDS = {"car": (0.004, 0.035), "person": (0.004, 0.012), "animal": (0.004, 0.018)}
 _FIGURE_SURFACES = {"car": (ground.ROAD,), "person": (ground.ROAD, ground.GRASS), "animal": (ground.GRASS, ground.ROAD)}
-
-
-def scene_split(split: Literal["train", "val", "test"]) -> range:
-    """Seeds of a split; splits never share a seed.
-
-    Raises:
-        ValueError: If `split` is not one of the three names.
-    """
-    splits = {"train": TRAIN_SEEDS, "val": VALIDATION_SEEDS, "test": TEST_SEEDS}
-    if split not in splits:
-        raise ValueError(f"split {split!r} is unknown: choose one of {', '.join(splits)}")
-    return splits[split]
 
 
 @dataclass(frozen=True)
@@ -80,6 +65,7 @@ class _Sprite:
     picture: tuple[ByteArray, NDArray[np.bool_]] | None = None
     speed: float = 0.0  # pixels a frame, signed
     rest: float = 0.0  # fraction of time that it stands still
+    entry: int = 0  # first frame that may show it or its shadow
 
 
 class Scene:
@@ -92,10 +78,10 @@ class Scene:
         width: Width of the frames in pixels.
         hard: Draw all classes from one palette, with patchy textures and cast shadows.
         num_late: Cars, people and animals that come in beside those of the scene, between two fifths and three fifths
-            of the video; everything else stays as it is without them.
+            of the video, at most `MOST_LATE`; everything else stays as it is without them.
 
     Raises:
-        ValueError: If a size is too small to hold a scene.
+        ValueError: If a size is too small to hold a scene, or `num_late` is out of range.
     """
 
     def __init__(
@@ -112,6 +98,8 @@ class Scene:
             raise ValueError(
                 f"a scene needs 1 frame or more of 32 pixels or more a side, got {num_frames=} {height=} {width=}"
             )
+        if not 0 <= num_late <= MOST_LATE:
+            raise ValueError(f"a scene can have 0 to {MOST_LATE} late figures, got {num_late=}")
         self.seed, self.num_frames, self.height, self.width, self.hard = seed, num_frames, height, width, hard
         self._rng = np.random.default_rng([seed, int(hard)])
         self._unit = float(min(height, width))
@@ -253,7 +241,11 @@ class Scene:
             self._clouds_HW = (0.62 + 0.38 * (np.clip(cover_HW * 3 + 0.8, 0, 1))).astype(np.float32)
 
     def _place_late_figures(self, num_late: int) -> None:
-        """Figures whose way leads from beyond a side, at their entry, to a place in view at the end."""
+        """Figures whose way leads from beyond a side, at their entry, to a place in view at the end.
+
+        Before their entry they are not drawn: a camera that pans or sways would show some of them, and the shadow of
+        others.
+        """
         rng, unit, last = self._rng, self._unit, self.num_frames - 1
         for _ in range(num_late):
             kind = str(rng.choice(["car", "person", "animal"]))
@@ -264,7 +256,7 @@ class Scene:
             from_x = self._camera.beside(entry, side) + side * tall * figure.aspect / 2
             speed = (self._camera.beside(last, side * (1 - 2 * inside)) - from_x) / max(last - entry, 1)
             x, label = from_x - speed * entry, _FIGURE_LABELS[kind]
-            self._sprites.append(_Sprite(x, y, tall, label, figure=figure, speed=speed))
+            self._sprites.append(_Sprite(x, y, tall, label, figure=figure, speed=speed, entry=entry))
         self._sprites.sort(key=lambda sprite: sprite.y)
 
     # ---- drawing, once a frame
@@ -308,6 +300,8 @@ class Scene:
         return float((sprite.x + moving - start) % span + start)
 
     def _draw_sprite(self, sprite: _Sprite, number: int, index: int, image_HW3: ByteArray, ids_HW: ByteArray) -> None:
+        if index < sprite.entry:
+            return
         matrix = self._camera.matrix(index)
         zoom = float(matrix[0, 0])
         x = zoom * self._position(sprite, index) + float(matrix[0, 2])

@@ -62,6 +62,7 @@ let later = 0;
 const LONG = 150; // milliseconds
 const post = () => {
   clearTimeout(later);
+  if (!store.state) return; // another video is being opened
   const frame = store.frame;
   if (frame !== lastShown) direction = frame < lastShown ? -1 : 1;
   posted = { turn, at: performance.now() };

@@ -19,6 +19,9 @@ class Kept {
     return value;
   }
   put(key, value) {
+    const before = this.values.get(key); // where two have fetched it; somebody may be about to paint it
+    if (before !== undefined) this.size -= this.sizeOf(before);
+    this.values.delete(key);
     this.values.set(key, value);
     this.size += this.sizeOf(value);
     for (const [oldest, dropped] of this.values) {
