@@ -7,13 +7,15 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from tiny_run import CONFIG
 from warm_python import WarmPython, command_line
 
-from zsvss.commands.interruption import Interrupted, ending_in_order, leaving
+from zsvss.commands import interruption
+from zsvss.commands.interruption import Interrupted, answer_other_ends, ending_in_order, leaving
 
 INTERRUPT = str(Path(__file__).with_name("interrupt.py"))
 
@@ -44,6 +46,32 @@ def test_the_first_ends_in_order_and_the_second_at_once(
             signal.raise_signal(signal.SIGINT)
         assert capsys.readouterr().err == "\n3 kept\n"
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_other_ends_are_answered_though_the_terminal_is_gone(
+    number: signal.Signals, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def leave(code: int) -> None:
+        raise _LeftError(code)
+
+    acts: list[str] = []
+    monkeypatch.setattr("os._exit", leave)
+    monkeypatch.setattr(interruption, "_last_acts", [lambda: acts.append("ended")])
+    before = {other: signal.getsignal(other) for other in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        with open("/dev/full", "w") as gone:
+            monkeypatch.setattr(sys, "stderr", gone)
+            answer_other_ends(lambda: "closed")
+            with pytest.raises(_LeftError, match=str(128 + number)):
+                signal.raise_signal(number)
+            monkeypatch.undo()
+            with suppress(OSError):
+                gone.close()
+    finally:
+        for other, handler in before.items():
+            signal.signal(other, handler)
+    assert acts == ["ended"]
 
 
 def test_a_switched_off_interrupt_stays_so() -> None:

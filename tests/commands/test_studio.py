@@ -126,20 +126,20 @@ def test_a_studio_opens_answers_and_closes(tmp_path: Path) -> None:
 
 
 def test_the_segmentation_ends_with_the_studio(tmp_path: Path) -> None:
+    """At any moment, here while it is still importing; a closed terminal comes to what Ctrl-C does."""
     write_video(tmp_path)
-    # What Ctrl-C comes to at any moment, here while the segmentation is still importing.
     code = (
-        "import sys; from argparse import Namespace; from pathlib import Path\n"
-        "from zsvss.commands.interruption import leave\n"
+        "import os, signal, sys; from argparse import Namespace; from pathlib import Path\n"
         "from zsvss.commands.studio import _of_video\n"
         "video, output = map(Path, sys.argv[1:])\n"
         "_, segmenting = _of_video(Namespace(source=video, output=output), [])\n"
         "print(segmenting._process.pid, segmenting.is_running, flush=True)\n"
-        "leave('stopped')"
+        "os.kill(os.getpid(), signal.SIGHUP); signal.pause()"
     )
     command = [sys.executable, "-c", code, str(tmp_path / "frames" / "bands"), str(tmp_path / "new")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 130, done.stderr
+    assert done.returncode == 128 + signal.SIGHUP, done.stderr
+    assert "the studio is closed" in done.stderr
     pid, was_running = done.stdout.split()
     assert was_running == "True"
     deadline = time.monotonic() + 120

@@ -1,4 +1,7 @@
-"""Ctrl-C at any moment: one line that says what is kept and how to go on, and exit code 130."""
+"""Ctrl-C at any moment: one line that says what is kept and how to go on, and exit code 130.
+
+`answer_other_ends` does the same where a process is told to end otherwise, with exit codes of their own.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import NoReturn
 
@@ -62,6 +65,25 @@ def answer_from_now_on(say: Callable[[], str]) -> None:
         signal.signal(signal.SIGINT, lambda *_: leave(say()))
 
 
+def answer_other_ends(say: Callable[[], str]) -> None:
+    """`leave` where this process is told to end (SIGTERM) or its terminal is closed (SIGHUP), for what is left of it.
+
+    The exit code is what shells expect: 128 and the signal's number.
+    """
+    here = os.getpid()
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if os.getpid() == here:
+            leave(say(), 128 + number)
+        signal.signal(number, signal.SIG_DFL)  # a process forked from this one ends as if nothing had been answered
+        signal.raise_signal(number)
+
+    for name in ("SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)  # Windows has no terminals that hang up
+        if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, handle)
+
+
 def end_process(code: int) -> NoReturn:
     """End a process that was interrupted: a thread that just then was being started would be waited for in vain."""
     atexit._run_exitfuncs()
@@ -85,16 +107,17 @@ def tell(message: str) -> None:
         print(message, file=sys.stderr, flush=True)
 
 
-def leave(message: str) -> NoReturn:
+def leave(message: str, code: int = EXIT_CODE) -> NoReturn:
     """End the process at once, whatever it is doing, and those that work for it."""
-    tell(f"\n{message}")
     for act in _last_acts:
         act()
     multiprocessing = sys.modules.get("multiprocessing")  # if anything has been started by it
     for child in multiprocessing.active_children() if multiprocessing else ():
         child.kill()
-    sys.stdout.flush()
-    os._exit(EXIT_CODE)
+    with suppress(OSError):  # a closed terminal takes no words
+        tell(f"\n{message}")
+        sys.stdout.flush()
+    os._exit(code)
 
 
 @contextmanager

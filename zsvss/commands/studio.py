@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from zsvss.commands.config_files import config_folders, find_config
-from zsvss.commands.interruption import before_leaving, leaving
+from zsvss.commands.interruption import answer_other_ends, before_leaving, leaving
 from zsvss.commands.refusals import OneLineParser, fail
 from zsvss.data.class_lists import CAMVID_COLORS, CITYSCAPES_LABELS, COCO_CLASSES, VSPW_CLASSES
 from zsvss.results.predictions import ANNOTATION, FILE, PredictionsError, find_predictions, read_json
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 EMBEDDED = "predict_masks_embedded.yaml"
 """What the studio looks at videos with where they were segmented by the model that ships with the package."""
+_CLOSED = "the studio is closed; the same command goes on with what was annotated"
 _LIBRARIES = ("filelock", "starlette", "uvicorn")
 
 
@@ -88,6 +89,7 @@ def _of_video(options: argparse.Namespace, others: Sequence[str]) -> tuple[list[
         return _of_run(output)
     segmenting = Segmenting([str(source), "--output", str(output), *others])
     before_leaving(segmenting.end)
+    answer_other_ends(lambda: _CLOSED)
     try:
         lives = live_videos(source, predictions, segmenting)
     except BaseException:
@@ -152,7 +154,7 @@ def _serve(
         ):
             webbrowser.open(address)
         try:
-            with leaving(lambda: "the studio is closed; the same command goes on with what was annotated"):
+            with leaving(lambda: _CLOSED):
                 server.run(sockets=[listening])
         finally:
             model.close()
