@@ -17,8 +17,9 @@ from __future__ import annotations
 import argparse
 import itertools
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -28,7 +29,7 @@ from scipy.sparse import csr_array
 from sklearn.cluster import AgglomerativeClustering
 from torch import Tensor
 
-from experiments.footage.late_videos import CLIP_LENGTH, LateVideo, videos
+from experiments.footage.late_videos import CLIP_LENGTH, LateVideo, Split, videos
 from zsvss.backbones.embedded import Embedded
 from zsvss.segmenter import VideoSegmenter
 from zsvss.stages.context import KNNSceneContext, Memory
@@ -115,9 +116,9 @@ class Regions(KNNSceneContext):
         self.floor, self.peak, self.relative, self.cut, self.join = floor, peak, relative, cut, join
         self.min_tokens, self.min_frames, self.whitened = min_tokens, min_frames, whitened
 
-    def start(self, features_Tnc: Tensor, *args: object, **kwargs: object) -> tuple[Tensor, Memory]:
+    def start(self, features_Tnc: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Memory]:
         """Also learn the weights of the channels, and what a cut is."""
-        labels_Tn, memory = super().start(features_Tnc, *args, **kwargs)  # type: ignore[arg-type]
+        labels_Tn, memory = super().start(features_Tnc, *args, **kwargs)
         self.first_new = int(memory.label_set_L.max()) + 1
         moved = [
             (now - before[torch.cdist(now, before).argmin(1)]).square().mean(0)
@@ -202,7 +203,7 @@ def distance(margin: float) -> KNNSceneContext:
 
 
 RULES: dict[str, Callable[[], KNNSceneContext]] = {
-    **{f"Novelty, margin {margin:g}": lambda margin=margin: distance(margin) for margin in (1, 1.25, 1.5, 2)},  # type: ignore[misc]
+    **{f"Novelty, margin {margin:g}": partial(distance, margin) for margin in (1, 1.25, 1.5, 2)},
     "regions": Regions,
     "regions, cut less (0.2)": lambda: Regions(cut=0.2),
     "regions, not cut": lambda: Regions(cut=None),
@@ -249,7 +250,7 @@ def judge(case: Case, labels_Tn: Ints, first_new: int) -> Score:
 class _Reader(KNNSceneContext):
     """Keeps the features of a clip and clusters nothing."""
 
-    def start(self, features_Tnc: Tensor, *args: object, **kwargs: object) -> tuple[Tensor, Memory]:
+    def start(self, features_Tnc: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Memory]:
         self.features_Tnc = features_Tnc.clone()
         labels_Tn = torch.zeros(features_Tnc.shape[:2], dtype=torch.int64)
         return labels_Tn, Memory(features_Tnc[0], labels_Tn[0], labels_Tn[0, :1])
@@ -281,10 +282,10 @@ def pixels(objects_THW: npt.NDArray[np.uint8]) -> Ints:
     return np.stack(counts, -1)
 
 
-def cases(root: Path, split: str, cache: Path | None) -> list[Case]:
+def cases(root: Path, split: Split, cache: Path | None) -> list[Case]:
     """All videos of a split, from the cache where they are there."""
     found, tools = [], None
-    for video in videos(root, split):  # type: ignore[arg-type]
+    for video in videos(root, split):
         path = None if cache is None else cache / f"{split}__{video.name}.npz"
         if path is not None and path.exists():
             features_Tnc = torch.from_numpy(np.load(path)["features"])
