@@ -265,11 +265,12 @@ class VideoSegmenter(nn.Module):
         """Features -> coarse labels [T, n], and the memory that they come from."""
         with full_precision(features_Tnc.device):
             if self.memory is None:
-                self.memory, self.bank = self.shots.find_again(self.bank, features_Tnc)
+                found, self.bank = self.shots.find_again(self.bank, features_Tnc)
+                self.memory = None if found is None else self.context.reopened(found)
             if given_THW is not None:
                 return self.context.propagate(features_Tnc, grid, given_THW, self.memory)
             if self.memory is not None:
-                return self.shots.resume(self.context, self.bank, features_Tnc, self.memory, generator)
+                return self.shots.resume(self.context, self.bank, features_Tnc, self.memory, generator, seen)
             names_n = None if first_labels_HW is None else to_grid(first_labels_HW, grid).flatten()
             return self.shots.start(self.context, self.bank, features_Tnc, generator, names_n, grid, seen)
 

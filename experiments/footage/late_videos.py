@@ -2,6 +2,7 @@
 
 Half are generated scenes, easy and hard ones in turn; half are DAVIS sequences into which objects of other sequences
 come in, cut out by their masks. Every other sequence, by name, is for validation. All have 35 frames of 128x224.
+Training has scenes of its own, and the sequences of validation, pasted otherwise.
 """
 
 from __future__ import annotations
@@ -21,9 +22,11 @@ from zsvss.data.scenes import Scene, scene_split
 HEIGHT, WIDTH, NUM_FRAMES, CLIP_LENGTH = 128, 224, 35, 14
 _NUM_GENERATED, _NUM_QUIET, _LATE_A_SCENE = 20, 8, 4
 _FIRST_SEED, _FIRST_QUIET_SEED = 100, 300  # within the split's seeds; no other experiment uses them
+_NUM_TO_TRAIN, _NUM_QUIET_TO_TRAIN, _NUM_PASTED_TO_TRAIN = 40, 12, 12
+_FIRST_SEED_TO_TRAIN, _FIRST_QUIET_SEED_TO_TRAIN = 5000, 6000
 
 UInt8 = npt.NDArray[np.uint8]
-Split = Literal["val", "test"]
+Split = Literal["train", "val", "test"]
 
 
 class LateVideo(NamedTuple):
@@ -54,28 +57,35 @@ class Sequence(NamedTuple):
 
 def videos(root: Path, split: Split) -> Iterator[LateVideo]:
     """All videos of a split; ``root`` holds `frames/<sequence>/*.jpg` and `masks/<sequence>/*.png` of DAVIS."""
-    yield from _generated(split)
-    yield from _quiet(split)
-    yield from _davis(root, split)
+    is_training = split == "train"
+    yield from _generated(
+        split, _FIRST_SEED_TO_TRAIN if is_training else _FIRST_SEED, _NUM_TO_TRAIN if is_training else _NUM_GENERATED
+    )
+    yield from _quiet(
+        split,
+        _FIRST_QUIET_SEED_TO_TRAIN if is_training else _FIRST_QUIET_SEED,
+        _NUM_QUIET_TO_TRAIN if is_training else _NUM_QUIET,
+    )
+    yield from (_pasted_to_train(root) if is_training else _davis(root, split))
 
 
-def _generated(split: Split) -> Iterator[LateVideo]:
-    for number in range(_NUM_GENERATED):
+def _generated(split: Split, first_seed: int, num_scenes: int) -> Iterator[LateVideo]:
+    for number in range(num_scenes):
         hard = number % 2 == 1
-        scene = _scene(split, _FIRST_SEED + number, hard, _LATE_A_SCENE)
+        scene = _scene(split, first_seed + number, hard, _LATE_A_SCENE)
         yield _rendered(f"generated_{number:02d}", "hard" if hard else "normal", scene)
 
 
-def _quiet(split: Split) -> Iterator[LateVideo]:
+def _quiet(split: Split, first_seed: int, num_scenes: int) -> Iterator[LateVideo]:
     """The first scenes in which no tree, car, person or animal comes in after the first clip."""
     found = 0
-    for seed in itertools.count(_FIRST_QUIET_SEED):
+    for seed in itertools.count(first_seed):
         scene = _rendered(f"quiet_{found:02d}", "quiet", _scene(split, seed, found % 2 == 1, 0))
         first = np.unique(scene.objects_THW[:CLIP_LENGTH])
         if np.isin(scene.objects_THW, first).all():
             yield scene
             found += 1
-        if found == _NUM_QUIET:
+        if found == num_scenes:
             return
 
 
@@ -105,6 +115,19 @@ def _davis(root: Path, split: Split) -> Iterator[LateVideo]:
                 paste(frames, objects, sequences[other], value, generator)
             yield LateVideo(f"davis_{number:02d}_{name}", "davis", frames, own, objects)
             number += 1
+
+
+def _pasted_to_train(root: Path) -> Iterator[LateVideo]:
+    names = sorted(path.name for path in (root / "frames").iterdir())[::2]
+    sequences = {name: read_sequence(root, name, (HEIGHT, WIDTH)) for name in names}
+    for number in range(_NUM_PASTED_TO_TRAIN):
+        generator, name = np.random.default_rng([1000 + number]), names[number % len(names)]
+        own = sequences[name].inside_THW.astype(np.uint8)
+        frames, objects = sequences[name].frames_THW3.copy(), np.zeros_like(own)
+        pair = generator.permutation([other for other in names if other != name])[:2]
+        for value, other in enumerate(pair, 1):
+            paste(frames, objects, sequences[str(other)], value, generator)
+        yield LateVideo(f"davis_{number:02d}_{name}", "davis", frames, own, objects)
 
 
 def read_sequence(root: Path, name: str, size: tuple[int, int], num_frames: int = NUM_FRAMES) -> Sequence:

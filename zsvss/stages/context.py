@@ -22,7 +22,8 @@ from zsvss.stages.features import FeaturePass
 from zsvss.stages.initialization import Initialization, cluster_means
 from zsvss.stages.kmeans import KMeans, check_num_clusters, kmeans, kmeans_of_each
 from zsvss.stages.neighbors import knn_classify
-from zsvss.stages.novelty import Novelty, NoveltyState
+from zsvss.stages.newcomers import Newcomers, NewcomersState
+from zsvss.stages.novelty import FIRST_UNNAMED_LABEL, Novelty, NoveltyState
 from zsvss.stages.soft_labels import Propagated
 
 
@@ -41,7 +42,7 @@ class Memory(NamedTuple):
     points_Nc: Tensor
     labels_N: Tensor
     label_set_L: Tensor
-    novelty: NoveltyState | None = None
+    novelty: NoveltyState | NewcomersState | None = None
     propagated: Propagated | None = None
     clusters_2n: Tensor | None = None
 
@@ -96,8 +97,10 @@ class SceneContext(ABC):
         """
 
     @abstractmethod
-    def resume(self, features_Tnc: Tensor, memory: Memory, generator: torch.Generator) -> tuple[Tensor, Memory]:
-        """Label a later clip; returns int64 labels [T, n] and the new memory."""
+    def resume(
+        self, features_Tnc: Tensor, memory: Memory, generator: torch.Generator, seen: FeaturePass | None = None
+    ) -> tuple[Tensor, Memory]:
+        """Label a later clip; returns int64 labels [T, n] and the new memory. Arguments are those of :meth:`start`."""
 
     def propagate(
         self, features_Tnc: Tensor, grid: tuple[int, int], given_THW: Tensor | None, memory: Memory | None = None
@@ -125,6 +128,10 @@ class SceneContext(ABC):
         """Take the refined labels of the clip into the memory; by default they change nothing."""
         return memory
 
+    def reopened(self, memory: Memory) -> Memory:
+        """A memory whose last clip is not the one before the next; by default the same."""
+        return memory
+
     def of_last_frame(self, memory: Memory, tokens_nc: Tensor) -> Memory:
         """What is worth keeping of a memory when a shot is over; by default all of it.
 
@@ -150,7 +157,7 @@ class KNNSceneContext(SceneContext):
             the paper's text says.
         initialization: clusters the first frame in place of K-means; those that choose the number of clusters
             themselves ignore ``num_clusters``.
-        novelty: lets tokens that nothing in the memory resembles open new labels; ``None`` keeps the label set.
+        novelty: lets what enters open new labels, by novelty alone or with motion; ``None`` keeps the label set.
         memory_frames: label a clip by so many of the last frames before it; ``None`` takes the whole clip before it.
 
     Source: the paper's Sec. 3.2, "Scene context model".
@@ -163,7 +170,7 @@ class KNNSceneContext(SceneContext):
         num_restarts: int = 10,
         fit_frames: Literal["clip", "first"] = "clip",
         initialization: Initialization | None = None,
-        novelty: Novelty | None = None,
+        novelty: Novelty | Newcomers | None = None,
         memory_frames: int | None = None,
     ) -> None:
         check_at_least_one("context", num_neighbors=num_neighbors, num_restarts=num_restarts)
@@ -201,16 +208,50 @@ class KNNSceneContext(SceneContext):
             named_n = name_clusters(first_n, names_n.to(first_n.device), centers_Kc)[first_n]
             first_n, clusters_2n = named_n, torch.stack([first_n, named_n])
         memory = Memory(features_Tnc[0], first_n, first_n.unique(), clusters_2n=clusters_2n)
-        if self.novelty is not None:
+        if isinstance(self.novelty, Novelty):
             memory = memory._replace(novelty=self.novelty.calibrate(features_Tnc, needed(grid), names_n is not None))
+        elif self.novelty is not None:
+            first_new = max(int(first_n.max()) + 1, 0 if names_n is None else FIRST_UNNAMED_LABEL)
+            images_T3HW = seen_by(seen).own_images
+            memory = memory._replace(novelty=self.novelty.begin(features_Tnc, images_T3HW, needed(grid), first_new))
         return self._classify(features_Tnc, memory), memory
 
     @override
-    def resume(self, features_Tnc: Tensor, memory: Memory, generator: torch.Generator) -> tuple[Tensor, Memory]:
-        if self.novelty is not None and memory.novelty is not None:
+    def resume(
+        self, features_Tnc: Tensor, memory: Memory, generator: torch.Generator, seen: FeaturePass | None = None
+    ) -> tuple[Tensor, Memory]:
+        if isinstance(self.novelty, Novelty) and isinstance(memory.novelty, NoveltyState):
             new_Tn = self.novelty.find(features_Tnc, memory.points_Nc, memory.label_set_L, memory.novelty)
             memory = extended(memory, features_Tnc, new_Tn)
-        return self._classify(features_Tnc, memory), memory
+        labels_Tn = self._classify(features_Tnc, memory)
+        if isinstance(self.novelty, Newcomers) and isinstance(memory.novelty, NewcomersState):
+            return self._with_newcomers(self.novelty, features_Tnc, labels_Tn, memory, memory.novelty, seen_by(seen))
+        return labels_Tn, memory
+
+    def _with_newcomers(
+        self,
+        newcomers: Newcomers,
+        features_Tnc: Tensor,
+        labels_Tn: Tensor,
+        memory: Memory,
+        state: NewcomersState,
+        seen: FeaturePass,
+    ) -> tuple[Tensor, Memory]:
+        is_old_N = memory.labels_N < state.first_new
+        old_Tn = labels_Tn
+        if is_old_N.any() and not is_old_N.all():
+            old = memory._replace(points_Nc=memory.points_Nc[is_old_N], labels_N=memory.labels_N[is_old_N])
+            old_Tn = self._classify(features_Tnc, old)
+        free = max(int(memory.label_set_L.max()) + 1, state.first_new)
+        labels_Tn, state = newcomers.label(features_Tnc, seen.own_images, labels_Tn, old_Tn, free, state)
+        label_set_L = torch.cat([memory.label_set_L, labels_Tn.flatten()]).unique()
+        return labels_Tn, memory._replace(label_set_L=label_set_L, novelty=state)
+
+    @override
+    def reopened(self, memory: Memory) -> Memory:
+        if isinstance(memory.novelty, NewcomersState):
+            return memory._replace(novelty=memory.novelty._replace(frame_HW3=None))
+        return memory
 
     @override
     def update(self, features_Tnc: Tensor, labels_Tn: Tensor, memory: Memory) -> Memory:
@@ -288,7 +329,9 @@ class PerFrameClustering(SceneContext):
         return torch.cat([first_1n, rest_Tn]), memory._replace(clusters_2n=clusters_2n)
 
     @override
-    def resume(self, features_Tnc: Tensor, memory: Memory, generator: torch.Generator) -> tuple[Tensor, Memory]:
+    def resume(
+        self, features_Tnc: Tensor, memory: Memory, generator: torch.Generator, seen: FeaturePass | None = None
+    ) -> tuple[Tensor, Memory]:
         return follow(self._cluster(features_Tnc, generator), memory)
 
     def _cluster(self, features_Tnc: Tensor, generator: torch.Generator) -> list[KMeans]:
@@ -340,3 +383,12 @@ def needed(grid: tuple[int, int] | None) -> tuple[int, int]:
     if grid is None:
         raise ValueError("this scene context model needs the token grid: give start() its height and width.")
     return grid
+
+
+def seen_by(seen: FeaturePass | None) -> FeaturePass:
+    """The feature pass, where it is needed."""
+    if seen is None:
+        raise ValueError(
+            "labels for newcomers are told from the frames, too: give start() and resume() the feature pass."
+        )
+    return seen

@@ -86,6 +86,11 @@ class FeaturePass(NamedTuple):
     images_T3HW: Tensor
     padding: int = 0
 
+    @property
+    def own_images(self) -> Tensor:
+        """The images without their padding [T, 3, H, W]."""
+        return crop(self.images_T3HW, (self.padding, self.padding))
+
     def read(self, features: Features, *, on_latents: bool = False) -> tuple[Tensor, tuple[int, int]]:
         """Features [T, n, c] of the tokens inside the padding, and the height and width of their grid.
 

@@ -85,7 +85,9 @@ class GivenLabels(SceneContext):
         return self.propagate(features_Tnc, needed(grid), given_Thw)
 
     @override
-    def resume(self, features_Tnc: Tensor, memory: Memory, generator: torch.Generator) -> tuple[Tensor, Memory]:
+    def resume(
+        self, features_Tnc: Tensor, memory: Memory, generator: torch.Generator, seen: FeaturePass | None = None
+    ) -> tuple[Tensor, Memory]:
         assert memory.propagated is not None
         return self.propagate(features_Tnc, memory.propagated.grid, None, memory)
 

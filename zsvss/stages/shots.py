@@ -110,10 +110,16 @@ class ShotMatching:
         return self.relabel(bank, features_Tnc, labels_Tn, memory)
 
     def resume(
-        self, context: SceneContext, bank: ShotBank, features_Tnc: Tensor, memory: Memory, generator: torch.Generator
+        self,
+        context: SceneContext,
+        bank: ShotBank,
+        features_Tnc: Tensor,
+        memory: Memory,
+        generator: torch.Generator,
+        seen: FeaturePass,
     ) -> tuple[Tensor, Memory]:
         """Label a later clip of a shot: `SceneContext.resume`, with labels that no other shot has."""
-        labels_Tn, resumed = context.resume(features_Tnc, memory, generator)
+        labels_Tn, resumed = context.resume(features_Tnc, memory, generator, seen)
         if bank.seen is None or context.takes_given_labels:
             return labels_Tn, resumed
         return self.set_apart(bank, labels_Tn, resumed, memory)

@@ -1,0 +1,132 @@
+"""Train the networks of `Newcomers`: `python -m experiments.footage.train_newcomers DAVIS --cache tokens`.
+
+On the videos of the training split. A cell is new if half of it is of objects that show no pixel in the first clip. A
+region is whole if half of its pixels and half of an object's, from the region's first frame on, are the same, or six
+tenths for half of the networks.
+
+Shape legend: T frames of a clip, h w cells, R regions, E values of evidence, O objects.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.linear_model import LogisticRegression
+from sklearn.neural_network import MLPClassifier
+from sklearn.preprocessing import StandardScaler
+
+from experiments.footage.late_videos import CLIP_LENGTH, LateVideo, videos
+from experiments.footage.newcomers import GRID, Case, cases
+from zsvss.stages.motion import CELL, motion_of
+from zsvss.stages.newcomers import Newcomers, NewcomersState, cell_evidence, small
+from zsvss.stages.region_evidence import evidence_for
+
+_HIDDEN, _DECAY, _EPOCHS = 32, 1.0, 60
+_TARGETS = ((0.5, 0), (0.5, 1), (0.6, 0), (0.6, 1))  # share of pixels, and seed
+
+Floats = npt.NDArray[np.float32]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("root", type=Path, help="folder with frames/<sequence>/*.jpg and masks/<sequence>/*.png")
+    parser.add_argument("--cache", type=Path, help="folder to keep the tokens in")
+    parser.add_argument("--output", type=Path, default=Path("zsvss/stages/newcomers.npz"))
+    arguments = parser.parse_args()
+    pairs = list(zip(videos(arguments.root, "train"), cases(arguments.root, "train", arguments.cache), strict=True))
+    weights = {"cell_weights": np.zeros(9, np.float32), "cell_bias": np.float32(0)}
+    weights = cell_weights(stored(arguments.output, weights), pairs)
+    newcomers = stored(arguments.output, weights)
+    evidence, shares = zip(*(of_region for pair in pairs for of_region in judged(newcomers, *pair)), strict=True)
+    stored(arguments.output, weights | region_weights(np.stack(evidence), np.array(shares)))
+
+
+def stored(path: Path, weights: Mapping[str, Any]) -> Newcomers:
+    """Write weights and read them."""
+    np.savez(path, **weights)
+    return Newcomers(weights=str(path))
+
+
+def begun(newcomers: Newcomers, case: Case) -> NewcomersState:
+    """After the first clip."""
+    first = slice(CLIP_LENGTH)
+    return newcomers.begin(case.features_Tnc[first], case.images_T3HW[first], GRID, 0)
+
+
+def cell_weights(newcomers: Newcomers, pairs: list[tuple[LateVideo, Case]]) -> dict[str, Floats]:
+    """Of the linear score of a cell, by logistic regression."""
+    evidence, truth = [], []
+    for video, case in pairs:
+        state = begun(newcomers, case)
+        frames = small(case.images_T3HW[CLIP_LENGTH : 2 * CLIP_LENGTH])
+        assert state.frame_HW3 is not None
+        motion = motion_of([state.frame_HW3, *frames], state.age_HW)
+        cells_Thwe = cell_evidence(case.features_Tnc[CLIP_LENGTH : 2 * CLIP_LENGTH], motion, state)
+        is_late_Thw = late_pixels(video)[: len(cells_Thwe), ..., 1:].sum(-1) >= CELL * CELL / 2
+        evidence.append(cells_Thwe[1::5].reshape(-1, cells_Thwe.shape[-1]))
+        truth.append(is_late_Thw[1::5].ravel())
+    scaler = StandardScaler().fit(np.concatenate(evidence))
+    model = LogisticRegression(max_iter=400).fit(scaler.transform(np.concatenate(evidence)), np.concatenate(truth))
+    weights = model.coef_[0] / scaler.scale_
+    bias = model.intercept_[0] - float(weights @ scaler.mean_)
+    return {"cell_weights": weights.astype(np.float32), "cell_bias": np.float32(bias)}
+
+
+def late_pixels(video: LateVideo) -> npt.NDArray[np.int64]:
+    """How many pixels of each late object a cell of the later frames has [T, h, w, O]; first of all else."""
+    later_THW = video.objects_THW[CLIP_LENGTH:]
+    late = np.setdiff1d(np.unique(later_THW), [0, *np.unique(video.objects_THW[:CLIP_LENGTH])])
+    num_frames, height, width = later_THW.shape
+    cells = later_THW.reshape(num_frames, height // CELL, CELL, width // CELL, CELL)
+    counts = [(cells == number).sum((2, 4)) for number in late]
+    return np.stack([CELL * CELL - sum(counts, np.zeros_like(cells[:, :, 0, :, 0], np.int64)), *counts], -1)
+
+
+def judged(newcomers: Newcomers, video: LateVideo, case: Case) -> Iterator[tuple[Floats, float]]:
+    """Evidence for each region of a video, and the lesser of the shares that tell whether it is a whole object."""
+    state, pixels_ThwO = begun(newcomers, case), late_pixels(video)
+    for start in range(CLIP_LENGTH, len(case.features_Tnc), CLIP_LENGTH):
+        clip = slice(start, start + CLIP_LENGTH)
+        features_Tnc, images_T3HW = case.features_Tnc[clip], case.images_T3HW[clip]
+        truth_ThwO = pixels_ThwO[start - CLIP_LENGTH :][: len(features_Tnc)]
+        frames = small(images_T3HW)
+        assert state.frame_HW3 is not None
+        motion = motion_of([state.frame_HW3, *frames], state.age_HW)
+        views, flow_Thw2 = newcomers.views(features_Tnc, frames, motion, state)
+        for region in newcomers.candidates(views, flow_Thw2):
+            inside_O = truth_ThwO[tuple(region.places)].sum(0)
+            later_O = truth_ThwO[region.places[0].min() :].sum((0, 1, 2))
+            best = int(inside_O[1:].argmax()) + 1 if len(inside_O) > 1 else 0
+            share = min(inside_O[best] / inside_O.sum(), inside_O[best] / max(later_O[best], 1)) if best else 0.0
+            yield evidence_for(region, views, is_first=not state.age_HW.any()), float(share)
+        state = newcomers.carried(features_Tnc, frames, views, motion.age_THW, state)
+
+
+def region_weights(evidence_RE: Floats, share_R: npt.NDArray[np.float64]) -> dict[str, Floats]:
+    """Of the networks that tell whole objects."""
+    scaler = StandardScaler().fit(evidence_RE)
+    scaled_RE = scaler.transform(evidence_RE)
+    models = [
+        MLPClassifier(
+            (_HIDDEN,), alpha=_DECAY, max_iter=_EPOCHS, batch_size=512, learning_rate_init=0.003, random_state=seed
+        ).fit(scaled_RE, share_R >= least)
+        for least, seed in _TARGETS
+    ]
+    arrays = {
+        "mean": scaler.mean_,
+        "scale": scaler.scale_,
+        "hidden_weights": np.stack([model.coefs_[0] for model in models]),
+        "hidden_bias": np.stack([model.intercepts_[0] for model in models]),
+        "weights": np.stack([model.coefs_[1][:, 0] for model in models]),
+        "bias": np.stack([model.intercepts_[1][0] for model in models]),
+    }
+    return {name: np.asarray(array, np.float32) for name, array in arrays.items()}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,301 @@
+"""Objects that come into view after a video's first clip, found by novelty and motion together.
+
+Shape legend: T frames of a clip, n tokens of a frame, N tokens remembered, c channels, h w cells of 4x4 pixels, g k
+token grid, H W pixels of the small frames on which motion is measured, R regions, E values of evidence, S networks.
+"""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import torch
+from scipy import ndimage
+from torch import Tensor
+
+from zsvss.stages.motion import CELL, Bools, Floats, Motion, UInt8, motion_of, of_cells
+from zsvss.stages.neighbors import nearest_neighbors
+from zsvss.stages.novelty import nearest_distances
+from zsvss.stages.region_evidence import CellViews, evidence_for
+from zsvss.stages.region_trees import LEAST_CELLS, Region, regions
+
+Ints = npt.NDArray[np.int64]
+
+_NUM_PIXELS = 128 * 224  # of the small frames, about
+_NUM_AXES = 8
+_SHARED, _SAME = 0.3, 0.3  # cells of the smaller of two regions; tokens of a region that an earlier label has
+_OLD = 3  # clips after which nothing is new any more
+# Least score of a cell, and weights of velocity, features and colour, of each tree.
+_TREES = ((-2.0, 0.5, 0.5, 0.3), (-1.0, 0.0, 1.0, 0.0), (0.0, 0.5, 1.0, 0.0))
+_WEIGHTS = Path(__file__).parent / "newcomers.npz"
+
+
+class NewcomersState(NamedTuple):
+    """What is carried from clip to clip.
+
+    Attributes:
+        frame_HW3: the last frame, small; ``None`` where that is not the one before the next clip.
+        age_HW: for how many clips each pixel of it has been pending, 0 where it is not.
+        known_Nc: tokens of the last frames that are not pending.
+        weight_c: of each channel: less where it varies from frame to frame.
+        first_new: smallest label that can have been opened.
+        grid: height and width of the token grid.
+    """
+
+    frame_HW3: UInt8 | None
+    age_HW: UInt8
+    known_Nc: Tensor
+    weight_c: Tensor
+    first_new: int
+    grid: tuple[int, int]
+
+
+class Newcomers:
+    """Opens a label for each region that is likely to be one whole object that has come in.
+
+    Each cell of 4x4 pixels gets a score: how far it is from all that is known, how it moves against the background,
+    whether its way back through the clip leads out of the frame, and how it differs from what was there. Cells of a
+    high score fall into regions: the nodes of Ward trees over motion, features and colour. Small networks, trained on
+    generated scenes and pasted objects, tell from a region's evidence whether it is one whole object. What they accept
+    gets a label in every frame of the clip that shows it, or keeps the one that it got in the clip before.
+
+    Args:
+        threshold: of the network, 0..1; more opens fewer labels.
+        known_frames: frames at a clip's end whose tokens are known from then on.
+        weights: file of other networks, as `experiments/footage/train_newcomers.py` writes it; ``None`` takes those of
+            the package.
+    """
+
+    def __init__(self, threshold: float = 0.3, known_frames: int = 4, weights: str | None = None) -> None:
+        if not 0 <= threshold <= 1:
+            raise ValueError(f"novelty.threshold = {threshold} must be between 0 and 1.")
+        self.threshold = threshold
+        self.known_frames = known_frames
+        with np.load(weights or _WEIGHTS) as stored:
+            self.weights = {name: stored[name] for name in stored}
+
+    def begin(self, features_Tnc: Tensor, images_T3HW: Tensor, grid: tuple[int, int], first_new: int) -> NewcomersState:
+        """Learn from the first clip of a video.
+
+        Args:
+            features_Tnc: of the tokens.
+            images_T3HW: in [-1, 1], without padding.
+            grid: height and width of the token grid.
+            first_new: smallest label that may be opened.
+        """
+        frame_HW3 = small(images_T3HW[-1:])[0]
+        age_HW = np.zeros(frame_HW3.shape[:2], np.uint8)
+        known_Nc = features_Tnc[-self.known_frames :].flatten(0, 1).clone()
+        return NewcomersState(frame_HW3, age_HW, known_Nc, weights_of(features_Tnc), first_new, grid)
+
+    def label(
+        self,
+        features_Tnc: Tensor,
+        images_T3HW: Tensor,
+        labels_Tn: Tensor,
+        old_Tn: Tensor,
+        free: int,
+        state: NewcomersState,
+    ) -> tuple[Tensor, NewcomersState]:
+        """Label what has come in during a clip.
+
+        Args:
+            features_Tnc: of the clip.
+            images_T3HW: in [-1, 1], without padding.
+            labels_Tn: int64 labels by the memory.
+            old_Tn: the same without labels that were opened.
+            free: smallest label that was never given.
+            state: of the clip before.
+
+        Returns:
+            int64 labels [T, n] and the state for the next clip.
+        """
+        if state.frame_HW3 is None:
+            return labels_Tn, self.begin(features_Tnc, images_T3HW, state.grid, state.first_new)
+        frames = small(images_T3HW)
+        motion = motion_of([state.frame_HW3, *frames], state.age_HW)
+        views, flow_Thw2 = self.views(features_Tnc, frames, motion, state)
+        accepted = self.accepted(views, flow_Thw2, is_first=not state.age_HW.any())
+        labels_Tgk, old_Tgk = (labels.unflatten(1, state.grid).cpu().numpy() for labels in (labels_Tn, old_Tn))
+        tokens = [on_tokens(region, views.score_Thw.shape, state.grid) for region in accepted]
+        new_Tgk = with_regions(labels_Tgk, old_Tgk, tokens, free, state.first_new)
+        state = self.carried(features_Tnc, frames, views, motion.age_THW, state)
+        return torch.from_numpy(new_Tgk).flatten(1).to(labels_Tn.device), state
+
+    def carried(
+        self, features_Tnc: Tensor, frames: list[UInt8], views: CellViews, age_THW: UInt8, state: NewcomersState
+    ) -> NewcomersState:
+        """State for the next clip: cells with a score stay pending for a few clips, what else there is gets known."""
+        is_new_Thw = (views.score_Thw > 0) & (of_cells(age_THW) < _OLD)
+        is_new_HW = np.kron(is_new_Thw[-1], np.ones((CELL, CELL), np.bool_))
+        age_HW = np.where(is_new_HW, age_THW[-1] + 1, 0).astype(np.uint8)
+        last_Tnc, last_Thw = features_Tnc[-self.known_frames :], is_new_Thw[-self.known_frames :]
+        is_known_Tn = (resized(last_Thw.astype(np.float32), state.grid) < 0.5).reshape(last_Tnc.shape[:2])
+        known_Nc = last_Tnc[torch.from_numpy(is_known_Tn).to(last_Tnc.device)] if is_known_Tn.any() else state.known_Nc
+        return state._replace(frame_HW3=frames[-1], age_HW=age_HW, known_Nc=known_Nc)
+
+    def views(
+        self, features_Tnc: Tensor, frames: list[UInt8], motion: Motion, state: NewcomersState
+    ) -> tuple[CellViews, Floats]:
+        """What is known of each cell, and the flow of cells to the frame before."""
+        evidence_Thwe = cell_evidence(features_Tnc, motion, state)
+        score_Thw = evidence_Thwe @ self.weights["cell_weights"] + self.weights["cell_bias"]
+        velocity_Thw2 = np.stack([of_cells(motion.own_THW2[..., axis]) for axis in (0, 1)], -1)
+        smoothed_Thw2 = ndimage.gaussian_filter(velocity_Thw2, (0.7, 0.7, 0.7, 0), mode="nearest")
+        size = (score_Thw.shape[2], score_Thw.shape[1])
+        lab = [cv2.cvtColor(frame_HW3, cv2.COLOR_RGB2LAB) for frame_HW3 in frames]
+        lab_Thw3 = np.stack([cv2.resize(of_frame, size, interpolation=cv2.INTER_AREA) for of_frame in lab]) / 25
+        looks_Thwc = leading_axes(features_Tnc * state.weight_c, state.grid, (size[1], size[0]))
+        views = CellViews(score_Thw, evidence_Thwe, smoothed_Thw2, looks_Thwc, lab_Thw3.astype(np.float32))
+        return views, np.stack([of_cells(motion.flow_THW2[..., axis]) / CELL for axis in (0, 1)], -1)
+
+    def candidates(self, views: CellViews, flow_Thw2: Floats) -> list[Region]:
+        """All regions that may be objects."""
+        found: list[Region] = []
+        for least, of_velocity, of_features, of_color in _TREES:
+            mask_Thw = views.score_Thw > least
+            if np.count_nonzero(mask_Thw) >= LEAST_CELLS:
+                looks = (
+                    of_velocity / 2 * views.velocity_Thw2,
+                    of_features * views.features_Thwc,
+                    of_color * views.lab_Thw3,
+                )
+                found.extend(regions(mask_Thw, flow_Thw2, np.concatenate(looks, -1)))
+        return found
+
+    def accepted(self, views: CellViews, flow_Thw2: Floats, *, is_first: bool) -> list[Region]:
+        """Regions that are objects, the surest first, none of which has much of another."""
+        found = self.candidates(views, flow_Thw2)
+        if not found:
+            return []
+        sure = self.sureness(np.stack([evidence_for(region, views, is_first=is_first) for region in found]))
+        kept: list[Region] = []
+        taken: list[Ints] = []
+        for index in np.argsort(-sure, kind="stable"):
+            if sure[index] < self.threshold:
+                break
+            places = np.ravel_multi_index(tuple(found[index].places), views.score_Thw.shape)
+            shared = (np.isin(places, other).sum() / min(len(places), len(other)) for other in taken)
+            if all(share <= _SHARED for share in shared):
+                kept.append(found[index])
+                taken.append(places)
+        return kept
+
+    def sureness(self, evidence_RE: Floats) -> Floats:
+        """How sure the networks are, 0..1, that regions are whole objects that have come in."""
+        weights = self.weights
+        scaled_RE = (evidence_RE - weights["mean"]) / weights["scale"]
+        hidden_SRH = np.maximum(scaled_RE @ weights["hidden_weights"] + weights["hidden_bias"][:, None], 0)
+        odds_SR = np.einsum("srh,sh->sr", hidden_SRH, weights["weights"]) + weights["bias"][:, None]
+        return np.asarray((1 / (1 + np.exp(-odds_SR))).mean(0))
+
+
+def cell_evidence(features_Tnc: Tensor, motion: Motion, state: NewcomersState) -> Floats:
+    """What a cell's score is told from [T, h, w, 9]; the first is its novelty."""
+    distance_M = nearest_distances((features_Tnc * state.weight_c).flatten(0, 1), state.known_Nc * state.weight_c)
+    distance_Tgk = distance_M.view(-1, *state.grid).cpu().numpy()
+    distance_Tgk = distance_Tgk / max(float(np.quantile(distance_Tgk, 0.75)), 1e-6) ** 0.5
+    distance_Tgk = ndimage.gaussian_filter(distance_Tgk, (1, 0, 0), mode="nearest")
+    slower_THW = np.minimum(motion.backward_THW, motion.forward_THW)
+    of_pixels = (
+        smoothed_log(motion.backward_THW),
+        smoothed_log(motion.forward_THW),
+        smoothed_log(slower_THW),
+        motion.entered_THW,
+        motion.lost_THW,
+        np.log1p(motion.changed_THW),
+        motion.unseen_THW,
+        smoothed_log(slower_THW, 4),
+    )
+    cells = [of_cells(values_THW) for values_THW in of_pixels]
+    return np.stack([resized(distance_Tgk, cells[0].shape[1:]), *cells], -1)
+
+
+def smoothed_log(speed_THW: Floats, width: float = 2) -> Floats:
+    """Logarithm of a speed, smoothed over pixels and a frame."""
+    return np.asarray(ndimage.gaussian_filter(np.log(speed_THW + 0.1), (1, width, width), mode="nearest"))
+
+
+def weights_of(features_Tnc: Tensor) -> Tensor:
+    """Weight of each channel: less where the most alike tokens of neighbouring frames differ much."""
+    if len(features_Tnc) == 1:
+        return torch.ones_like(features_Tnc[0, 0])
+    moved = [
+        (now - before[nearest_neighbors(now, before, 1)[:, 0]]).square().mean(0)
+        for before, now in itertools.pairwise(features_Tnc)
+    ]
+    noise_c = torch.stack(moved).mean(0)
+    return (noise_c / noise_c.mean().clamp(min=1e-12) + 1).rsqrt()
+
+
+def leading_axes(features_Tnc: Tensor, grid: tuple[int, int], size: tuple[int, int]) -> Floats:
+    """Leading principal axes of a clip's features, in units of their deviation, resized to cells [T, h, w, 8]."""
+    flat_Nc = features_Tnc.flatten(0, 1).double()
+    centred_Nc = flat_Nc - flat_Nc.mean(0)
+    values_c, axes_cc = torch.linalg.eigh(centred_Nc.T @ centred_Nc / len(centred_Nc))
+    axes_ck = axes_cc[:, -_NUM_AXES:] / values_c.sum().clamp(min=1e-12).sqrt()
+    axes_kTgk = (centred_Nc @ axes_ck).float().T.unflatten(1, (-1, *grid)).cpu().numpy()
+    return np.stack([resized(of_axis, size) for of_axis in axes_kTgk], -1)
+
+
+def small(images_T3HW: Tensor) -> list[UInt8]:
+    """Images in [-1, 1] as uint8 RGB frames of about 128x224 pixels in their shape, sides of whole cells."""
+    height, width = images_T3HW.shape[-2:]
+    scale = (_NUM_PIXELS / (height * width)) ** 0.5
+    rows, columns = (max(8, round(side * scale / CELL)) * CELL for side in (height, width))
+    frames = ((images_T3HW + 1) * 127.5).round().clamp(0, 255).byte().movedim(1, -1).cpu().numpy()
+    if (rows, columns) == (height, width):
+        return list(frames)
+    way = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+    return [np.asarray(cv2.resize(frame_HW3, (columns, rows), interpolation=way)) for frame_HW3 in frames]
+
+
+def resized(values_Thw: Floats, size: tuple[int, ...]) -> Floats:
+    """Maps at another height and width: bilinear where they grow, means where they shrink."""
+    shrinks = size[0] < values_Thw.shape[1]
+    way = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    return np.stack([cv2.resize(values_hw, (size[1], size[0]), interpolation=way) for values_hw in values_Thw])
+
+
+def on_tokens(region: Region, shape: tuple[int, ...], grid: tuple[int, int]) -> Bools:
+    """Tokens [T, g, k] of which a region has half or more."""
+    inside_Thw = np.zeros(shape, np.float32)
+    inside_Thw[tuple(region.places)] = 1
+    return np.asarray(resized(inside_Thw, grid) >= 0.5)
+
+
+def with_regions(labels_Tgk: Ints, old_Tgk: Ints, found: list[Bools], free: int, first_new: int) -> Ints:
+    """Write regions into labels, the surest on top.
+
+    A region takes the label that opened in an earlier clip and that the memory gives to a good part of it, where no
+    surer region has; else a new one. Of an earlier label that a region has taken nothing stays outside the region.
+
+    Args:
+        labels_Tgk: by the memory.
+        old_Tgk: the same without labels that were opened.
+        found: regions, the surest first.
+        free: smallest label that was never given.
+        first_new: smallest label that can have been opened.
+    """
+    new_Tgk, taken = np.array(labels_Tgk), set()
+    named: list[tuple[Bools, int]] = []
+    for region_Tgk in found:
+        if not region_Tgk.any():
+            continue
+        before = labels_Tgk[region_Tgk]
+        opened = before[before >= first_new]
+        label = int(np.bincount(opened).argmax()) if len(opened) else -1
+        if label in taken or (before == label).mean() < _SAME:
+            label, free = free, free + 1
+        else:
+            taken.add(label)
+            is_left_Tgk = (labels_Tgk == label) & ~region_Tgk
+            new_Tgk[is_left_Tgk] = old_Tgk[is_left_Tgk]
+        named.append((region_Tgk, label))
+    for region_Tgk, label in reversed(named):
+        new_Tgk[region_Tgk] = label
+    return new_Tgk
