@@ -2,7 +2,7 @@
 
 Both are frames of the overlay that `zsvss predict --config predict_embedded.yaml` writes. The first video is the swan
 of `docs/swan`, a generated scene and the swan again; the second is a DAVIS sequence into which the object of another
-one comes, with a label for what resembles nothing. DAVIS 2016 (Perazzi et al.) is CC BY 4.0.
+one comes, with labels for what enters. DAVIS 2016 (Perazzi et al.) is CC BY 4.0.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def main() -> None:
         Image.fromarray(overlays(cut_video(), (0, 14, 28))).save(arguments.output / "shots.png", optimize=True)
     if arguments.only != "shots":
         video = late_video(arguments.davis, "blackswan", "car-roundabout", 0)
-        options = ("--model.context.novelty", "Novelty")
+        options = ("--model.context.novelty", "Newcomers")
         Image.fromarray(overlays(video, (13, 22, 34), *options)).save(arguments.output / "late.png", optimize=True)
 
 

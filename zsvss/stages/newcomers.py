@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from scipy import ndimage
+from scipy.special import expit
 from torch import Tensor
 
 from zsvss.stages.motion import CELL, Bools, Floats, Motion, UInt8, motion_of, of_cells
@@ -191,7 +192,7 @@ class Newcomers:
         scaled_RE = (evidence_RE - weights["mean"]) / weights["scale"]
         hidden_SRH = np.maximum(scaled_RE @ weights["hidden_weights"] + weights["hidden_bias"][:, None], 0)
         odds_SR = np.einsum("srh,sh->sr", hidden_SRH, weights["weights"]) + weights["bias"][:, None]
-        return np.asarray((1 / (1 + np.exp(-odds_SR))).mean(0))
+        return np.asarray(expit(odds_SR).mean(0))
 
 
 def cell_evidence(features_Tnc: Tensor, motion: Motion, state: NewcomersState) -> Floats:
