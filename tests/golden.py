@@ -156,14 +156,19 @@ def golden_sets(*, video: bool | None = None) -> list[GoldenSet]:
     return [golden for golden in sets if video is None or golden.is_video == video]
 
 
-def by_label(arrays: Arrays, label_set: Tensor, index: int, suffix: str = "") -> Tensor | None:
-    """Array of the label of a number, ``None`` if the set has none.
+def label_name(arrays: Arrays, label_set: Tensor, index: int) -> str:
+    """How names of the label of a number begin.
 
     Sets store them either under the labels themselves or under their numbers 0, 1, ...; which is told by all keys.
     """
     labels = label_set.tolist()
     numbers = {int(match[1]) for key in arrays if (match := re.match(r"L(\d+)(?:_|$)", key))}
-    return arrays.get(f"L{labels[index] if numbers <= set(labels) else index}{suffix}")
+    return f"L{labels[index] if numbers <= set(labels) else index}"
+
+
+def by_label(arrays: Arrays, label_set: Tensor, index: int, suffix: str = "") -> Tensor | None:
+    """Array of the label of a number, ``None`` if the set has none."""
+    return arrays.get(label_name(arrays, label_set, index) + suffix)
 
 
 def stored_segmentation(stored: Arrays, name: str) -> Tensor:

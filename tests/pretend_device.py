@@ -210,6 +210,10 @@ class PretendTensor(torch.Tensor):
 
 
 class _Mode(TorchDispatchMode):
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # nothing is compiled here, and to keep Dynamo away takes longer than many an operation
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         return _run(func, args, kwargs or {})
 
@@ -227,11 +231,22 @@ def running() -> Iterator[Pretend]:
 def _is_composite(func: Any) -> bool:
     """Whether an operation is made of others that are to be looked at one by one."""
     composite = torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), "CompositeImplicitAutograd")
-    return composite and func._schema.name.removeprefix("aten::") not in _WHOLE
+    return composite and _name_and_overload(func)[0] not in _WHOLE
+
+
+@functools.cache
+def _name_and_overload(func: Any) -> tuple[str, str]:
+    """An operation's name without and with its overload: ``add``, ``add.Tensor``."""
+    return func._schema.name.removeprefix("aten::"), str(func).removeprefix("aten.").removesuffix(".default")
+
+
+_PLAIN = {int, float, bool, str, type(None), torch.dtype, torch.device, torch.layout, torch.memory_format}
 
 
 def _mapped(value: Any, function: Callable[[Tensor], Any]) -> Any:
     """Arguments or results with a function applied to their tensors."""
+    if type(value) in _PLAIN:
+        return value
     if isinstance(value, Tensor):
         return function(value)
     if isinstance(value, list | tuple):
@@ -249,7 +264,7 @@ def _run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     if _is_composite(func):
         with _Mode():  # not `decompose`, which prefers decompositions in Python whose last digits are others
             return func._op_dk(torch._C.DispatchKey.CompositeImplicitAutograd, *args, **kwargs)
-    name = func._schema.name.removeprefix("aten::")
+    name, overload = _name_and_overload(func)
     tensors: list[Tensor] = []
     _mapped((args, kwargs), tensors.append)
     on_device = any(isinstance(tensor, PretendTensor) for tensor in tensors)
@@ -263,7 +278,7 @@ def _run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         return not on_device and PRETEND.is_pinned(args[0])
     to_device = (device := kwargs.get("device")) is not None and torch.device(device).type == NAME
     if on_device:
-        _check(func, name, tensors, args)
+        _check(name, overload, tensors, args)
     raw_args, raw_kwargs = _mapped(args, _raw), _mapped(kwargs, _raw)
     if on_device and PRETEND.lays_out:
         raw_args = _laid_out(name, raw_args)
@@ -292,7 +307,9 @@ def _wrapped(func: Any, result: Any, tensors: list[Tensor]) -> Any:
 
     # A view of a tensor from outside of inference mode is none of inference mode's either.
     views_outer = func.is_view and tensors and not tensors[0].is_inference()
-    with torch.inference_mode(torch.is_inference_mode_enabled() and not views_outer):
+    if not views_outer:
+        return _mapped(result, wrap)
+    with torch.inference_mode(mode=False):
         return _mapped(result, wrap)
 
 
@@ -311,7 +328,7 @@ def _laid_out(name: str, args: Any) -> Any:
     return images.contiguous(memory_format=memory_format), weight.contiguous(memory_format=memory_format), *others
 
 
-def _check(func: Any, name: str, tensors: list[Tensor], args: Any) -> None:
+def _check(name: str, overload: str, tensors: list[Tensor], args: Any) -> None:
     """Refuse what CUDA refuses, and count what it waits for."""
     if name in _INDEXING:  # indices may lie on the CPU, what they point into may not, nor what is put there
         tensors = [tensor for tensor in (args[0], *args[2:3]) if isinstance(tensor, Tensor)]
@@ -323,7 +340,6 @@ def _check(func: Any, name: str, tensors: list[Tensor], args: Any) -> None:
         raise RuntimeError(f"{name}: expected all tensors to be on the same device, found pretend:0 and cpu {on_cpu}")
     if name in _PRODUCTS and not (tensors[0].is_floating_point() or tensors[0].is_complex()):
         raise RuntimeError(f'"{name}_cuda" not implemented for {tensors[0].dtype}')
-    overload = str(func).removeprefix("aten.").removesuffix(".default")
     if name in _STALLS or overload in _STALLS:
         PRETEND.wait(name)
     if name in _INDEXING:
@@ -335,8 +351,8 @@ def _check(func: Any, name: str, tensors: list[Tensor], args: Any) -> None:
                 PRETEND.wait("copy to the device")
     if name == "scaled_dot_product_attention" and len(args[0]) > _MOST_IN_ATTENTION:
         raise RuntimeError("CUDA error: invalid configuration argument")
-    is_deterministic = not {name, overload} & _NOT_DETERMINISTIC or not tensors[0].is_floating_point()
-    if torch.are_deterministic_algorithms_enabled() and not is_deterministic:
+    differs = (name in _NOT_DETERMINISTIC or overload in _NOT_DETERMINISTIC) and tensors[0].is_floating_point()
+    if differs and torch.are_deterministic_algorithms_enabled():
         raise RuntimeError(f"{name}_cuda does not have a deterministic implementation")
 
 

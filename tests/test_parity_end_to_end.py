@@ -5,17 +5,19 @@ reference does not agree with itself once its features or latents move by the fl
 """
 
 import itertools
+from collections.abc import Sequence
 from typing import NamedTuple
 from unittest.mock import patch
 
 import pytest
 import torch
 from deviations import Deviations
-from golden import ABSENT, GoldenSet, by_label, golden_sets, stored_segmentation
+from golden import ABSENT, GoldenSet, by_label, golden_sets, label_name, stored_segmentation
+from stored_pass import compare_images, compare_pass, pass_keys
 from torch import Tensor
 from torch.nn import functional
 
-from zsvss.backbones.base import Backbone
+from zsvss.backbones.base import Backbone, FeatureKey
 from zsvss.segmenter import VideoSegmenter, to_grid
 from zsvss.stages import context as context_module
 from zsvss.stages.context import KNNSceneContext
@@ -30,8 +32,9 @@ SETS = golden_sets()
 PRIORS = {"unfiltered": None, "filtered_0p7": 0.7}
 DIFFERENCES = {"": "published", "correct_": "uint8"}
 PUBLISHED = CorrespondenceRefinement(skip_first_hop=True, one_sided_displacement=True, truncate_start_points=True)
-NUM_FRAMES = 2  # of an image model, whose frames are independent
 NUM_DRAWS = 4
+SPACING = 6
+NO_LABEL = -1
 
 pytestmark = pytest.mark.skipif(not SETS, reason=ABSENT)
 
@@ -106,6 +109,45 @@ def share(ours: Tensor, theirs: Tensor) -> float:
     return float((ours == theirs).double().mean())
 
 
+def recording_also(backbone: Backbone, keys: Sequence[FeatureKey]):
+    """The feature pass records more than the stages read."""
+    record = backbone.record
+    return patch.object(
+        backbone,
+        "record",
+        lambda noised_Tchw, conditioning, read, **options: record(noised_Tchw, conditioning, [*read, *keys], **options),
+    )
+
+
+def frames_to_decode(golden: GoldenSet) -> Tensor:
+    """Frames whose stored latents are decoded, each alone: those of stored images, and of a video model some more."""
+    of_crops_F = golden.clip(0, "decoded_crops_f16").get("frames", torch.tensor([1]))
+    spread_F = torch.arange(0, golden.settings["num_frames"] if golden.is_video else 0, SPACING)
+    return torch.cat([of_crops_F, spread_F]).unique()
+
+
+def labels_of_few(labels_Thw: Tensor, frames_F: Tensor) -> Tensor:
+    """Labels of these frames, and one of another frame, so that rows come of several; the rest have none."""
+    kept_Thw = torch.full_like(labels_Thw, NO_LABEL)
+    kept_Thw[frames_F] = labels_Thw[frames_F]
+    other = next(frame for frame in range(len(labels_Thw)) if frame not in frames_F.tolist())
+    first = labels_Thw[other].min()
+    kept_Thw[other] = torch.where(labels_Thw[other] == first, first, NO_LABEL)
+    return kept_Thw
+
+
+def images_of_crops(golden: GoldenSet, label_set_L: Tensor, rows_B2: Tensor, images: Tensor) -> dict[str, Tensor]:
+    """Name of a stored crop -> its frames' images [F, 3, H, W] out of [B, S, 3, H, W], where all are among the rows."""
+    crops, found = golden.clip(0, "decoded_crops_f16"), {}
+    places = {row: place for place, row in enumerate(map(tuple, rows_B2.tolist()))}
+    for index in range(len(label_set_L) if crops else 0):
+        rows = [places.get((frame, index)) for frame in crops["frames"].tolist()]
+        if None not in rows:
+            name = label_name(crops, label_set_L, index)
+            found |= {f"{name}_{sign}": images[rows, number] for number, sign in enumerate("pm")}
+    return found
+
+
 @pytest.mark.parametrize("golden", SETS, ids=str)
 @torch.inference_mode()
 def test_end_to_end_from_the_frames(golden):
@@ -115,38 +157,46 @@ def test_end_to_end_from_the_frames(golden):
     backbone, labels, stored = golden.backbone(), golden.clip(0, "labels"), golden.clip(0, "seg")
     segmenter = VideoSegmenter(backbone, KNNSceneContext(golden.settings["num_masks"]), PUBLISHED)
     frames_THW3, inputs = golden.clip_frames(0), {"noise": golden.noise(0), "conditioning": golden.conditioning(0)}
-    with from_stored_centers(golden):
-        trace = Trace()
+    trace, deviations = Trace(), Deviations()
+    with from_stored_centers(golden), recording_also(backbone, pass_keys(golden, 0, backbone)):
         segmenter(frames_THW3, first_labels_HW=golden.first_labels_HW, **inputs, trace=trace)
-    assert (trace.latents_Tcuv - golden.clip(0, "latents")["latent"]).abs().max() < 1e-4
+    images_T3HW = segmenter.to_images(frames_THW3)
+    compare_pass(golden, 0, backbone, images_T3HW, trace.latents_Tcuv, trace.recording, deviations)
     assert torch.equal(trace.label_set_L, labels["unique_labels"])
     compare_tokens(golden, Features(trace.features_Tnc, trace.correspondence_Tnc), trace.refined_Tn)
 
-    used = slice(None if backbone.couples_frames else NUM_FRAMES)
-    labelled = LabelledClip(labels["corrected"][used], labels["unique_labels"], frames_THW3[used], trace.recording)
+    decoded_F = frames_to_decode(golden)
+    labels_Thw = labels["corrected"] if backbone.couples_frames else labels_of_few(labels["corrected"], decoded_F)
+    compared_F = torch.arange(len(labels_Thw)) if backbone.couples_frames else decoded_F
+    labelled = LabelledClip(labels_Thw, labels["unique_labels"], frames_THW3, trace.recording)
     images, decode, ours = [], backbone.decode, Trace()
     with patch.object(backbone, "decode", lambda *given: images.append(decode(*given)) or images[-1]):
         found_THW = MaskedModulation(golden.settings["lam"], "published")(backbone, labelled, ours)
     rows_B2, latents_BScuv = torch.cat(ours.rows_B2), torch.cat(ours.modulated_latents)
-    if backbone.couples_frames:
-        compare_steps(golden, backbone, labelled, ours)
+    compare_steps(golden, backbone, labelled, ours, deviations)
     images_BS3HW = torch.cat([chunk.unflatten(0, (2, -1)).transpose(0, 1) for chunk in images])
     wanted = {prefix + name for prefix in DIFFERENCES for name in PRIORS} & set(stored)
     found = segmentations(golden, labelled, rows_B2, images_BS3HW, wanted)
     assert share(found.get("unfiltered", found_THW), found_THW) > 0.999  # other batches, other last bits
 
-    reference = reference_latents(golden, backbone.steps[-1], labelled.label_set_L, rows_B2)
-    errors = 1e-5 if reference is None else reference - latents_BScuv
-    reference = latents_BScuv if reference is None else reference
-    generator = torch.Generator().manual_seed(0)
-    of_reference, of_moved = (
-        segmentations(golden, labelled, rows_B2, decode(latents.flatten(0, 1)).unflatten(0, (-1, 2)), wanted)
-        for latents in (reference, noisy(reference, torch.as_tensor(errors), generator))
-    )
+    stored_BScuv = reference_latents(golden, backbone.steps[-1], labelled.label_set_L, rows_B2)
+    errors = 1e-5 if stored_BScuv is None else stored_BScuv - latents_BScuv
+    reference_BScuv = latents_BScuv if stored_BScuv is None else stored_BScuv
+    moved_BScuv = noisy(reference_BScuv, torch.as_tensor(errors), torch.Generator().manual_seed(0))
+    is_decoded_B = torch.isin(rows_B2[:, 0], decoded_F)
+    rows_B2 = rows_B2[is_decoded_B]
+    decoded = [
+        decode(latents[is_decoded_B].flatten(0, 1)).unflatten(0, (-1, 2)) for latents in (reference_BScuv, moved_BScuv)
+    ]
+    of_crops = {} if stored_BScuv is None else images_of_crops(golden, labelled.label_set_L, rows_B2, decoded[0])
+    compare_images(golden, 0, backbone, of_crops, deviations)
+    deviations.check()
+    of_reference, of_moved = (segmentations(golden, labelled, rows_B2, images, wanted) for images in decoded)
     for name in sorted(wanted):
-        agreement = share(found[name], stored_segmentation(stored, name)[used])
-        with_itself = share(of_reference[name], of_moved[name])
-        decoded_here = share(of_reference[name], stored_segmentation(stored, name)[used])
+        theirs_THW = stored_segmentation(stored, name)
+        agreement = share(found[name][compared_F], theirs_THW[compared_F])
+        with_itself = share(of_reference[name][decoded_F], of_moved[name][decoded_F])
+        decoded_here = share(of_reference[name][decoded_F], theirs_THW[decoded_F])
         print(f"{golden}, {name}: {agreement:.5f} of the pixels; the reference with itself: {with_itself:.5f}")
         print(f"its latents decoded here: {decoded_here:.5f}")
         # Images of the reference's own latents differ from its images by float error, too: quantised maps tie.
@@ -154,12 +204,14 @@ def test_end_to_end_from_the_frames(golden):
         assert agreement >= decoded_here - 2 * (1 - with_itself) - 0.001, name
 
 
-def compare_steps(golden: GoldenSet, backbone: Backbone, labelled: LabelledClip, ours: Trace) -> None:
+def compare_steps(
+    golden: GoldenSet, backbone: Backbone, labelled: LabelledClip, ours: Trace, deviations: Deviations
+) -> None:
     """Latents of every label in both signs, before and behind the blending of each step."""
-    stored, deviations = golden.clip(0, "modulated_latents"), Deviations()
+    stored = golden.clip(0, "modulated_latents")
     for number, label in enumerate(labelled.label_set_L.tolist() if stored else ()):
         frames_B, rows_B = ours.rows_of_label(number)
-        for step in backbone.steps:
+        for step in backbone.steps if len(rows_B) else ():
             x_SBcuv = torch.cat(ours.modulated_steps[step])[rows_B].transpose(0, 1)
             kinds = (f"x{step}_preblend", f"x{step}_final")
             deviations.add_step(stored, labelled.label_set_L, number, kinds, x_SBcuv, frames_B)
@@ -168,8 +220,6 @@ def compare_steps(golden: GoldenSet, backbone: Backbone, labelled: LabelledClip,
             blended_SBcuv = x_SBcuv * inside + labelled.recording.latents[step][frames_B] * (1 - inside)
             kinds = (f"x{step}_blended", f"x{step}_final_blended")
             deviations.add_step(stored, labelled.label_set_L, number, kinds, blended_SBcuv, frames_B)
-    if stored:
-        deviations.check()
 
 
 def compare_tokens(golden: GoldenSet, ours: Features, refined_Tn: Tensor) -> None:

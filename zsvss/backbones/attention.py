@@ -1,7 +1,8 @@
 """Recording, injecting and modulating attention, without leaving a trace in the network.
 
 Every edit goes through diffusers' public attention-processor interface: :func:`edited_attention` puts processors in
-place for one call of the network and puts the old ones back, also when an exception leaves the block.
+place for one call of the network and puts the old ones back, also when an exception leaves the block. The layers are
+asked one by one: the network's own way walks through all its modules at every pass.
 
 Shape legend: B samples of the network's batch, U attention maps that they share, n query tokens, m key tokens,
 c channels, N heads, d channels of a head, g samples of one map, x = g d.
@@ -29,7 +30,7 @@ class _HasAttentionProcessors(Protocol):
     @property
     def attn_processors(self) -> dict[str, Any]: ...
 
-    def set_attn_processor(self, processor: Any) -> None: ...
+    def get_submodule(self, target: str) -> torch.nn.Module: ...
 
 
 @dataclass
@@ -125,28 +126,34 @@ def edited_attention(network: _HasAttentionProcessors, edits: Mapping[str, Atten
     Raises:
         KeyError: if the network has no attention layer of that path.
     """
-    before = dict(network.attn_processors)
-    during = dict(before)
     kept: list[tuple[EditedAttentionProcessor, AttentionEdit]] = []
-    for path, edit in edits.items():
-        name = f"{path}.processor"
-        if name not in before:
-            raise KeyError(f"the network has no attention layer {path!r}; it has {sorted(before)}")
-        processor = before[name]
-        if isinstance(processor, EditedAttentionProcessor):  # that stays, as in a compiled network
-            kept.append((processor, processor.edit))
-            processor.edit = edit
+    replaced: list[tuple[Any, Any, AttentionEdit]] = []
+    layers = [_attention_layer(network, path) for path in edits]
+    for layer, edit in zip(layers, edits.values(), strict=True):
+        if isinstance(layer.processor, EditedAttentionProcessor):  # that stays, as in a compiled network
+            kept.append((layer.processor, layer.processor.edit))
+            layer.processor.edit = edit
         else:
-            during[name] = EditedAttentionProcessor(edit)
-    if len(kept) < len(edits):
-        network.set_attn_processor(during)
+            replaced.append((layer, layer.processor, edit))
+    for layer, _, edit in replaced:
+        layer.set_processor(EditedAttentionProcessor(edit))
     try:
         yield
     finally:
         for processor, edit in kept:
             processor.edit = edit
-        if len(kept) < len(edits):
-            network.set_attn_processor(before)
+        for layer, processor, _ in replaced:
+            layer.set_processor(processor)
+
+
+def _attention_layer(network: _HasAttentionProcessors, path: str) -> Any:
+    try:
+        layer: Any = network.get_submodule(path)
+    except AttributeError:
+        layer = None
+    if not hasattr(layer, "set_processor"):
+        raise KeyError(f"the network has no attention layer {path!r}; it has {sorted(network.attn_processors)}")
+    return layer
 
 
 @contextmanager
