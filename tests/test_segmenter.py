@@ -9,11 +9,12 @@ from toy_backbone import ToyBackbone, striped_video
 from zsvss.backbones.input_size import resize_frames
 from zsvss.segmenter import VideoSegmenter, to_grid
 from zsvss.stages.clip_buffer import in_clips
-from zsvss.stages.context import KNNSceneContext, PerFrameClustering
+from zsvss.stages.context import KNNSceneContext
 from zsvss.stages.features import ColorPositionFeatures
 from zsvss.stages.given_labels import GivenLabels
 from zsvss.stages.joint_features import JointFeatures, LabFeatures, LatentFeatures, PositionFeatures
 from zsvss.stages.modulation import MaskedModulation, NearestUpsampling
+from zsvss.stages.per_frame import PerFrameClustering
 from zsvss.stages.refinement import CorrespondenceRefinement
 from zsvss.stages.specks import merge_specks
 from zsvss.stages.trace import Trace

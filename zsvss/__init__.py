@@ -37,8 +37,9 @@ if TYPE_CHECKING:
     from zsvss.backbones.stable_video_diffusion import StableVideoDiffusion
     from zsvss.backbones.wan import Wan
     from zsvss.segmenter import VideoSegmenter
-    from zsvss.stages.context import KNNSceneContext, PerFrameClustering
+    from zsvss.stages.context import KNNSceneContext
     from zsvss.stages.modulation import MaskedModulation, NearestUpsampling
+    from zsvss.stages.per_frame import PerFrameClustering
     from zsvss.stages.refinement import CorrespondenceRefinement
 
 __version__ = "0.1.0"
@@ -68,7 +69,7 @@ _MODULES = {
     "KNNSceneContext": "stages.context",
     "MaskedModulation": "stages.modulation",
     "NearestUpsampling": "stages.modulation",
-    "PerFrameClustering": "stages.context",
+    "PerFrameClustering": "stages.per_frame",
     "PixArt": "backbones.pixart",
     "StableDiffusion": "backbones.stable_diffusion",
     "StableDiffusion3": "backbones.stable_diffusion_3",

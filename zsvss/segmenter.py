@@ -19,12 +19,13 @@ from zsvss.backbones.base import Backbone, ClipNoise, Conditioning, FeatureKey, 
 from zsvss.backbones.batching import once
 from zsvss.backbones.input_size import NetworkSize, as_images
 from zsvss.stages.clip_buffer import AnyFrame, FindsCuts, in_clips
-from zsvss.stages.context import Memory, PerFrameClustering, SceneContext
+from zsvss.stages.context import Memory, SceneContext
 from zsvss.stages.features import AttentionFeatures, FeaturePass, Features
 from zsvss.stages.finiteness import FiniteCheck, check_feature_pass
 from zsvss.stages.modulation import LabelledClip, Modulation, NearestUpsampling
 from zsvss.stages.nearest_resizing import to_grid
 from zsvss.stages.padding import margins_on, mirror
+from zsvss.stages.per_frame import PerFrameClustering
 from zsvss.stages.precision import full_precision
 from zsvss.stages.refinement import Refinement, check_grids
 from zsvss.stages.shots import ShotBank, ShotMatching

@@ -42,10 +42,11 @@ from zsvss.metrics.consistency import mean_consistency
 from zsvss.module import clip_generator
 from zsvss.results.atomic_files import fill_in
 from zsvss.segmenter import VideoSegmenter
-from zsvss.stages.context import KNNSceneContext, PerFrameClustering
+from zsvss.stages.context import KNNSceneContext
 from zsvss.stages.features import AttentionFeatures, ColorPositionFeatures, Features
 from zsvss.stages.joint_features import JointFeatures, LabFeatures, LatentFeatures, PositionFeatures
 from zsvss.stages.modulation import MaskedModulation, Modulation
+from zsvss.stages.per_frame import PerFrameClustering
 from zsvss.stages.refinement import CorrespondenceRefinement
 from zsvss.stages.upsampling import GuidedUpsampling
 

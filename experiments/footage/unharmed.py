@@ -1,7 +1,7 @@
 """What `Newcomers` costs where nothing enters: `python -m experiments.footage.unharmed DAVIS --split test`.
 
-The videos of `newcomers.py` into which nothing comes, with labels that take the classes of the first frame: a label that
-opens is wrong by definition. Labels are those of the tokens, each standing for its 8x8 pixels.
+The videos of `newcomers.py` into which nothing comes, with labels that take the classes of the first frame: a label
+that opens is wrong by definition. Labels are those of the tokens, each standing for its 8x8 pixels.
 """
 
 from __future__ import annotations

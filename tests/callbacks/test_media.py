@@ -24,8 +24,9 @@ from zsvss.metrics import FirstFrameNaming, HungarianNaming, confusion_matrix, t
 from zsvss.module import VideoSegmentation
 from zsvss.results.media import VideoMedia, read_media
 from zsvss.results.predictions import Predictions
-from zsvss.stages.context import KNNSceneContext, PerFrameClustering, SceneContext
+from zsvss.stages.context import KNNSceneContext, SceneContext
 from zsvss.stages.nearest_resizing import nearest
+from zsvss.stages.per_frame import PerFrameClustering
 from zsvss.stages.refinement import CorrespondenceRefinement
 
 SETTINGS: dict[str, Any] = {"model": {}, "data": {}}

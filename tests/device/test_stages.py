@@ -11,7 +11,7 @@ from stalls import compared
 from toy_backbone import striped_video
 
 from zsvss.stages.attention_merging import AttentionMerging
-from zsvss.stages.context import KNNSceneContext, PerFrameClustering
+from zsvss.stages.context import KNNSceneContext
 from zsvss.stages.features import ColorPositionFeatures
 from zsvss.stages.given_labels import GivenLabels
 from zsvss.stages.initialization import Initialization
@@ -19,6 +19,7 @@ from zsvss.stages.joint_features import JointFeatures, LabFeatures, LatentFeatur
 from zsvss.stages.kmeans import cumulative_sums, kmeans
 from zsvss.stages.modulation import MaskedModulation
 from zsvss.stages.novelty import Novelty
+from zsvss.stages.per_frame import PerFrameClustering
 from zsvss.stages.refinement import CorrespondenceRefinement
 from zsvss.stages.upsampling import ProbabilityUpsampling, SoftUpsampling
 

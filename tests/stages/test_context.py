@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from zsvss.stages import context as context_module
-from zsvss.stages.context import KNNSceneContext, Memory, PerFrameClustering, SceneContext, name_clusters
+from zsvss.stages.context import KNNSceneContext, Memory, SceneContext, name_clusters
 from zsvss.stages.neighbors import knn_classify
+from zsvss.stages.per_frame import PerFrameClustering
 
 CONTEXTS = [
     cls

@@ -10,11 +10,12 @@ from toy_backbone import ToyBackbone, striped_video
 
 from zsvss.segmenter import VideoSegmenter
 from zsvss.stages.attention_merging import AttentionMerging
-from zsvss.stages.context import KNNSceneContext, PerFrameClustering
+from zsvss.stages.context import KNNSceneContext
 from zsvss.stages.initialization import Initialization
 from zsvss.stages.joint_features import JointFeatures
 from zsvss.stages.modulation import MaskedModulation
 from zsvss.stages.novelty import Novelty
+from zsvss.stages.per_frame import PerFrameClustering
 from zsvss.stages.refinement import CorrespondenceRefinement
 
 

@@ -13,11 +13,12 @@ from toy_backbone import ToyBackbone, striped_video
 
 from zsvss.data.shots import ShotDetector
 from zsvss.segmenter import VideoSegmenter
-from zsvss.stages.context import KNNSceneContext, Memory, PerFrameClustering, SceneContext
+from zsvss.stages.context import KNNSceneContext, Memory, SceneContext
 from zsvss.stages.given_labels import GivenLabels
 from zsvss.stages.initialization import WardInitialization
 from zsvss.stages.joint_features import JointFeatures, LabFeatures, PositionFeatures
 from zsvss.stages.novelty import Novelty
+from zsvss.stages.per_frame import PerFrameClustering
 from zsvss.stages.refinement import CorrespondenceRefinement
 from zsvss.stages.shots import ShotBank, ShotMatching, described, within_shot
 
