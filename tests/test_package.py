@@ -31,7 +31,7 @@ def test_wheel_holds_configs_and_weights(wheel_names: set[str]) -> None:
     weights = {f"zsvss/backbones/embedded/{path.relative_to(embedded)}" for path in embedded.rglob("*.safetensors")}
     assert {name.split("/")[-2] for name in weights} >= {"unet", "vae"}
     assert weights <= wheel_names
-    assert "zsvss/py.typed" in wheel_names
+    assert {"zsvss/py.typed", "zsvss/stages/newcomers.npz"} <= wheel_names
     pages = (ROOT / "zsvss" / "viz" / "templates", ROOT / "zsvss" / "studio" / "page")
     templates = [path for page in pages for path in page.rglob("*") if path.is_file()]
     assert {path.suffix for path in templates} == {".html", ".css", ".js"}

@@ -167,7 +167,7 @@ class VideoSegmenter(nn.Module):
             images_T3HW, kept.noise = self._prepare(frames_THW3, resized_THW3, noise, generator)
             kept.recording = self._see(images_T3HW, kept.noise, conditioning, trace)
             kept.latents_Tcuv = kept.recording.encoded_Tchw
-            seen = FeaturePass(self.backbone, kept.recording, images_T3HW, self.padding)
+            seen = FeaturePass(self.backbone, kept.recording, images_T3HW, self.padding, num_wanted)
             kept.features_Tnc, kept.grid = self._read(seen)
             check_feature_pass(self.backbone, kept.recording, kept.features_Tnc)
             kept.coarse_Tn, memory = self._cluster(

@@ -10,9 +10,8 @@ Shape legend: T frames of a clip, h w cells, R regions, E values of evidence, O 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -39,17 +38,11 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("zsvss/stages/newcomers.npz"))
     arguments = parser.parse_args()
     pairs = list(zip(videos(arguments.root, "train"), cases(arguments.root, "train", arguments.cache), strict=True))
-    weights = {"cell_weights": np.zeros(9, np.float32), "cell_bias": np.float32(0)}
-    weights = cell_weights(stored(arguments.output, weights), pairs)
-    newcomers = stored(arguments.output, weights)
+    newcomers = Newcomers()
+    newcomers.weights |= cell_weights(newcomers, pairs)
     evidence, shares = zip(*(of_region for pair in pairs for of_region in judged(newcomers, *pair)), strict=True)
-    stored(arguments.output, weights | region_weights(np.stack(evidence), np.array(shares)))
-
-
-def stored(path: Path, weights: Mapping[str, Any]) -> Newcomers:
-    """Write weights and read them."""
-    np.savez(path, **weights)
-    return Newcomers(weights=str(path))
+    newcomers.weights |= region_weights(np.stack(evidence), np.array(shares))
+    np.savez(arguments.output, **newcomers.weights)
 
 
 def begun(newcomers: Newcomers, case: Case) -> NewcomersState:

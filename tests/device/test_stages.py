@@ -18,6 +18,7 @@ from zsvss.stages.initialization import Initialization
 from zsvss.stages.joint_features import JointFeatures, LabFeatures, LatentFeatures, PositionFeatures
 from zsvss.stages.kmeans import cumulative_sums, kmeans
 from zsvss.stages.modulation import MaskedModulation
+from zsvss.stages.newcomers import Newcomers
 from zsvss.stages.novelty import Novelty
 from zsvss.stages.per_frame import PerFrameClustering
 from zsvss.stages.refinement import CorrespondenceRefinement
@@ -68,8 +69,9 @@ def test_a_stage_gives_the_cpus_labels_and_its_waits_grow_with_nothing(slot, kin
         assert tuple(waits) == waits_of(slot, kind)
 
 
-def test_all_that_is_off_by_default_on_a_padded_video():
-    context = KNNSceneContext(4, initialization=made(AttentionMerging), novelty=Novelty())
+@pytest.mark.parametrize("novelty", [Novelty, Newcomers])
+def test_all_that_is_off_by_default_on_a_padded_video(novelty):
+    context = KNNSceneContext(4, initialization=made(AttentionMerging), novelty=novelty())
     frames, bands = striped_video(num_frames=4, height=70, width=101)
     names = torch.tensor([200, 7, 7, 31])[bands[0]]
     modulation = MaskedModulation(difference="published", mask_prior=0.7)

@@ -14,6 +14,7 @@ from zsvss.stages.context import KNNSceneContext
 from zsvss.stages.initialization import Initialization
 from zsvss.stages.joint_features import JointFeatures
 from zsvss.stages.modulation import MaskedModulation
+from zsvss.stages.newcomers import Newcomers
 from zsvss.stages.novelty import Novelty
 from zsvss.stages.per_frame import PerFrameClustering
 from zsvss.stages.refinement import CorrespondenceRefinement
@@ -84,9 +85,10 @@ def test_an_initialization_takes_the_names_of_ground_truth(kind):
     assert set(labels.unique().tolist()) <= {7, 31, 200}
 
 
-def test_everything_together_on_two_clips():
+@pytest.mark.parametrize("novelty", [Novelty, Newcomers])
+def test_everything_together_on_two_clips(novelty):
     frames, _ = striped_video(num_frames=5, height=70, width=101)
-    context = KNNSceneContext(4, initialization=made(AttentionMerging), novelty=Novelty())
+    context = KNNSceneContext(4, initialization=made(AttentionMerging), novelty=novelty())
     segmenter = VideoSegmenter(ToyBackbone(), context, features=made(JointFeatures), padding=16)
     assert [segmenter(clip).labels_THW.shape for clip in frames.split(3)] == [(3, 70, 101), (2, 70, 101)]
 

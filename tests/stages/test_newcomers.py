@@ -4,14 +4,16 @@ import numpy as np
 import pytest
 import torch
 
+from zsvss.backbones.base import ClipNoise, Recording
 from zsvss.backbones.embedded import Embedded
 from zsvss.data.scenes import Scene, scene_split
 from zsvss.segmenter import VideoSegmenter
-from zsvss.stages.context import KNNSceneContext
-from zsvss.stages.features import AttentionFeatures
+from zsvss.stages.context import KNNSceneContext, Memory
+from zsvss.stages.features import AttentionFeatures, FeaturePass
 from zsvss.stages.initialization import WardInitialization
 from zsvss.stages.joint_features import JointFeatures, LabFeatures, PositionFeatures
 from zsvss.stages.newcomers import Newcomers, small, weights_of, with_regions
+from zsvss.stages.shots import ShotBank, ShotMatching
 
 CLIP = 14
 LATE, QUIET = 116, 301  # of the validation scenes
@@ -48,6 +50,12 @@ def test_a_label_of_the_first_clip_is_never_taken_over():
     assert with_regions(labels, labels, [grids([True, True, False, False])], 2, 2).tolist() == [[[2, 2, 1, 1]]]
 
 
+def test_void_clusters_are_no_labels_that_opened():
+    labels = grids([-2, -2, -1, -1])
+    found = [grids([True, False, False, False]), grids([False, False, True, True])]
+    assert with_regions(labels, labels, found, 256, 256).tolist() == [[[256, -2, 257, 257]]]
+
+
 @pytest.mark.parametrize(
     ("size", "expected"), [((128, 224), (128, 224)), ((480, 854), (128, 224)), ((64, 64), (168, 168))]
 )
@@ -72,6 +80,88 @@ def test_channels_that_vary_count_less():
 def test_a_threshold_that_cannot_be(threshold):
     with pytest.raises(ValueError, match=r"novelty\.threshold = .* must be between 0 and 1"):
         Newcomers(threshold)
+
+
+def test_frames_to_know_that_cannot_be():
+    with pytest.raises(ValueError, match=r"novelty\.known_frames = 0 must be at least 1"):
+        Newcomers(known_frames=0)
+
+
+@pytest.mark.parametrize("content", [None, b"", b"no archive", "array", "others"])
+def test_a_file_without_networks(tmp_path, content):
+    path = tmp_path / "own.npz"
+    if content == "array":
+        with path.open("wb") as file:
+            np.save(file, np.zeros(3))
+    elif content == "others":
+        np.savez(path, mean=np.zeros(35))
+    elif content is not None:
+        path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"novelty\.weights = '.*own\.npz' cannot be read: .* must be a \.npz file"):
+        Newcomers(weights=str(path))
+
+
+def test_networks_that_read_other_evidence(tmp_path):
+    np.savez(tmp_path / "own.npz", **Newcomers().weights | {"mean": np.zeros(3, np.float32)})
+    with pytest.raises(ValueError, match=r"own\.npz': mean has the shape \(3,\), and \(\d+,\) is allowed"):
+        Newcomers(weights=str(tmp_path / "own.npz"))
+
+
+def images_of(frames_THW3):
+    return torch.from_numpy(frames_THW3).movedim(-1, 1).float() / 127.5 - 1
+
+
+def random_clip(num_frames, seed):
+    """Tokens on a grid of 8x14, and images of random colours."""
+    frames = np.random.default_rng(seed).integers(0, 256, (num_frames, 128, 224, 3)).astype(np.uint8)
+    return torch.randn(num_frames, 8 * 14, 12, generator=generator(seed)), frames
+
+
+@pytest.mark.parametrize(("num_wanted", "last"), [(None, 5), (4, 3), (1, 0)])
+def test_the_state_is_of_the_frame_before_the_next_clip(num_wanted, last):
+    """Where a video's last clip is moved back, that is not the last frame of the clip before."""
+    newcomers, labels = Newcomers(known_frames=1), torch.zeros(6, 8 * 14, dtype=torch.int64)
+    features, frames = random_clip(6, 0)
+    begun = newcomers.begin(features, images_of(frames), (8, 14), 1, num_wanted)
+    features, frames = random_clip(6, 1)
+    _, later = newcomers.label(features, images_of(frames), labels, labels, 1, begun, num_wanted)
+    assert np.array_equal(begun.frame_HW3, random_clip(6, 0)[1][last])
+    assert torch.equal(begun.known_Nc, random_clip(6, 0)[0][last])
+    assert np.array_equal(later.frame_HW3, frames[last])
+    assert {tuple(token) for token in later.known_Nc.tolist()} <= {tuple(token) for token in features[last].tolist()}
+
+
+def test_a_clip_that_comes_again_leaves_the_state():
+    newcomers, labels = Newcomers(), torch.zeros(6, 8 * 14, dtype=torch.int64)
+    features, frames = random_clip(6, 0)
+    assert newcomers.begin(features, images_of(frames), (8, 14), 1, 0).frame_HW3 is None
+    begun = newcomers.begin(features, images_of(frames), (8, 14), 1)
+    features, frames = random_clip(6, 1)
+    assert newcomers.label(features, images_of(frames), labels, labels, 1, begun, 0)[1] is begun
+
+
+@pytest.mark.parametrize("num_frames", [1, 2])
+@pytest.mark.parametrize("size", [(128, 224), (224, 128), (40, 2000), (97, 61)])
+def test_clips_of_one_or_two_frames_open_nothing(num_frames, size):
+    newcomers, labels = Newcomers(threshold=0), torch.zeros(num_frames, 6, dtype=torch.int64)
+    features = torch.randn(num_frames, 6, 3, generator=generator())
+    images = torch.rand(num_frames, 3, *size, generator=generator()) * 2 - 1
+    state = newcomers.begin(features, images, (2, 3), 1)
+    new, state = newcomers.label(features, images, labels, labels, 1, state)
+    assert torch.equal(new, labels)
+    assert state.frame_HW3.shape == (*state.age_HW.shape, 3)
+
+
+def test_labels_of_a_later_shots_first_clip_have_not_opened():
+    """They are beyond those of the shots before, of which one opened there."""
+    context, (features, frames) = KNNSceneContext(3, novelty=Newcomers()), random_clip(3, 0)
+    seen = FeaturePass(Embedded(), Recording.of_nothing(ClipNoise(*[images_of(frames)] * 2)), images_of(frames))
+    before = torch.arange(10).repeat(12)[:112].expand(3, -1)
+    memory = Memory(features[0], before[0], before.unique())
+    bank = ShotMatching().remember(context, ShotBank(), 0, features + 100, before, memory)
+    _, memory = ShotMatching().start(context, bank, features, generator(), None, (8, 14), seen)
+    assert int(memory.label_set_L.max()) >= 10
+    assert memory.novelty.first_new == int(memory.label_set_L.max()) + 1
 
 
 def test_networks_are_read_from_a_file(tmp_path):

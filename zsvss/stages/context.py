@@ -128,6 +128,10 @@ class SceneContext(ABC):
         """A memory whose last clip is not the one before the next; by default the same."""
         return memory
 
+    def relabelled(self, memory: Memory, first_free: int) -> Memory:
+        """A memory of a first clip whose labels got other names, below ``first_free``; by default the same."""
+        return memory
+
     def of_last_frame(self, memory: Memory, tokens_nc: Tensor) -> Memory:
         """What is worth keeping of a memory when a shot is over; by default all of it.
 
@@ -208,8 +212,9 @@ class KNNSceneContext(SceneContext):
             memory = memory._replace(novelty=self.novelty.calibrate(features_Tnc, needed(grid), names_n is not None))
         elif self.novelty is not None:
             first_new = max(int(first_n.max()) + 1, 0 if names_n is None else FIRST_UNNAMED_LABEL)
-            images_T3HW = seen_by(seen).own_images
-            memory = memory._replace(novelty=self.novelty.begin(features_Tnc, images_T3HW, needed(grid), first_new))
+            images_T3HW, num_wanted = seen_by(seen).own_images, seen_by(seen).num_wanted
+            state = self.novelty.begin(features_Tnc, images_T3HW, needed(grid), first_new, num_wanted)
+            memory = memory._replace(novelty=state)
         return self._classify(features_Tnc, memory), memory
 
     @override
@@ -239,7 +244,9 @@ class KNNSceneContext(SceneContext):
             old = memory._replace(points_Nc=memory.points_Nc[is_old_N], labels_N=memory.labels_N[is_old_N])
             old_Tn = self._classify(features_Tnc, old)
         free = max(int(memory.label_set_L.max()) + 1, state.first_new)
-        labels_Tn, state = newcomers.label(features_Tnc, seen.own_images, labels_Tn, old_Tn, free, state)
+        labels_Tn, state = newcomers.label(
+            features_Tnc, seen.own_images, labels_Tn, old_Tn, free, state, seen.num_wanted
+        )
         label_set_L = torch.cat([memory.label_set_L, labels_Tn.flatten()]).unique()
         return labels_Tn, memory._replace(label_set_L=label_set_L, novelty=state)
 
@@ -247,6 +254,13 @@ class KNNSceneContext(SceneContext):
     def reopened(self, memory: Memory) -> Memory:
         if isinstance(memory.novelty, NewcomersState):
             return memory._replace(novelty=memory.novelty._replace(frame_HW3=None))
+        return memory
+
+    @override
+    def relabelled(self, memory: Memory, first_free: int) -> Memory:
+        if isinstance(memory.novelty, NewcomersState):
+            first_new = max(first_free, memory.novelty.first_new)
+            return memory._replace(novelty=memory.novelty._replace(first_new=first_new))
         return memory
 
     @override

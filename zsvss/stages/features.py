@@ -79,12 +79,14 @@ class FeaturePass(NamedTuple):
         recording: what it recorded.
         images_T3HW: what it saw, in [-1, 1], padding included.
         padding: mirrored pixels on either side.
+        num_wanted: the first so many frames are not in the next clip, the others are; ``None`` where none is.
     """
 
     backbone: Backbone
     recording: Recording
     images_T3HW: Tensor
     padding: int = 0
+    num_wanted: int | None = None
 
     @property
     def own_images(self) -> Tensor:

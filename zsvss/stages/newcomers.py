@@ -7,7 +7,6 @@ token grid, H W pixels of the small frames on which motion is measured, R region
 from __future__ import annotations
 
 import itertools
-from pathlib import Path
 from typing import NamedTuple
 
 import cv2
@@ -22,6 +21,7 @@ from zsvss.stages.motion import CELL, Bools, Floats, Motion, UInt8, motion_of, o
 from zsvss.stages.neighbors import nearest_neighbors
 from zsvss.stages.novelty import nearest_distances
 from zsvss.stages.region_evidence import CellViews, evidence_for
+from zsvss.stages.region_networks import read_networks
 from zsvss.stages.region_trees import LEAST_CELLS, Region, regions
 
 Ints = npt.NDArray[np.int64]
@@ -32,14 +32,13 @@ _SHARED, _SAME = 0.3, 0.3  # cells of the smaller of two regions; tokens of a re
 _OLD = 3  # clips after which nothing is new any more
 # Least score of a cell, and weights of velocity, features and colour, of each tree.
 _TREES = ((-2.0, 0.5, 0.5, 0.3), (-1.0, 0.0, 1.0, 0.0), (0.0, 0.5, 1.0, 0.0))
-_WEIGHTS = Path(__file__).parent / "newcomers.npz"
 
 
 class NewcomersState(NamedTuple):
     """What is carried from clip to clip.
 
     Attributes:
-        frame_HW3: the last frame, small; ``None`` where that is not the one before the next clip.
+        frame_HW3: the frame before the next clip, small; ``None`` where that is not known.
         age_HW: for how many clips each pixel of it has been pending, 0 where it is not.
         known_Nc: tokens of the last frames that are not pending.
         weight_c: of each channel: less where it varies from frame to frame.
@@ -62,11 +61,12 @@ class Newcomers:
     whether its way back through the clip leads out of the frame, and how it differs from what was there. Cells of a
     high score fall into regions: the nodes of Ward trees over motion, features and colour. Small networks, trained on
     generated scenes and pasted objects, tell from a region's evidence whether it is one whole object. What they accept
-    gets a label in every frame of the clip that shows it, or keeps the one that it got in the clip before.
+    gets a label in every frame of the clip that shows it, or keeps the one that it got in the clip before. Clips of one
+    or two frames open none.
 
     Args:
         threshold: of the network, 0..1; more opens fewer labels.
-        known_frames: frames at a clip's end whose tokens are known from then on.
+        known_frames: frames at a clip's end whose tokens are known from then on, 1 or more.
         weights: file of other networks, as `experiments/footage/train_newcomers.py` writes it; ``None`` takes those of
             the package.
     """
@@ -74,12 +74,20 @@ class Newcomers:
     def __init__(self, threshold: float = 0.3, known_frames: int = 4, weights: str | None = None) -> None:
         if not 0 <= threshold <= 1:
             raise ValueError(f"novelty.threshold = {threshold} must be between 0 and 1.")
+        if known_frames < 1:
+            raise ValueError(f"novelty.known_frames = {known_frames} must be at least 1.")
         self.threshold = threshold
         self.known_frames = known_frames
-        with np.load(weights or _WEIGHTS) as stored:
-            self.weights = {name: stored[name] for name in stored}
+        self.weights = read_networks(weights)
 
-    def begin(self, features_Tnc: Tensor, images_T3HW: Tensor, grid: tuple[int, int], first_new: int) -> NewcomersState:
+    def begin(
+        self,
+        features_Tnc: Tensor,
+        images_T3HW: Tensor,
+        grid: tuple[int, int],
+        first_new: int,
+        num_wanted: int | None = None,
+    ) -> NewcomersState:
         """Learn from the first clip of a video.
 
         Args:
@@ -87,11 +95,14 @@ class Newcomers:
             images_T3HW: in [-1, 1], without padding.
             grid: height and width of the token grid.
             first_new: smallest label that may be opened.
+            num_wanted: the first so many frames are not in the next clip; ``None`` is all.
         """
-        frame_HW3 = small(images_T3HW[-1:])[0]
+        last = slice(num_wanted or None)
+        frame_HW3 = small(images_T3HW[last][-1:])[0]
         age_HW = np.zeros(frame_HW3.shape[:2], np.uint8)
-        known_Nc = features_Tnc[-self.known_frames :].flatten(0, 1).clone()
-        return NewcomersState(frame_HW3, age_HW, known_Nc, weights_of(features_Tnc), first_new, grid)
+        known_Nc = features_Tnc[last][-self.known_frames :].flatten(0, 1).clone()
+        before_HW3 = None if num_wanted == 0 else frame_HW3
+        return NewcomersState(before_HW3, age_HW, known_Nc, weights_of(features_Tnc), first_new, grid)
 
     def label(
         self,
@@ -101,6 +112,7 @@ class Newcomers:
         old_Tn: Tensor,
         free: int,
         state: NewcomersState,
+        num_wanted: int | None = None,
     ) -> tuple[Tensor, NewcomersState]:
         """Label what has come in during a clip.
 
@@ -111,12 +123,13 @@ class Newcomers:
             old_Tn: the same without labels that were opened.
             free: smallest label that was never given.
             state: of the clip before.
+            num_wanted: the first so many frames are not in the next clip; ``None`` is all.
 
         Returns:
             int64 labels [T, n] and the state for the next clip.
         """
         if state.frame_HW3 is None:
-            return labels_Tn, self.begin(features_Tnc, images_T3HW, state.grid, state.first_new)
+            return labels_Tn, self.begin(features_Tnc, images_T3HW, state.grid, state.first_new, num_wanted)
         frames = small(images_T3HW)
         motion = motion_of([state.frame_HW3, *frames], state.age_HW)
         views, flow_Thw2 = self.views(features_Tnc, frames, motion, state)
@@ -124,7 +137,10 @@ class Newcomers:
         labels_Tgk, old_Tgk = (labels.unflatten(1, state.grid).cpu().numpy() for labels in (labels_Tn, old_Tn))
         tokens = [on_tokens(region, views.score_Thw.shape, state.grid) for region in accepted]
         new_Tgk = with_regions(labels_Tgk, old_Tgk, tokens, free, state.first_new)
-        state = self.carried(features_Tnc, frames, views, motion.age_THW, state)
+        if num_wanted != 0:  # else the next clip is this one again
+            before = slice(num_wanted)
+            views = views._replace(score_Thw=views.score_Thw[before])
+            state = self.carried(features_Tnc[before], frames[before], views, motion.age_THW[before], state)
         return torch.from_numpy(new_Tgk).flatten(1).to(labels_Tn.device), state
 
     def carried(
@@ -289,8 +305,8 @@ def with_regions(labels_Tgk: Ints, old_Tgk: Ints, found: list[Bools], free: int,
             continue
         before = labels_Tgk[region_Tgk]
         opened = before[before >= first_new]
-        label = int(np.bincount(opened).argmax()) if len(opened) else -1
-        if label in taken or (before == label).mean() < _SAME:
+        label = int(np.bincount(opened).argmax()) if len(opened) else None
+        if label is None or label in taken or (before == label).mean() < _SAME:
             label, free = free, free + 1
         else:
             taken.add(label)

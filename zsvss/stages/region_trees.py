@@ -12,7 +12,6 @@ import numpy as np
 import numpy.typing as npt
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import connected_components
-from sklearn.cluster import ward_tree
 
 Bools = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float32]
@@ -53,6 +52,8 @@ def regions(mask_Thw: Bools, flow_Thw2: Floats, described_Thwc: Floats) -> Itera
 
 def _nodes(values_Mc: Floats, graph: csr_array) -> Iterator[tuple[Ints, float, float]]:
     """Leaves, own height and parent's height of each node that is large enough."""
+    from sklearn.cluster import ward_tree
+
     children, _, num_leaves, _, heights = ward_tree(values_Mc, connectivity=graph, return_distance=True)
     num_nodes = num_leaves + len(children)
     size, parent, begin = np.ones(num_nodes, np.int64), np.full(num_nodes, -1), np.zeros(num_nodes, np.int64)

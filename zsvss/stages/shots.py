@@ -107,7 +107,8 @@ class ShotMatching:
         labels_Tn, memory = context.start(features_Tnc, generator, names_n, grid, seen)
         if bank.seen is None or context.takes_given_labels:
             return labels_Tn, memory
-        return self.relabel(bank, features_Tnc, labels_Tn, memory)
+        labels_Tn, memory = self.relabel(bank, features_Tnc, labels_Tn, memory)
+        return labels_Tn, context.relabelled(memory, max(bank.first_free, int(memory.label_set_L.max()) + 1))
 
     def resume(
         self,
