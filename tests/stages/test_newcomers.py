@@ -130,6 +130,7 @@ def test_the_state_is_of_the_frame_before_the_next_clip(num_wanted, last):
     features, frames[:, 0, 0, 0] = features + 0.01, numbers + 10
     _, state = newcomers.label(features, images_of(frames), labels, labels, 1, state, num_wanted)
     assert np.array_equal(state.frame_HW3, frames[last])
+    assert state.frame_HW3.base is None, "a view would keep the whole clip"
     assert torch.equal(state.known_Nc, features[last])
 
 

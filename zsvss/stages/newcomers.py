@@ -153,7 +153,7 @@ class Newcomers:
         last_Tnc, last_Thw = features_Tnc[-self.known_frames :], is_new_Thw[-self.known_frames :]
         is_known_Tn = (resized(last_Thw.astype(np.float32), state.grid) < 0.5).reshape(last_Tnc.shape[:2])
         known_Nc = last_Tnc[torch.from_numpy(is_known_Tn).to(last_Tnc.device)] if is_known_Tn.any() else state.known_Nc
-        return state._replace(frame_HW3=frames[-1], age_HW=age_HW, known_Nc=known_Nc)
+        return state._replace(frame_HW3=frames[-1].copy(), age_HW=age_HW, known_Nc=known_Nc)
 
     def views(
         self, features_Tnc: Tensor, frames: list[UInt8], motion: Motion, state: NewcomersState
