@@ -67,6 +67,7 @@ class System:
     refinement: bool = False
     modulation: Callable[[], Modulation] | None = None
     before: str | None = None
+    num_neighbors: int = 4
 
     @property
     def is_slow(self) -> bool:
@@ -100,7 +101,7 @@ SYSTEMS = [
     System(TRAINED + CONTEXT, "trained", AttentionFeatures, context=True, before=BASELINE),
     System("... + refinement", "trained", AttentionFeatures, True, refinement=True, before=BASELINE),
     System("... + masked modulation", "trained", AttentionFeatures, True, True, MaskedModulation, before=BASELINE),
-    System("enhanced", "trained", enhanced_features, True, True, enhanced_upsampling, before=BASELINE),
+    System("enhanced", "trained", enhanced_features, True, True, enhanced_upsampling, BASELINE, num_neighbors=12),
     System(THREE_STAGES, "trained", ColorPositionFeatures, True, True, MaskedModulation, before=BASELINE),
 ]
 
@@ -154,7 +155,7 @@ def build_segmenter(
     """The system as a composition of stages."""
     return VideoSegmenter(
         backbones[system.network],  # type: ignore[arg-type]
-        KNNSceneContext() if system.context else PerFrameClustering(),
+        KNNSceneContext(num_neighbors=system.num_neighbors) if system.context else PerFrameClustering(),
         CorrespondenceRefinement() if system.refinement else None,
         system.modulation() if system.modulation else None,
         features=system.features(),
