@@ -6,6 +6,7 @@ import torch
 
 from zsvss.backbones.base import ClipNoise, Recording
 from zsvss.backbones.embedded import Embedded
+from zsvss.callbacks.resume import _on_cpu
 from zsvss.data.scenes import Scene, scene_split
 from zsvss.segmenter import VideoSegmenter
 from zsvss.stages.context import KNNSceneContext, Memory
@@ -261,6 +262,20 @@ def test_a_shot_that_comes_back_goes_on_without_motion(segmenter):
         for number, clip in enumerate(clips)
     )
     assert set(back.unique().tolist()) <= set(first.unique().tolist())
+
+
+def test_goes_on_from_a_state_on_disk(segmenter, tmp_path):
+    """The same bits as without a stop."""
+    frames, _ = scene(LATE, num_late=4)
+    uninterrupted, opened = labels_of(segmenter, frames)
+    segmenter.reset()
+    first, later = torch.from_numpy(frames).split(CLIP)
+    segmenter(first, generator=generator(0))
+    torch.save(_on_cpu(segmenter.state()), tmp_path / "state.pt")
+    segmenter.reset()
+    segmenter.restore(torch.load(tmp_path / "state.pt", weights_only=False))
+    assert np.array_equal(segmenter(later, generator=generator(1)).labels_THW.numpy(), uninterrupted[CLIP:])
+    assert opened
 
 
 def test_it_needs_the_frames():
