@@ -209,18 +209,19 @@ def test_a_late_object_gets_a_label_at_its_frame(newcomers: dict[str, Any]) -> N
     inside[17:, 4:9, 10:16] = True
     features[inside] = torch.eye(6)[2]  # of neither half
     pixels = torch.stack([64 * ~inside, 64 * inside], -1).flatten(1, 2).numpy()
-    case = newcomers["Case"]("normal", features.flatten(1, 2), pixels)
+    case = newcomers["Case"]("normal", torch.zeros(35, 3, 128, 224), features.flatten(1, 2), pixels)
     assert case.late == {1: True}
-    labels, first_new = newcomers["labels_of"](case, newcomers["Regions"]())
+    labels, first_new = newcomers["labels_of"](case, newcomers["RULES"]["Novelty, margin 2"]())
     assert set(labels[labels >= first_new].tolist()) == {first_new}
     assert ((labels >= first_new) == inside.flatten(1).numpy()).all(), "these tokens, from this frame on"
     assert newcomers["judge"](case, labels, first_new)[:4] == (1, 1, 0, 0)
 
 
-def test_where_nothing_enters_no_label_opens(newcomers: dict[str, Any]) -> None:
+@pytest.mark.parametrize("rule", ["Novelty, margin 2", "Newcomers, threshold 0.3"])
+def test_where_nothing_enters_no_label_opens(rule: str, newcomers: dict[str, Any]) -> None:
     pixels = torch.full((35, 448, 1), 64).numpy()
-    case = newcomers["Case"]("quiet", tokens_of(35, 1), pixels)
-    labels, first_new = newcomers["labels_of"](case, newcomers["Regions"]())
+    case = newcomers["Case"]("quiet", torch.zeros(35, 3, 128, 224), tokens_of(35, 1), pixels)
+    labels, first_new = newcomers["labels_of"](case, newcomers["RULES"][rule]())
     assert labels.max() < first_new
     assert newcomers["judge"](case, labels, first_new) == (0, 0, 0, 0, 0.0, ())
 
@@ -231,7 +232,7 @@ def test_what_counts_as_found(newcomers: dict[str, Any]) -> None:
     pixels[..., 0] = 64
     pixels[14:, :20] = torch.tensor([0, 64, 0])
     pixels[15:, 100:130] = torch.tensor([0, 0, 64])
-    case = newcomers["Case"]("normal", tokens_of(20, 2), pixels.numpy())
+    case = newcomers["Case"]("normal", torch.zeros(20, 3, 128, 224), tokens_of(20, 2), pixels.numpy())
     labels = torch.zeros(20, 448, dtype=torch.int64)
     labels[16:, :24] = 5
     labels[16:, 100:110] = 6
