@@ -102,6 +102,13 @@ def test_a_file_without_networks(tmp_path, content):
         Newcomers(weights=str(path))
 
 
+def test_networks_that_are_not_finite(tmp_path):
+    weights = Newcomers().weights
+    np.savez(tmp_path / "own.npz", **weights | {"bias": np.full_like(weights["bias"], np.nan)})
+    with pytest.raises(ValueError, match=r"own\.npz': bias holds values that are not finite"):
+        Newcomers(weights=str(tmp_path / "own.npz"))
+
+
 def test_networks_that_read_other_evidence(tmp_path):
     np.savez(tmp_path / "own.npz", **Newcomers().weights | {"mean": np.zeros(3, np.float32)})
     with pytest.raises(ValueError, match=r"own\.npz': mean has the shape \(3,\), and \(\d+,\) is allowed"):

@@ -22,7 +22,7 @@ class CellViews(NamedTuple):
 
     Attributes:
         score_Thw: log odds that it is of something that has come in.
-        evidence_ThwE: what that was told from.
+        evidence_Thwe: what that was told from.
         velocity_Thw2: against the background, in pixels a frame.
         features_Thwc: leading axes of the features.
         lab_Thw3: CIELAB (8 bits a channel) / 25.

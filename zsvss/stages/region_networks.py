@@ -24,7 +24,7 @@ def read_networks(path: str | None) -> dict[str, Floats]:
         hidden_bias [S, H], weights [S, H] and bias [S] of the networks.
 
     Raises:
-        ValueError: naming the file, if it cannot be read, or its networks read other evidence.
+        ValueError: naming the file, if it cannot be read, holds NaN or infinity, or its networks read other evidence.
     """
     own = _stored(_OWN)
     if path is None:
@@ -36,6 +36,12 @@ def read_networks(path: str | None) -> dict[str, Floats]:
             f"novelty.weights = {path!r} cannot be read: {error}. It must be a .npz file with {', '.join(_NAMES)}, as "
             "`experiments/footage/train_newcomers.py` writes it."
         ) from error
+    for name, values in found.items():
+        if not np.isfinite(values).all():
+            raise ValueError(
+                f"novelty.weights = {path!r}: {name} holds values that are not finite. Train the networks anew with "
+                "`experiments/footage/train_newcomers.py`."
+            )
     for name in ("cell_weights", "mean"):
         if found[name].shape != own[name].shape:
             raise ValueError(
