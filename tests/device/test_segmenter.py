@@ -48,18 +48,17 @@ KINDS = [
 
 
 class Copies:
-    """Makes what `copy.deepcopy` makes of a module in a fifth of the time: all but its tensors is pickled, once."""
+    """Makes what `copy.deepcopy` makes of a module in a fifth of the time: it is pickled once, but for tensors and classes."""
 
     def __init__(self, module):
-        self._tensors, written = [], io.BytesIO()
-        numbers = {}
+        self._kept, numbers, written = [], {}, io.BytesIO()
 
         def number_of(value):
-            if not isinstance(value, torch.Tensor):
+            if not isinstance(value, torch.Tensor | type):
                 return None
             if id(value) not in numbers:
-                numbers[id(value)] = len(self._tensors)
-                self._tensors.append(value)
+                numbers[id(value)] = len(self._kept)
+                self._kept.append(value)
             return numbers[id(value)]
 
         pickler = pickle.Pickler(written)
@@ -69,7 +68,7 @@ class Copies:
 
     def __call__(self):
         unpickler = pickle.Unpickler(io.BytesIO(self._written))
-        unpickler.persistent_load = copy.deepcopy(self._tensors).__getitem__
+        unpickler.persistent_load = copy.deepcopy(self._kept).__getitem__
         return unpickler.load()
 
 
