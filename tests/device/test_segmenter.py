@@ -48,7 +48,10 @@ KINDS = [
 
 
 class Copies:
-    """Makes what `copy.deepcopy` makes of a module in a fifth of the time: it is pickled once, but for tensors and classes."""
+    """Makes what `copy.deepcopy` makes of a module, in a fifth of the time.
+
+    It is pickled once, but for its tensors and classes.
+    """
 
     def __init__(self, module):
         self._kept, numbers, written = [], {}, io.BytesIO()
