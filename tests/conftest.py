@@ -157,6 +157,9 @@ LONGEST = (
 )
 
 
+MANY = 100_000  # objects; those that are imported are four times as many
+
+
 def pass_over_what_is_there() -> None:
     """Let garbage collections look at new objects alone: all that was imported is half a second's work each time."""
     gc.collect()
@@ -174,9 +177,9 @@ def pytest_collection() -> Iterator[None]:
 
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> Iterator[None]:
-    """Behind a file whose tests have forked nothing is passed over any more."""
+    """Pass over what a file has left for good: a fork ends the passing over, and libraries import more when used."""
     yield
-    if nextitem is not None and nextitem.path != item.path and not gc.get_freeze_count():
+    if nextitem is not None and nextitem.path != item.path and len(gc.get_objects()) > MANY:
         pass_over_what_is_there()
 
 
