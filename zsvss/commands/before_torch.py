@@ -43,7 +43,7 @@ def _run(command: str, arguments: Sequence[str]) -> int:
 
 
 def _imported(name: str) -> ModuleType:
-    """A module and all that it imports, without garbage collections: a sixth of the time, and they find nothing.
+    """A module and all that it imports, without garbage collections: a third of the time, and they find nothing.
 
     Later ones pass over what is there now, which stays as long as the process.
     """
