@@ -5,6 +5,7 @@ Nothing here imports PyTorch before a fixture needs it: the process that only ha
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
 import sys
@@ -154,6 +155,32 @@ LONGEST = (
     "cluster/test_resume.py",
     "commands/test_sweep.py",
 )
+
+
+MANY = 100_000  # objects; those that are imported are four times as many
+
+
+def pass_over_what_is_there() -> None:
+    """Let garbage collections look at new objects alone: all that was imported is half a second's work each time."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_collection() -> Iterator[None]:
+    """Import without garbage collections, which find nothing then."""
+    gc.disable()
+    yield
+    pass_over_what_is_there()
+    gc.enable()
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> Iterator[None]:
+    """Pass over what a file has left for good: a fork ends the passing over, and libraries import more when used."""
+    yield
+    if nextitem is not None and nextitem.path != item.path and len(gc.get_objects()) > MANY:
+        pass_over_what_is_there()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import logging
-import os
 import shutil
 import subprocess
 import sys
@@ -51,26 +50,12 @@ def config(tiny_weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     return path
 
 
-def run(*arguments: object, cwd: Path, code: int = 0, **environment: str) -> subprocess.CompletedProcess[str]:
-    """`python -m zsvss.run` as a user has it: from another folder, without a network."""
-    done = subprocess.run(
-        [sys.executable, "-m", "zsvss.run", *map(str, arguments)],
-        cwd=cwd,
-        env=os.environ | {"HF_HUB_OFFLINE": "1", "COLUMNS": "120"} | environment,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert done.returncode == code, done.stdout + done.stderr
-    return done
-
-
 @pytest.fixture(scope="module")
-def tested(config: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+def tested(config: Path, warm_python: WarmPython, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """Run folder and screen of one `test` run."""
     folder = tmp_path_factory.mktemp("tested")
-    done = run("test", "--config", config, "--results.per_class", "true", cwd=folder)
+    (done,) = warm_python.run(command_line(["test", "--config", config, "--results.per_class", "true"], folder))
+    assert done.returncode == 0, done.stderr
     (output,) = (folder / "runs").iterdir()
     return output, done.stdout
 
@@ -127,10 +112,13 @@ def test_resolved_config_runs_again_with_the_same_bits(
 
 
 def test_two_processes_give_the_same_bits(tested: tuple[Path, str], tmp_path: Path) -> None:
+    """As a user has it: a fresh Python in another folder, which starts the second process itself."""
     output, _ = tested
     two = tmp_path / "two"
-    options = ["--output", two, "--trainer.devices", 2, "--trainer.strategy", "ddp"]
-    run("test", "--config", output / "config.yaml", *options, cwd=tmp_path)
+    options = ["--config", output / "config.yaml", "--output", two, "--trainer.devices", "2"]
+    command = [sys.executable, "-m", "zsvss.run", "test", *options, "--trainer.strategy", "ddp"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
     metrics = json.loads((two / "metrics.json").read_text())
     assert metrics["run"]["num_processes"] == 2
     assert metrics["numbers"] == json.loads((output / "metrics.json").read_text())["numbers"]

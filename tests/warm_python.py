@@ -7,6 +7,7 @@ has left to ``atexit``. What such a process starts itself is not warm, unless a 
 
 from __future__ import annotations
 
+import gc
 import json
 import multiprocessing
 import os
@@ -153,6 +154,7 @@ def fork(start: Start, screen: tuple[str, str]) -> None:
 
 def serve(*, package: bool) -> None:
     """Import, this repository's package too if asked for, then start what each line of the input asks for."""
+    gc.disable()
     for name in ("unets.unet_2d_condition", "autoencoders.autoencoder_kl"):  # diffusers reads its modules on demand
         import_module(f"diffusers.models.{name}")
     import_module("lightning.pytorch.cli")
@@ -160,6 +162,8 @@ def serve(*, package: bool) -> None:
         from zsvss.commands.lightning import import_components
 
         import_components()
+    gc.freeze()
+    gc.enable()
     context, processes = multiprocessing.get_context("fork"), {}
     for line in sys.stdin:
         request, what, *screens = json.loads(line)

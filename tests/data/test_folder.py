@@ -5,8 +5,9 @@ import pytest
 import torch
 from PIL import Image
 
-from zsvss.data.folder import VideoFolder, find_sources
+from zsvss.data.folder import VideoFolder
 from zsvss.data.reader import has_decord
+from zsvss.data.sources import find_sources
 
 
 def masks_like(frames):

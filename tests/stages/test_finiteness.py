@@ -4,7 +4,7 @@ from toy_backbone import ToyBackbone, striped_video
 
 from zsvss.segmenter import VideoSegmenter
 from zsvss.stages.context import KNNSceneContext
-from zsvss.stages.finiteness import FiniteCheck, NotFiniteError, precision_of
+from zsvss.stages.finiteness import FiniteCheck, NotFiniteError
 from zsvss.stages.modulation import MaskedModulation
 from zsvss.stages.refinement import CorrespondenceRefinement
 
@@ -84,8 +84,18 @@ def test_one_question_for_all_tensors(monkeypatch):
 def test_precision_and_remedy(dtype, remedy):
     name = str(dtype).removeprefix("torch.")
     backbone = ToyBackbone()
-    assert precision_of(backbone) == "float32"
+
+    def told(check):
+        check.add("features", torch.tensor([torch.inf]))
+        with pytest.raises(NotFiniteError) as error:
+            check.ask()
+        assert error.value.precision in str(error.value)
+        return error.value.precision, str(error.value)
+
+    assert told(FiniteCheck(backbone))[0] == "float32"
     with torch.autocast("cpu", dtype):
-        assert precision_of(backbone) == name
-        assert remedy in str(NotFiniteError("features", precision_of(backbone), "weights"))
-    assert precision_of(backbone.to(dtype)) == name
+        check = FiniteCheck(backbone)
+    precision, said = told(check)  # computed under autocast, asked outside of it
+    assert precision == name
+    assert remedy in said
+    assert told(FiniteCheck(backbone.to(dtype)))[0] == name

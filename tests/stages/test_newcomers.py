@@ -1,5 +1,8 @@
 """What comes in after the first clip gets a label of its own; nothing else does."""
 
+from pathlib import Path
+from typing import NamedTuple
+
 import numpy as np
 import pytest
 import torch
@@ -143,11 +146,11 @@ def test_the_state_is_of_the_frame_before_the_next_clip(num_wanted, last):
 
 
 def test_a_clip_that_comes_again_leaves_the_state():
-    newcomers, labels = Newcomers(), torch.zeros(6, 8 * 14, dtype=torch.int64)
-    features, frames = random_clip(6, 0)
+    newcomers, labels = Newcomers(), torch.zeros(3, 8 * 14, dtype=torch.int64)
+    features, frames = random_clip(3, 0)
     assert newcomers.begin(features, images_of(frames), (8, 14), 1, 0).frame_HW3 is None
     begun = newcomers.begin(features, images_of(frames), (8, 14), 1)
-    features, frames = random_clip(6, 1)
+    features, frames = random_clip(3, 1)
     assert newcomers.label(features, images_of(frames), labels, labels, 1, begun, 0)[1] is begun
 
 
@@ -202,23 +205,50 @@ def scene(number, num_late=0):
     return np.stack(frames), np.stack([made.objects(index) for index in range(2 * CLIP)])
 
 
-def labels_of(segmenter, frames_THW3):
-    """Labels of two clips, and those of them that opened in the second."""
+def labels_of(segmenter, frames_THW3, between=lambda: None):
+    """Labels of two clips, with something done between them, and those labels that opened in the second."""
     segmenter.reset()
-    clips = torch.from_numpy(np.ascontiguousarray(frames_THW3)).split(CLIP)
-    labels = [segmenter(clip, generator=generator(number)).labels_THW for number, clip in enumerate(clips)]
+    first, later = torch.from_numpy(np.ascontiguousarray(frames_THW3)).split(CLIP)
+    labels = [segmenter(first, generator=generator(0)).labels_THW]
+    between()
+    labels.append(segmenter(later, generator=generator(1)).labels_THW)
     opened = set(labels[1].unique().tolist()) - set(labels[0].unique().tolist())
     return torch.cat(labels).numpy(), {label for label in opened if label >= segmenter.memory.novelty.first_new}
 
 
-def test_what_enters_gets_a_label_of_its_own_with_the_right_pixels(segmenter):
+class Video(NamedTuple):
+    """A video in which objects come in, and what became of it.
+
+    Attributes:
+        frames: of both clips.
+        objects: what their pixels show.
+        labels: of both clips.
+        opened: those that opened in the second.
+        state: file of the state between the clips.
+    """
+
+    frames: np.ndarray
+    objects: np.ndarray
+    labels: np.ndarray
+    opened: set[int]
+    state: Path
+
+
+@pytest.fixture(scope="module")
+def late(segmenter, tmp_path_factory):
+    state = tmp_path_factory.mktemp("late") / "state.pt"
     frames, objects = scene(LATE, num_late=4)
-    labels, opened = labels_of(segmenter, frames)
-    late = set(np.unique(objects[CLIP:])) - set(np.unique(objects[:CLIP]))
+    labels, opened = labels_of(segmenter, frames, lambda: torch.save(_on_cpu(segmenter.state()), state))
+    return Video(frames, objects, labels, opened, state)
+
+
+def test_what_enters_gets_a_label_of_its_own_with_the_right_pixels(late):
+    _, objects, labels, opened, _ = late
+    entered = set(np.unique(objects[CLIP:])) - set(np.unique(objects[:CLIP]))
     found = set()
     for label in opened:
         begin = int((labels == label).any((1, 2)).argmax())
-        for number in late:
+        for number in entered:
             is_label, is_object = labels[begin:] == label, objects[begin:] == number
             if (is_label & is_object).sum() >= 0.5 * max(is_label.sum(), is_object.sum()):
                 found.add(number)
@@ -271,18 +301,13 @@ def test_a_shot_that_comes_back_goes_on_without_motion(segmenter):
     assert set(back.unique().tolist()) <= set(first.unique().tolist())
 
 
-def test_goes_on_from_a_state_on_disk(segmenter, tmp_path):
+def test_goes_on_from_a_state_on_disk(segmenter, late):
     """The same bits as without a stop."""
-    frames, _ = scene(LATE, num_late=4)
-    uninterrupted, opened = labels_of(segmenter, frames)
     segmenter.reset()
-    first, later = torch.from_numpy(frames).split(CLIP)
-    segmenter(first, generator=generator(0))
-    torch.save(_on_cpu(segmenter.state()), tmp_path / "state.pt")
-    segmenter.reset()
-    segmenter.restore(torch.load(tmp_path / "state.pt", weights_only=False))
-    assert np.array_equal(segmenter(later, generator=generator(1)).labels_THW.numpy(), uninterrupted[CLIP:])
-    assert opened
+    segmenter.restore(torch.load(late.state, weights_only=False))
+    later = torch.from_numpy(late.frames[CLIP:])
+    assert np.array_equal(segmenter(later, generator=generator(1)).labels_THW.numpy(), late.labels[CLIP:])
+    assert late.opened
 
 
 def test_it_needs_the_frames():
@@ -291,11 +316,10 @@ def test_it_needs_the_frames():
         context.start(torch.randn(3, 24, 4, generator=generator()), generator(), grid=(4, 6))
 
 
-def test_labels_that_open_beside_classes_are_no_classes(segmenter):
-    frames, _ = scene(LATE, num_late=4)
+def test_labels_that_open_beside_classes_are_no_classes(segmenter, late):
     segmenter.reset()
     classes = torch.zeros(128, 224, dtype=torch.int64)
-    for clip in torch.from_numpy(frames).split(CLIP):
+    for clip in torch.from_numpy(late.frames).split(CLIP):
         labels = segmenter(clip, generator=generator(), first_labels_HW=classes).labels_THW
     assert {label for label in labels.unique().tolist() if label} >= {256}
     assert not {label for label in labels.unique().tolist() if 0 < label < 256}

@@ -74,7 +74,7 @@ def _of_run(run: Path) -> tuple[list[Desk], Segmenting | None]:
 
 def _of_video(options: argparse.Namespace, others: Sequence[str]) -> tuple[list[Desk], Segmenting | None]:
     """The videos of a place, which are being segmented unless they have been before."""
-    from zsvss.data.folder import find_sources, video_name
+    from zsvss.data.sources import find_sources, video_name
     from zsvss.results.atomic_files import safe_folder
     from zsvss.studio.live_segmentation import Segmenting, live_videos
     from zsvss.studio.open_video import Desk

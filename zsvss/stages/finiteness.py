@@ -43,8 +43,8 @@ class FiniteCheck:
     """
 
     def __init__(self, backbone: Backbone) -> None:
-        self._names = ", ".join(backbone.weights_names) or type(backbone).__name__
-        self._precision = precision_of(backbone)
+        self._backbone = backbone
+        self._autocast = autocast_of(backbone)  # it is asked outside of it, too
         self._flags: list[tuple[str, Tensor]] = []
 
     def add(self, stage: str, values: Tensor | None) -> None:
@@ -63,7 +63,8 @@ class FiniteCheck:
         finite = torch.stack([flag for _, flag in flags]).tolist() if flags else []
         for (stage, _), is_finite in zip(flags, finite, strict=True):
             if not is_finite:
-                raise NotFiniteError(stage, self._precision, self._names)
+                names = ", ".join(self._backbone.weights_names) or type(self._backbone).__name__
+                raise NotFiniteError(stage, precision_of(self._backbone, self._autocast), names)
 
 
 @measured("record")
@@ -81,11 +82,16 @@ def check_feature_pass(backbone: Backbone, recording: Recording, features_Tnc: T
     check.ask()
 
 
-def precision_of(backbone: Backbone) -> str:
-    """Type in which a network computes, under autocast as well: ``float16``, ``bfloat16`` or ``float32``."""
+def autocast_of(backbone: Backbone) -> torch.dtype | None:
+    """Type of the autocast that a network would compute under at this moment, or ``None``."""
     device = backbone.device.type
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
+
+
+def precision_of(backbone: Backbone, autocast: torch.dtype | None) -> str:
+    """Type in which a network computes, under an autocast as well: ``float16``, ``bfloat16`` or ``float32``."""
     own = {parameter.dtype for parameter in backbone.parameters() if parameter.is_floating_point()}
-    if torch.is_autocast_enabled(device) and torch.float32 in own:
-        own.add(torch.get_autocast_dtype(device))
+    if autocast is not None and torch.float32 in own:
+        own.add(autocast)
     narrowest = next((dtype for dtype in (torch.float16, torch.bfloat16) if dtype in own), torch.float32)
     return str(narrowest).removeprefix("torch.")

@@ -12,9 +12,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from threading import Lock
 
-from zsvss.data.folder import find_sources, video_name
 from zsvss.data.images import list_images
 from zsvss.data.reader import is_video_file, open_frames
+from zsvss.data.sources import find_sources, video_name
 from zsvss.results.atomic_files import safe_folder
 from zsvss.results.id_images import read_ids
 from zsvss.results.predictions import FILE, PredictionsError, Source, read_json

@@ -19,7 +19,6 @@ from zsvss.studio.background_work import Work
 from zsvss.studio.live_segmentation import Live
 from zsvss.studio.model import Model
 from zsvss.studio.saving import EXPORTING, clear, put_in_place, save, write_annotation
-from zsvss.studio.scoring import score
 from zsvss.studio.session import ConflictError, Session, color_of
 
 UNCHANGED = "original"
@@ -230,6 +229,8 @@ class Desk:
 
     def score(self, revision: int) -> dict[str, Any]:
         """The run's own predictions against the frames that hold the truth; raises what `score` raises."""
+        from zsvss.studio.scoring import score  # its library takes seconds to import, and few score
+
         with self._occupied("score", revision) as (session, progress):
             return score(session, progress)
 
