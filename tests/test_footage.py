@@ -22,6 +22,7 @@ model:
   context: {num_clusters: 6, initialization: {class_path: WardInitialization, init_args: {stop: 0.05}}}
   refinement: null
   features: {class_path: JointFeatures, init_args: {parts: [{class_path: LabFeatures}, {class_path: PositionFeatures}]}}
+  input_size: [128, 192]
   modulation: null
 data: {class_path: VideoFolder, init_args: {clip_length: 6, shots: ShotDetector}}
 trainer: {accelerator: cpu, devices: 1, enable_progress_bar: false}

@@ -23,7 +23,7 @@ from zsvss.viz.browser_video import BrowserVideo
 
 ROOT = Path(__file__).parent.parent
 # The commands of a guide are for real videos; here they see small ones.
-SMALL = "--model.input_size [32,64]"
+SMALL = "--model.input_size [64,128]"
 FEW_CLUSTERS = "--model.context.num_clusters 3 --model.context.num_restarts 1"
 DEMO = "--data.num_videos 1 --data.num_frames 4"
 

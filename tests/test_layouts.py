@@ -32,7 +32,7 @@ def score(python: WarmPython, config: str, root: Path, *options: str) -> tuple[d
     """``metrics.json`` and the records of a run of the whole method, of one step, with the embedded weights."""
     output = root.parent / "run"
     small = ["--model.backbone.weights", WEIGHTS, "--model.context.num_clusters", 3, "--model.context.num_restarts", 1]
-    small += ["--model.backbone.first_step", 24, "--model.input_size", [32, 64], "--data.clip_length", 3]
+    small += ["--model.backbone.first_step", 24, "--model.input_size", [64, 128], "--data.clip_length", 3]
     trainer = ["--trainer.accelerator", "cpu", "--trainer.devices", 1, "--trainer.precision", "32-true"]
     command = ["test", "--config", config, "--data.root", root, "--output", output, *small, *trainer, *options]
     (done,) = python.run(command_line(command, root.parent))

@@ -10,7 +10,7 @@ from typing import Any
 from lightning.pytorch import Callback, Trainer
 
 CONFIG = """\
-model: {backbone: Embedded, context: {num_clusters: 2}, modulation: null, input_size: [32, 64], windows: [2]}
+model: {backbone: Embedded, context: {num_clusters: 2}, modulation: null, input_size: [64, 128], windows: [2]}
 data:
   class_path: ProceduralVideos
   init_args: {num_videos: 2, num_frames: 3, height: 64, width: 128, clip_length: 3, num_workers: 0}

@@ -152,7 +152,7 @@ class VideoSegmentation(LightningModule):
             self.segmenter.check(wanted, self.data.clip_length)
         if self.segmenter.network_size.native is not None:
             _log.info(
-                "%s: larger frames are resized to about %d x %d pixels (model.input_size: frames keeps them)",
+                "%s: frames are resized to about %d x %d pixels (model.input_size: frames keeps them)",
                 type(self.backbone).__name__,
                 *self.segmenter.network_size.native,
             )

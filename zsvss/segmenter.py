@@ -45,8 +45,8 @@ class VideoSegmenter(nn.Module):
         modulation: masked modulation; ``None`` enlarges the token cells (:class:`NearestUpsampling`).
         features: what is clustered.
         input_size: height and width at which the backbone sees the frames, rounded down to its multiple; ``frames`` is
-            the frames' own, and so is ``None`` unless they are larger than what the backbone is made for (its
-            ``native_size``). Labels always come back at the frames' own size.
+            the frames' own; ``None`` is about as many pixels as the backbone is made for (its ``native_size``), in the
+            frames' shape, or their own size where it takes any. Labels always come back at the frames' own size.
         padding: pixels by which the backbone's input is mirrored beyond each border, a multiple of a feature cell's
             (16 or 32); the zero padding of convolutions otherwise leaves clusters of its own along the border.
         min_region: connected regions below this share of the frame's pixels, 0..1, take the labels of what surrounds

@@ -27,9 +27,12 @@ from torch import Tensor
 from torch.nn import functional
 
 from zsvss import backbones
+from zsvss.backbones.input_size import resize_frames
 from zsvss.data.scenes import CLASSES, VALIDATION_SEEDS, Scene
+from zsvss.stages.nearest_resizing import to_grid
 
 NUM_CLUSTERS, NUM_FRAMES, TIMESTEP = 20, 14, 39
+SIZE, GRID = (256, 448), (16, 28)  # of the frames that a network sees, and of its tokens
 Describe = Callable[[NDArray[np.uint8]], Tensor]
 
 
@@ -83,10 +86,9 @@ def describe_latents(autoencoder: AutoencoderKL) -> Describe:
 
 def describe_colour(frames_THW3: NDArray[np.uint8]) -> Tensor:
     """Colour and position of every cell of the token grid, each 0..1."""
-    height, width = frames_THW3.shape[1] // 8, frames_THW3.shape[2] // 8
-    colour_T3hw = functional.adaptive_avg_pool2d(images_to_tensor(frames_THW3), (height, width))
+    colour_T3hw = functional.adaptive_avg_pool2d(images_to_tensor(frames_THW3), GRID)
     colour_Thw3 = colour_T3hw.permute(0, 2, 3, 1) / 2 + 0.5
-    y, x = torch.meshgrid(torch.linspace(0, 1, height), torch.linspace(0, 1, width), indexing="ij")
+    y, x = torch.meshgrid(*(torch.linspace(0, 1, side) for side in GRID), indexing="ij")
     place_Thw2 = torch.stack([y, x], -1).expand(len(frames_THW3), -1, -1, -1)
     return torch.cat([colour_Thw3, place_Thw2], -1).flatten(1, 2)
 
@@ -95,8 +97,9 @@ def confusion_of(describe: Describe, seed: int, hard: bool) -> NDArray[np.int64]
     """Confusion matrix of one scene, rows the truth, after majority naming."""
     scene = Scene(seed, hard=hard)
     rendered = [scene.render(index) for index in range(0, 3 * NUM_FRAMES, 3)]
-    features_Tnc = describe(np.stack([image for image, _ in rendered]))
-    truth = np.stack([labels[4::8, 4::8] for _, labels in rendered]).ravel()
+    images_THW3 = torch.from_numpy(np.stack([image for image, _ in rendered]))
+    features_Tnc = describe(resize_frames(images_THW3, SIZE).numpy())
+    truth = np.stack([to_grid(torch.from_numpy(labels), GRID).numpy() for _, labels in rendered]).ravel()
     tokens = np.ascontiguousarray(features_Tnc.flatten(0, 1).numpy(), np.float32)
     cv2.setRNGSeed(0)
     criteria = (cv2.TERM_CRITERIA_EPS + cv2.TERM_CRITERIA_MAX_ITER, 50, 1e-4)

@@ -80,9 +80,9 @@ def table(results: dict[str, dict[str, list[float]]], args: argparse.Namespace) 
             cells.append(with_error(gains, signed=True) if videos is not first else "")
         lines.append("| " + " | ".join(cells) + " |")
     return (
-        f"Test videos of {args.frames} frames at 128x224, every other one hard; scene context and refinement, no "
-        "masked modulation, naming `first_frame`; means of the videos' values ± standard errors, per cent, Δ paired; "
-        f"{platform.machine()}, float32.\n\n" + "\n".join(lines)
+        f"Test videos of {args.frames} frames at 128x224, seen at 256x448, every other one hard; scene context and "
+        "refinement, no masked modulation, naming `first_frame`; means of the videos' values ± standard errors, "
+        f"per cent, Δ paired; {platform.machine()}, float32.\n\n" + "\n".join(lines)
     )
 
 

@@ -39,6 +39,7 @@ class EmbeddedVideo(StableVideoDiffusion):
 
     def __init__(self, weights: str, *, image_weights: str | None = None, **settings: Any) -> None:
         super().__init__(image_weights or str(Path(embedded.__file__).parent), **settings)
+        self.native_size = embedded.Embedded(image_weights).native_size
         self.added_source = WeightsSource(weights)
 
     @override

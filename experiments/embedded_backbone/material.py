@@ -1,7 +1,6 @@
 """Training material of the embedded backbone: pictures, the teacher's latents of them, and their own latents.
 
-Everything lies as memory-mapped arrays in the work folder and is made once. Pictures are kept at twice the size at
-which the embedded autoencoder sees them, because the teacher halves once more than it does.
+Everything lies as memory-mapped arrays in the work folder and is made once.
 
 Shape suffixes: N pictures of a set, H W pixels, B batch, t teacher channels, c channels of latents, h w latent cells.
 """
@@ -24,7 +23,7 @@ from torch import Tensor
 from zsvss.data.scenes import TRAIN_SEEDS, Scene
 
 SIZES = {"small": (192, 256), "large": (256, 448)}
-"""Height and width of the pictures of each set; the autoencoder sees half of that."""
+"""Height and width of the pictures of each set; the networks see them whole, or windows of them."""
 SCENE_SIZE = (128, 224)
 Picture = NDArray[np.uint8]
 
@@ -132,7 +131,10 @@ def own_latents(path: Path, pictures_NHW3: NDArray[np.uint8], autoencoder: Autoe
     """Mean latents of the embedded autoencoder, `Nchw`, made into `path` unless they are there."""
     if not path.exists():
         batches = np.array_split(np.arange(len(pictures_NHW3)), max(1, len(pictures_NHW3) // 8))
-        parts = [autoencoder.encode(halved(pictures_NHW3[batch])).latent_dist.mean.half().numpy() for batch in batches]
+        parts = [
+            autoencoder.encode(images_to_tensor(pictures_NHW3[batch])).latent_dist.mean.half().numpy()
+            for batch in batches
+        ]
         _write(path, np.concatenate(parts))
     return np.load(path, mmap_mode="r")
 
@@ -140,11 +142,6 @@ def own_latents(path: Path, pictures_NHW3: NDArray[np.uint8], autoencoder: Autoe
 def images_to_tensor(images_BHW3: NDArray[np.uint8]) -> Tensor:
     """uint8 `BHW3` to float `B3HW` in -1..1."""
     return torch.from_numpy(np.array(images_BHW3)).permute(0, 3, 1, 2).float() / 127.5 - 1
-
-
-def halved(images_BHW3: NDArray[np.uint8]) -> Tensor:
-    """Pictures at half their size, as the embedded autoencoder sees them, float `B3HW` in -1..1."""
-    return torch.nn.functional.avg_pool2d(images_to_tensor(images_BHW3), 2)
 
 
 def cell_colours(picture_HW3: NDArray[np.uint8], grid: tuple[int, int]) -> NDArray[np.float32]:
@@ -176,7 +173,7 @@ class Examples:
         self._pictures, self._latents, self._batch, self._seed = pictures, latents, batch, seed
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """Yield latents `Bchw`, colours of the token cells `B3hw`, and the pictures at half their size `B3HW`."""
+        """Yield latents `Bchw`, colours of the token cells `B3hw`, and the pictures `B3HW`."""
         rng, step = np.random.default_rng(self._seed), 0
         while True:
             name = "large" if step % 3 == 2 else "small"
@@ -188,7 +185,7 @@ class Examples:
                 pictures_BHW3, latents_Bchw = window(pictures_BHW3, latents_Bchw, rng)
             grid = (latents_Bchw.shape[2] // 2, latents_Bchw.shape[3] // 2)
             colours_B3hw = np.stack([cell_colours(picture, grid) for picture in pictures_BHW3])
-            yield torch.from_numpy(latents_Bchw), torch.from_numpy(colours_B3hw), halved(pictures_BHW3)
+            yield torch.from_numpy(latents_Bchw), torch.from_numpy(colours_B3hw), images_to_tensor(pictures_BHW3)
             step += 1
 
 

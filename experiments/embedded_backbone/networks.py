@@ -20,20 +20,20 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 CONTEXT_TOKENS, CONTEXT_WIDTH = 4, 64
 POSTERIOR_DEVIATION = 0.05
-_CROP = (24, 32)
+_CROP = (16, 20)
 
 
 def build_autoencoder() -> AutoencoderKL:
-    """Autoencoder that shrinks images four times in each direction."""
+    """Autoencoder that shrinks images eight times in each direction."""
     autoencoder = AutoencoderKL(
-        down_block_types=("DownEncoderBlock2D",) * 3,
-        up_block_types=("UpDecoderBlock2D",) * 3,
-        block_out_channels=(16, 48, 64),
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        block_out_channels=(16, 32, 64, 96),
         layers_per_block=1,
         latent_channels=NUM_LATENTS,
         norm_num_groups=4,  # one channel a group would remove every image's mean colour
         mid_block_add_attention=False,
-        sample_size=128,
+        sample_size=256,
         scaling_factor=1.0,
     )
     fix_posterior(autoencoder)
@@ -118,7 +118,7 @@ class _Training(LightningModule):
 
 
 class EncoderTraining(_Training):
-    """Stage A: give the teacher's latents of the same picture at twice the size.
+    """Stage A: give the teacher's latents of the same picture.
 
     Args:
         autoencoder: whose encoder learns.
@@ -164,7 +164,7 @@ class DecoderTraining(_Training):
             int(torch.randint(side - size + 1, ())) for side, size in zip(latents_Bchw.shape[2:], _CROP, strict=True)
         )
         crop_Bchw = latents_Bchw[:, :, y : y + _CROP[0], x : x + _CROP[1]]
-        wanted_B3HW = images_B3HW[:, :, 4 * y : 4 * (y + _CROP[0]), 4 * x : 4 * (x + _CROP[1])]
+        wanted_B3HW = images_B3HW[:, :, 8 * y : 8 * (y + _CROP[0]), 8 * x : 8 * (x + _CROP[1])]
         decoded_B3HW = self.network.decode(crop_Bchw).sample.float()
         squared = functional.mse_loss(decoded_B3HW, wanted_B3HW)
         edges = sum(functional.l1_loss(decoded_B3HW.diff(dim=axis), wanted_B3HW.diff(dim=axis)) for axis in (-1, -2))

@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from zsvss.backbones.embedded import Embedded
+from zsvss.backbones.input_size import resize_frames
 from zsvss.data.scenes import VALIDATION_SEEDS, Scene
 
-SIZE = (128, 224)
+SIZE = (256, 448)
 
 
 def drawn(backbone: Embedded, count: int, seed: int) -> Tensor:
@@ -47,15 +48,13 @@ def main() -> None:
     args = parser.parse_args()
     backbone = Embedded(num_steps=args.steps, first_step=0, guidance=1)
     backbone.load()
-    pictures = np.stack(
-        [Scene(seed, height=SIZE[0], width=SIZE[1]).render(0)[0] for seed in VALIDATION_SEEDS[: args.count]]
-    )
-    images_B3HW = torch.from_numpy(pictures).permute(0, 3, 1, 2) / 127.5 - 1
+    pictures = torch.from_numpy(np.stack([Scene(seed).render(0)[0] for seed in VALIDATION_SEEDS[: args.count]]))
+    images_B3HW = resize_frames(pictures, SIZE).permute(0, 3, 1, 2) / 127.5 - 1
     latents_Bchw = backbone.posterior(images_B3HW).mean
     rows = [drawn(backbone, args.count, args.seed), images_B3HW, backbone.decode(latents_Bchw)]
     picture = np.vstack([strip(row) for row in rows])
-    half = (picture.shape[1] // 2, picture.shape[0] // 2)
-    cv2.imwrite(str(args.output), cv2.resize(picture, half, interpolation=cv2.INTER_AREA))
+    small = (picture.shape[1] // 4, picture.shape[0] // 4)
+    cv2.imwrite(str(args.output), cv2.resize(picture, small, interpolation=cv2.INTER_AREA))
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ from embedded_video import ADDED_WEIGHTS, added_tensors, inflated
 from lightning import LightningModule, Trainer, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
-from material import SCENE_SIZE, images_to_tensor
+from material import SCENE_SIZE
 from numpy.typing import NDArray
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -36,6 +36,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from zsvss.backbones.embedded import Embedded
 from zsvss.data.scenes import TRAIN_SEEDS, Scene
+from zsvss.segmenter import VideoSegmenter
 
 NUM_FRAMES = 14
 VECTOR = (14.0, 127.0, 0.02)  # frame rate, motion bucket, augmentation: what the method tells the network
@@ -47,19 +48,22 @@ def render_clip(number: int) -> NDArray[np.uint8]:
     scene = Scene(TRAIN_SEEDS[number], height=SCENE_SIZE[0], width=SCENE_SIZE[1], hard=number % 2 == 1)
     start = int(np.random.default_rng([number, 12]).integers(0, scene.num_frames - NUM_FRAMES + 1))
     images = np.stack([scene.render(start + i)[0] for i in range(NUM_FRAMES)])
-    return images[:, :, ::-1] if number // 2 % 2 else images
+    return np.ascontiguousarray(images[:, :, ::-1]) if number // 2 % 2 else images
 
 
 @torch.inference_mode()
 def encode_clips(path: Path, num_clips: int, backbone: Embedded) -> NDArray[np.float16]:
     """Latents `NTchw` of the first training scenes in `path`; those that are there already are not encoded again."""
-    latents = backbone.vae.config.latent_channels, *(side // backbone.latent_stride for side in SCENE_SIZE)
+    segmenter = VideoSegmenter(backbone)
+    size = segmenter.network_size.of(*SCENE_SIZE)
+    latents = backbone.vae.config.latent_channels, *(side // backbone.latent_stride for side in size)
     shape = (num_clips, NUM_FRAMES, *latents)
     done_path = path.with_suffix(".done")
     done = int(done_path.read_text()) if done_path.exists() else 0
     latents_NTchw = np.lib.format.open_memmap(path, "r+" if done else "w+", np.float16, None if done else shape)
     for number in range(done, len(latents_NTchw)):
-        latents_NTchw[number] = backbone.posterior(images_to_tensor(render_clip(number))).mean.numpy()
+        images_T3HW = segmenter.to_images(torch.from_numpy(render_clip(number)))
+        latents_NTchw[number] = backbone.posterior(images_T3HW).mean.numpy()
         if number % 10 == 9 or number == len(latents_NTchw) - 1:
             latents_NTchw.flush()
             done_path.write_text(str(number + 1))

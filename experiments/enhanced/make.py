@@ -87,14 +87,14 @@ ROWS = [
     Row("+ Ward", ward=True),
     Row("+ block outputs", "blocks"),
     Row("+ colour and position", "color"),
-    Row("+ padding by 16 pixels", padding=16),
+    Row("+ padding by 32 pixels", padding=32),
     Row("+ soft upsampling", upsampling=SoftUpsampling),
     Row("+ guided upsampling", upsampling=guided),
     Row("+ novelty", novelty=True),
     ENHANCED,
     replace(ENHANCED, name="enhanced + Ward", ward=True),
-    replace(ENHANCED, name="enhanced + padding", padding=16),
-    replace(ENHANCED, name="enhanced + Ward, padding and novelty", ward=True, padding=16, novelty=True),
+    replace(ENHANCED, name="enhanced + padding", padding=32),
+    replace(ENHANCED, name="enhanced + Ward, padding and novelty", ward=True, padding=32, novelty=True),
     Row("RGB+xy K-means", "rgb"),
     Row("RGB+xy Ward", "rgb", ward=True),
     Row("untrained U-Net", network="untrained"),
@@ -329,7 +329,7 @@ def score(args: argparse.Namespace) -> None:
         if args.camvid:
             root, length = str(args.camvid), args.camvid_frames
             street = CamVid(root=root, limit_frames=length, clip_length=CLIP_LENGTH, num_workers=0)
-            tasks.append(("camvid", "val", street, (128, 160), of_pass))
+            tasks.append(("camvid", "val", street, (256, 320), of_pass))
     novel = [row for row in rows if row.novelty]
     late = filter(lambda number: enters_late(number, args.frames), count(FIRST_LATE))
     late = islice(late, args.late_videos)
@@ -400,11 +400,11 @@ def tables(records: Records, args: argparse.Namespace, settings: Settings) -> st
         ]
         lines.append("| " + " | ".join(cells) + " |")
     has_street = any(line["table"] == "camvid" for line in records.lines)
-    street = f" and the first {args.camvid_frames} frames of CamVid val (seen at 128x160)" if has_street else ""
+    street = f" and the first {args.camvid_frames} frames of CamVid val (seen at 256x320)" if has_street else ""
     parts = [
-        f"{len(first)} videos of {args.frames} frames at 128x224 (test seeds, every other one hard){street}, clips of "
-        f"{CLIP_LENGTH}, K = 20, embedded "
-        "backbone, no masked modulation, naming `first_frame` (uses the first frame's ground truth inside the method). "
+        f"{len(first)} videos of {args.frames} frames at 128x224 (test seeds, every other one hard; seen at 256x448)"
+        f"{street}, clips of {CLIP_LENGTH}, K = 20, embedded backbone, "
+        "no masked modulation, naming `first_frame` (uses the first frame's ground truth inside the method). "
         "Means of the videos' values ± standard errors, per cent; Δ is the paired difference to the first row, by "
         f"video. Border accuracy: pixels within {BORDER} of another class. ms/frame: processor time of one core; the "
         "first row of those that share a feature pass bears it.",

@@ -42,7 +42,7 @@ def rows(args: argparse.Namespace) -> dict[str, list[np.ndarray]]:
     backbone = Embedded()
     backbone.load()
     paper = VideoSegmenter(
-        backbone, KNNSceneContext(args.clusters), CorrespondenceRefinement(), MaskedModulation(), padding=16
+        backbone, KNNSceneContext(args.clusters), CorrespondenceRefinement(), MaskedModulation(), padding=32
     )
     trace, generator = Trace(), clip_generator(0, data.name, clip.video, 0)
     labels_THW = paper(frames_THW3, generator=generator, trace=trace).labels_THW

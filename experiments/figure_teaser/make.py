@@ -24,6 +24,7 @@ from zsvss.viz.overlay import overlay
 HERE = Path(__file__).parent
 GENERATED = ["--config", "procedural_embedded.yaml", "--data.num_videos", "1", "--data.first_video", "2"]
 GENERATED += ["--data.num_frames", "28", "--data.height", "96", "--data.width", "160"]
+GENERATED += ["--model.input_size", "[192,320]"]
 SYSTEMS = {"per-frame baseline": ["--config", str(HERE / "per_frame.yaml")], "ours": []}
 COLUMN, SLICE, GAP, TITLE = 300, 260, 10, 26
 

@@ -153,7 +153,7 @@ def make_reader() -> tuple[VideoSegmenter, _Reader]:
     backbone, reader = Embedded(num_steps=100, first_step=99), _Reader()
     backbone.load()
     features = JointFeatures([AttentionFeatures(), LabFeatures(), PositionFeatures()], [1, 1, 0.25])
-    return VideoSegmenter(backbone, reader, features=features, padding=16), reader
+    return VideoSegmenter(backbone, reader, features=features, padding=32), reader
 
 
 def read(video: LateVideo, segmenter: VideoSegmenter, reader: _Reader) -> Case:

@@ -20,7 +20,7 @@ from zsvss.data.scenes import Scene, scene_split
 from zsvss.viz.browser_video import BrowserVideo
 
 COMMAND = [sys.executable, "-m", "zsvss.run", "predict", "--config", "predict_embedded.yaml"]
-SMALL = ["--model.input_size", "[32,64]", "--model.context.num_clusters", "2", "--model.context.num_restarts", "1"]
+SMALL = ["--model.input_size", "[64,128]", "--model.context.num_clusters", "2", "--model.context.num_restarts", "1"]
 
 
 def write_movie(path: Path, num_frames: int, height: int, width: int) -> None:

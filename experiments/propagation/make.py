@@ -277,7 +277,7 @@ def main() -> None:
     parser.add_argument("--root", type=Path, default=Path("data/davis"), help="folder of DAVIS")
     parser.add_argument("--split", default="all", help="of DAVIS 2016 (default: every video of the folder)")
     parser.add_argument("--frames", type=int, help="use only so many frames of each video")
-    parser.add_argument("--input-size", type=int, nargs=2, default=(256, 448), metavar=("HEIGHT", "WIDTH"))
+    parser.add_argument("--input-size", type=int, nargs=2, default=(512, 896), metavar=("HEIGHT", "WIDTH"))
     parser.add_argument("--only", nargs="+", choices=list(all_rows()), help="compute these rows alone")
     parser.add_argument("--results", type=Path, default=Path("runs/propagation.jsonl"))
     args = parser.parse_args()

@@ -74,7 +74,7 @@ VARIANTS = [
 ]
 
 
-def build(variant: Variant, input_size: tuple[int, int] | None) -> VideoSegmenter:
+def build(variant: Variant, input_size: tuple[int, int]) -> VideoSegmenter:
     """The variant as a segmenter."""
     backbone = Embedded(**{"guidance": 5.0, **variant.backbone})
     backbone.load()
@@ -87,7 +87,7 @@ def build(variant: Variant, input_size: tuple[int, int] | None) -> VideoSegmente
     )
 
 
-def measure(data: VideoDataModule, input_size: tuple[int, int] | None, variants: list[Variant]) -> list[dict[str, Any]]:
+def measure(data: VideoDataModule, input_size: tuple[int, int], variants: list[Variant]) -> list[dict[str, Any]]:
     """One row for each variant."""
     segmenters = [build(variant, input_size) for variant in variants]
     seconds, agreeing = [0.0] * len(variants), [0] * len(variants)
@@ -151,7 +151,7 @@ def main() -> None:
     parser.add_argument("--split", choices=("val", "test"), default="test", help="of the generated videos' seeds")
     parser.add_argument("--videos", type=int, default=2, help="generated videos")
     parser.add_argument("--frames", type=int, default=14, help="of each video")
-    parser.add_argument("--size", type=int, nargs=2, default=(96, 160), metavar=("HEIGHT", "WIDTH"))
+    parser.add_argument("--size", type=int, nargs=2, default=(192, 320), metavar=("HEIGHT", "WIDTH"))
     parser.add_argument("--only", help="variants beside the exact one whose names contain this")
     parser.add_argument("--json", type=Path, help="write the rows to this file")
     args = parser.parse_args()
@@ -162,12 +162,11 @@ def main() -> None:
     data: VideoDataModule
     if args.camvid:
         data = CamVid(root=args.camvid, split="val", labels="11", limit_frames=args.frames, num_workers=0)
-        rows = measure(data, (height, width), variants)
     else:
         data = ProceduralVideos(
             args.split, args.videos, num_frames=args.frames, height=height, width=width, num_workers=0
         )
-        rows = measure(data, None, variants)
+    rows = measure(data, (height, width), variants)
     print(table(rows))
     if args.json:
         args.json.write_text(json.dumps(rows, indent=2) + "\n")

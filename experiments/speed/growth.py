@@ -37,7 +37,7 @@ from matplotlib import pyplot
 class Setting:
     """One point of a curve; with ``num_classes`` the clusters are merged into so many labels."""
 
-    size: tuple[int, int] = (64, 96)
+    size: tuple[int, int] = (128, 192)
     clip_length: int = 2
     num_clusters: int = 5
     num_classes: int | None = None
@@ -50,7 +50,9 @@ CURVES: dict[str, dict[float, Setting]] = {
     "frames of the video": {2 * n: replace(BASE, num_clips=n) for n in (1, 4, 16, 32)},
     "labels": {n: replace(BASE, num_clusters=n) for n in (2, 5, 10, 20)},
     "clusters, of five labels": {n: replace(BASE, num_clusters=n, num_classes=5) for n in (5, 10, 20, 40)},
-    "kilopixels": {h * w / 1000: replace(BASE, size=(h, w)) for h, w in ((64, 64), (64, 96), (96, 160), (128, 224))},
+    "kilopixels": {
+        h * w / 1000: replace(BASE, size=(h, w)) for h, w in ((128, 128), (128, 192), (192, 320), (256, 448))
+    },
     "frames of a clip": {n: replace(BASE, clip_length=n) for n in (1, 2, 4, 8)},
 }
 
@@ -124,7 +126,7 @@ def main() -> None:
     for mode, backbone in backbones.items():
         backbone.load()
         stage = MaskedModulation() if mode == "exact" else modulation
-        segmenters[mode] = VideoSegmenter(backbone, None, CorrespondenceRefinement(), stage)
+        segmenters[mode] = VideoSegmenter(backbone, None, CorrespondenceRefinement(), stage, input_size="frames")
     curves: dict[str, dict[str, list[list[float]]]] = {}
     for quantity, points in CURVES.items():
         curves[quantity] = {mode: [] for mode in segmenters}

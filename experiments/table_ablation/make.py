@@ -20,16 +20,16 @@ from zsvss.viz.paper_tables import Cell, ScoreTable, origin
 
 HERE = Path(__file__).parent
 SCORES = ("mIoU", "VC8", "VC16")
-SMALL = ["--data.height", "96", "--data.width", "160"]
+SMALL = ["--data.height", "96", "--data.width", "160", "--model.input_size", "[192,320]"]
 
 PREFACE = """\
 # Ablation of the components
 
 `make ablation` runs `configs/sweeps/components.yaml` and writes this page from the run folders. Scores
 in per cent, of the tiny backbone that ships with the package: nothing is said about Stable Diffusion.
-Generated videos are the first of the test split, at 96x160; of CamVid val it is the first frames, seen at
-128x160. So few frames tell the large effects, not a point or two; `make ablation ABLATION='--videos 20
---frames 42'` takes more.
+Generated videos are the first of the test split, at 96x160, seen at 192x320; of CamVid val it is the
+first frames, seen at 256x320. So few frames tell the large effects, not a point or two; `make ablation
+ABLATION='--videos 20 --frames 42'` takes more.
 """
 
 

@@ -19,14 +19,15 @@ from zsvss.segmenter import VideoSegmenter
         (NetworkSize((130, 200), 32, 0), (480, 853), (128, 192)),
         # With its padding on both sides, a frame makes up a multiple.
         (NetworkSize(None, 64, 16), (480, 853), (480, 864 - 64)),
-        # Larger frames come to about as many pixels as the backbone was trained on, in their own shape.
-        (NetworkSize(None, 32, 0, native=(128, 224)), (480, 853), (128, 224)),
-        (NetworkSize(None, 32, 0, native=(128, 224)), (1920, 1080), (224, 128)),
-        (NetworkSize(None, 32, 0, native=(128, 224)), (600, 600), (160, 160)),
-        (NetworkSize(None, 32, 0, native=(128, 224)), (100, 4000), (32, 1056)),
-        (NetworkSize(None, 32, 16, native=(128, 224)), (480, 853), (128, 224)),
-        (NetworkSize(None, 32, 0, native=(128, 224)), (96, 160), (96, 160)),
-        (NetworkSize((256, 256), 32, 0, native=(128, 224)), (480, 853), (256, 256)),
+        # Frames come to about as many pixels as the backbone was trained on, in their own shape.
+        (NetworkSize(None, 64, 0, native=(256, 448)), (480, 853), (256, 448)),
+        (NetworkSize(None, 64, 0, native=(256, 448)), (1920, 1080), (448, 256)),
+        (NetworkSize(None, 64, 0, native=(256, 448)), (600, 600), (320, 320)),
+        (NetworkSize(None, 64, 0, native=(256, 448)), (100, 4000), (64, 2112)),
+        (NetworkSize(None, 64, 32, native=(256, 448)), (480, 853), (256, 448)),
+        (NetworkSize(None, 64, 32, native=(256, 448)), (252, 448), (256, 448)),
+        (NetworkSize(None, 64, 0, native=(256, 448)), (96, 160), (256, 448)),
+        (NetworkSize((256, 256), 64, 0, native=(256, 448)), (480, 853), (256, 256)),
     ],
 )
 def test_network_size(network, own, expected):
@@ -38,12 +39,12 @@ def test_the_embedded_backbone_knows_its_own_size():
     def seen(**settings):
         return VideoSegmenter(Embedded(), **settings).network_size.of(480, 853)
 
-    assert seen() == (128, 224)
-    assert seen(input_size=(480, 853)) == seen(input_size="frames") == (480, 832)
-    larger = VideoSegmenter(Embedded(native_size=(256, 448)))
-    assert (larger.network_size.of(480, 853), larger.network_size.of(853, 480)) == ((256, 448), (448, 256))
+    assert seen() == (256, 448)
+    assert seen(input_size=(480, 853)) == seen(input_size="frames") == (448, 832)
+    larger = VideoSegmenter(Embedded(native_size=(512, 896)))
+    assert (larger.network_size.of(480, 853), larger.network_size.of(853, 480)) == ((512, 896), (896, 512))
     elsewhere = VideoSegmenter(Embedded(str(Path(embedded.__file__).parent)))
-    assert elsewhere.network_size.of(480, 853) == (480, 832), "other weights may be made for anything"
+    assert elsewhere.network_size.of(480, 853) == (448, 832), "other weights may be made for anything"
 
 
 def test_too_small():

@@ -146,7 +146,7 @@ def test_the_embedded_backbone_needs_nothing_but_the_package():
     backbone = Embedded()
     backbone.check()
     backbone.load()
-    assert backbone.size_multiple == 32
+    assert backbone.size_multiple == 64
     assert backbone.context_Gmc[0].abs().max() == 0
     assert backbone.fingerprint() == Embedded(max_batch=5).fingerprint()
 

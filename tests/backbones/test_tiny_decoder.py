@@ -9,7 +9,7 @@ from diffusers import AutoencoderTiny
 from zsvss.backbones.embedded import Embedded
 
 
-def write_decoder(folder, num_blocks=3):
+def write_decoder(folder, num_blocks=4):
     widths = (8,) * num_blocks
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -41,6 +41,6 @@ def test_the_tiny_decoder_decodes(tmp_path, monkeypatch, compiled):
 
 
 def test_a_decoder_of_another_stride_is_refused(tmp_path):
-    write_decoder(tmp_path, num_blocks=4)
+    write_decoder(tmp_path, num_blocks=3)
     with pytest.raises(ValueError, match=r"tiny_decoder.*does not fit"):
         Embedded(tiny_decoder=str(tmp_path)).check()

@@ -64,7 +64,8 @@ def test_the_bar_moves_within_a_clip(monkeypatch: pytest.MonkeyPatch) -> None:
     """A clip of the whole method, through the bar's own hooks; labels are those of a run that nobody listens to."""
     backbone = Embedded(max_batch=4)
     backbone.load()
-    segmenter = VideoSegmenter(backbone, KNNSceneContext(num_clusters=2, num_restarts=1), None, MaskedModulation())
+    context = KNNSceneContext(num_clusters=2, num_restarts=1)
+    segmenter = VideoSegmenter(backbone, context, None, MaskedModulation(), input_size=(64, 128))
     frames = torch.randint(256, (2, 32, 64, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     clip: Any = SimpleNamespace(video="swan", num_final=2, received=None)
     bar, shown = FrameProgressBar(), []
@@ -89,8 +90,9 @@ def test_the_segmenter_tells_every_stage() -> None:
     told: list[str] = []
     backbone = Embedded()
     backbone.load()
+    segmenter = VideoSegmenter(backbone, KNNSceneContext(num_clusters=2, num_restarts=1), input_size=(64, 128))
     with listening(lambda stage, done: told.append(stage)):
-        VideoSegmenter(backbone, KNNSceneContext(num_clusters=2, num_restarts=1))(torch.zeros(1, 32, 64, 3).byte())
+        segmenter(torch.zeros(1, 32, 64, 3).byte())
     assert list(dict.fromkeys(told)) == ["encode", "record", "context", "refinement", "modulation"]
 
 

@@ -21,7 +21,7 @@ CONFIG = """\
 model:
   backbone: {{class_path: Embedded, init_args: {{first_step: 24}}}}
   context: {{class_path: KNNSceneContext, init_args: {{num_clusters: 4, num_restarts: 1}}}}
-  input_size: [32, 64]
+  input_size: [64, 128]
   windows: [2, 3, 9]
 data:
   class_path: VSPW

@@ -45,7 +45,7 @@ def test_what_is_no_run_and_no_video_is_refused(tmp_path: Path, capsys: pytest.C
     assert "holds no frames" in refused([tmp_path], capsys)
     folder = write_video(tmp_path)
     run = folder.parents[1]
-    assert "is a run, which is segmented already" in refused([run, "--model.input_size", "[32,64]"], capsys)
+    assert "is a run, which is segmented already" in refused([run, "--model.input_size", "[64,128]"], capsys)
     (tmp_path / "names.txt").write_text("swan\n\u202elake\n")
     assert "U+202E" in refused([run, "--classes", tmp_path / "names.txt"], capsys)
     (folder / "segments.json").write_text("{}")
@@ -88,7 +88,7 @@ def test_the_shipped_model_looks_as_the_studio_s_config_says(tmp_path: Path, par
     assert isinstance(segmenter.backbone, Embedded)
     assert isinstance(segmenter.features, JointFeatures)
     assert isinstance(segmenter.modulation, GuidedUpsampling)
-    assert tuple(segmenter.backbone.native_size) == (256, 448)
+    assert tuple(segmenter.backbone.native_size) == (512, 896)
     assert any(True for _ in segmenter.backbone.parameters())
 
 

@@ -99,8 +99,9 @@ def make(loaded, monkeypatch):
     monkeypatch.setattr(latent_diffusion, "image_format", lambda _: torch.contiguous_format)
 
     def segmenter(kind, num_clusters=3, modulation=None, **settings):
-        stages = (KNNSceneContext(num_clusters, num_restarts=2), CorrespondenceRefinement())
-        return VideoSegmenter(loaded(kind, **settings)(), *stages, modulation or MaskedModulation())
+        context = KNNSceneContext(num_clusters, num_restarts=2)
+        stages = context, CorrespondenceRefinement(), modulation or MaskedModulation()
+        return VideoSegmenter(loaded(kind, **settings)(), *stages, input_size="frames")
 
     return segmenter
 

@@ -78,7 +78,7 @@ def demo_config(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A config of the command line: the embedded backbone on generated videos."""
     path = tmp_path_factory.mktemp("config") / "tiny.yaml"
     path.write_text(
-        "model: {backbone: Embedded, context: {num_clusters: 2}, modulation: null, input_size: [32, 64], windows: [2]}"
+        "model: {backbone: Embedded, context: {num_clusters: 2}, modulation: null, input_size: [64, 128], windows: [2]}"
         "\n"
         "data:\n"
         "  class_path: ProceduralVideos\n"

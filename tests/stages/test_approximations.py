@@ -30,8 +30,8 @@ def backbone():
 
 
 def segmented(backbone, frames_THW3, modulation):
-    segmenter = VideoSegmenter(backbone, KNNSceneContext(num_clusters=5), CorrespondenceRefinement(), modulation)
-    return segmenter(frames_THW3).labels_THW
+    stages = KNNSceneContext(num_clusters=5), CorrespondenceRefinement(), modulation
+    return VideoSegmenter(backbone, *stages, input_size=(128, 192))(frames_THW3).labels_THW
 
 
 @pytest.fixture(scope="module")

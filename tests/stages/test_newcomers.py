@@ -195,7 +195,7 @@ def segmenter():
     backbone.load()
     context = KNNSceneContext(20, initialization=WardInitialization(0.03), memory_frames=4, novelty=Newcomers())
     features = JointFeatures([AttentionFeatures(), LabFeatures(), PositionFeatures()], [1, 1, 0.25])
-    return VideoSegmenter(backbone, context, features=features, padding=16)
+    return VideoSegmenter(backbone, context, features=features, padding=32)
 
 
 def scene(number, num_late=0):

@@ -36,7 +36,7 @@ def embedded() -> VideoSegmenter:
     backbone.load()
     parts = [BlockFeatures(8), LabFeatures(), PositionFeatures()]
     features = JointFeatures(parts, [1, 1, 0.5])
-    return VideoSegmenter(backbone.eval(), modulation=GuidedUpsampling(), features=features, input_size=(128, 224))
+    return VideoSegmenter(backbone.eval(), modulation=GuidedUpsampling(), features=features, input_size=(256, 448))
 
 
 @pytest.fixture(scope="module")

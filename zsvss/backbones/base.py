@@ -129,7 +129,7 @@ class Backbone(nn.Module, ABC):
 
     Attributes:
         couples_frames: whether the frames of a clip influence each other, so that a batch must hold whole clips.
-        native_size: height and width of what it was trained on, if it can do little with larger frames.
+        native_size: height and width of what it was trained on, if it can do little with frames of other sizes.
         steps: sampling steps that are run, first to last; the first one is the modulated step.
         blended_steps: steps after which masked modulation blends the latents.
         takes_turns: whether its networks lie on the device in turns, so that to change between denoising and decoding

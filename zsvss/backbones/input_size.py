@@ -18,11 +18,11 @@ class NetworkSize(NamedTuple):
     """What decides at which size a backbone sees frames.
 
     Attributes:
-        wanted: height and width asked for; ``None`` takes the frames' own, or ``native`` where they are larger.
+        wanted: height and width asked for; ``None`` takes the frames' own, or ``native`` where there is one.
         multiple: what the padded height and width must be multiples of; they are rounded down.
         padding: pixels by which the frames will be mirrored beyond each border.
-        native: height and width of what the backbone was trained on, if it can do little with larger frames: these are
-            brought to about so many pixels, in their own shape.
+        native: height and width of what the backbone was trained on, if it can do little with frames of other sizes:
+            these are brought to about so many pixels, in their own shape.
     """
 
     wanted: tuple[int, int] | None
@@ -39,8 +39,8 @@ class NetworkSize(NamedTuple):
         Example:
             >>> NetworkSize(None, 64, 0).of(480, 853)
             (448, 832)
-            >>> NetworkSize(None, 32, 0, native=(128, 224)).of(1280, 720)
-            (224, 128)
+            >>> NetworkSize(None, 64, 0, native=(256, 448)).of(1280, 720)
+            (448, 256)
         """
         margin = 2 * self.padding
         sides = self.wanted or self._native_sides(height, width)
@@ -54,7 +54,7 @@ class NetworkSize(NamedTuple):
 
     def _native_sides(self, height: int, width: int) -> tuple[int, int]:
         """The frames' own height and width, or those of `native` pixels in their shape, to the nearest multiples."""
-        if self.native is None or height * width <= self.native[0] * self.native[1]:
+        if self.native is None:
             return height, width
         scale = math.sqrt(self.native[0] * self.native[1] / (height * width))
         margin = 2 * self.padding

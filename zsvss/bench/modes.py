@@ -82,7 +82,7 @@ def _cases(options: argparse.Namespace, *, on_gpu: bool) -> list[Case]:
     cases = []
     for network in networks:
         is_small = network == "embedded"
-        size = options.size or ((128, 224) if is_small else (448, 832) if on_gpu else (256, 448))
+        size = options.size or ((448, 832) if on_gpu and not is_small else (256, 448))
         num_frames = options.frames or (14 if on_gpu else 2)
         for num_labels in options.labels or ([10] if is_small else [5, 10, 20] if on_gpu else [2]):
             # With random weights every label is everywhere unless some are taken away: one share will do.
@@ -217,7 +217,7 @@ class Modes:
 
     def _segmented(self, backbone: StableDiffusion, modulation: Modulation) -> Mode:
         context = KNNSceneContext(self._case.num_labels)
-        segmenter = VideoSegmenter(backbone, context, self._refinement, modulation)
+        segmenter = VideoSegmenter(backbone, context, self._refinement, modulation, input_size="frames")
 
         def run() -> SegmentedClip:
             segmenter.reset()

@@ -74,7 +74,7 @@ class PublishedSchedule:
         """
         backbone, watch = self.backbone, Stopwatch(partial(device_clock, self.backbone.device))
         with watch.measure("encode"):
-            images_T3HW = VideoSegmenter(backbone).to_images(frames_THW3)
+            images_T3HW = VideoSegmenter(backbone, input_size="frames").to_images(frames_THW3)
             latents_Tcuv = backbone.encode(images_T3HW, noise)
         with watch.measure("record"):
             features, correspondence = AttentionFeatures(), AttentionFeatures((7,), normalization="euclidean")

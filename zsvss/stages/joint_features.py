@@ -156,13 +156,19 @@ def rgb_to_lab(rgb_T3HW: Tensor) -> Tensor:
 
     Source: IEC 61966-2-1 (sRGB) and CIE 15 (CIELAB).
     """
-    rgb_T3HW = rgb_T3HW.clamp(0, 1)
-    linear = torch.where(rgb_T3HW <= 0.04045, rgb_T3HW / 12.92, ((rgb_T3HW + 0.055) / 1.055) ** 2.4)
     # Rows give X, Y and Z relative to those of white.
-    matrix = linear.new_tensor(
+    matrix_33 = rgb_T3HW.new_tensor(
         [[0.412453, 0.357580, 0.180423], [0.212671, 0.715160, 0.072169], [0.019334, 0.119193, 0.950227]]
     )
-    relative = torch.einsum("ij,tjhw->tihw", matrix / matrix.sum(1, keepdim=True), linear)
+    matrix_33 = matrix_33 / matrix_33.sum(1, keepdim=True)
+    # Frame by frame: a dozen maps as large as a frame are made on the way.
+    return torch.stack([_frame_to_lab(rgb_3HW, matrix_33) for rgb_3HW in rgb_T3HW])
+
+
+def _frame_to_lab(rgb_3HW: Tensor, matrix_33: Tensor) -> Tensor:
+    rgb_3HW = rgb_3HW.clamp(0, 1)
+    linear = torch.where(rgb_3HW <= 0.04045, rgb_3HW / 12.92, ((rgb_3HW + 0.055) / 1.055) ** 2.4)
+    relative = torch.einsum("ij,jhw->ihw", matrix_33, linear)
     curved = torch.where(relative > (6 / 29) ** 3, relative ** (1 / 3), relative * (29 / 6) ** 2 / 3 + 4 / 29)
-    x, y, z = curved.unbind(1)
-    return torch.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], 1)
+    x, y, z = curved
+    return torch.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)])

@@ -17,8 +17,8 @@ class Embedded(StableDiffusion):
         weights: diffusers folder; ``None`` takes the one that ships with the package.
         guidance: scale of classifier-free guidance. The paper's 5 blurs the features of what ships, so that the default
             is 1, which is none.
-        native_size: height and width at about whose number of pixels larger frames are seen, in their own shape, where
-            nothing sets an input size; for the weights that ship alone.
+        native_size: height and width at about whose number of pixels frames are seen, in their own shape, where nothing
+            sets an input size; for the weights that ship alone.
         settings: others of :class:`StableDiffusion`.
     """
 
@@ -27,7 +27,7 @@ class Embedded(StableDiffusion):
         weights: str | None = None,
         *,
         guidance: float = 1.0,
-        native_size: tuple[int, int] = (128, 224),
+        native_size: tuple[int, int] = (256, 448),
         **settings: Any,
     ) -> None:
         super().__init__(weights or str(Path(__file__).parent), guidance=guidance, **settings)
