@@ -11,6 +11,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 FOLDER = Path(__file__).parents[1] / "experiments" / "embedded_backbone"
 NAMES = ("targets", "networks", "readout", "teacher", "material")
@@ -109,3 +110,62 @@ def test_queries_speak_and_the_network_stays(modules: dict[str, ModuleType]) -> 
     spread = torch.stack([torch.cdist(part, part).flatten() for part in (wanted, mean, untold.mean(0))])
     _, told, silent = torch.corrcoef(spread)[0]
     assert told > silent + 0.1
+
+
+def test_sharp_cuts_are_as_near_as_is_said(modules: dict[str, ModuleType], tmp_path: Path) -> None:
+    """The width of stripes tells the scale: 1.2 to 2.4 for frames, 1 to what shows single pixels for wallpapers."""
+    module = modules["material"]
+    for name, height, width, count in (("videos", 384, 512, 3), ("wallpapers", 768, 1024, 1)):
+        (tmp_path / name / "one").mkdir(parents=True)
+        stripes = np.where(np.arange(width) // 16 % 2, 255, 0).astype(np.uint8)
+        for number in range(count):
+            picture = Image.fromarray(np.broadcast_to(stripes[None, :, None], (height, width, 3)).copy())
+            picture.save(tmp_path / name / "one" / f"{number}.png")
+    sources = module.Sources(None, tmp_path / "videos", tmp_path / "wallpapers", 0)
+    cuts = np.stack(list(module.sharp_pictures(sources, np.random.default_rng(0))))
+    assert cuts.shape == (2 * 3 + 24, *module.SIZES["sharp"], 3)
+    assert cuts.dtype == np.uint8
+    edges = (np.diff((cuts[:, 0, :, 0] > 127).astype(int), axis=1) != 0).sum(1)
+    frames, wallpapers = 512 / 16 / edges[:6], 1024 / 16 / edges[6:]  # whole, the pictures have as many stripes
+    assert 1.15 < frames.min() < frames.max() < 2.5
+    assert 0.95 < wallpapers.min() < 1.4
+    assert 2.9 < wallpapers.max() < 4.3  # four times the size that covers is this picture's own
+
+
+def test_sets_take_turns(modules: dict[str, ModuleType]) -> None:
+    """Each batch is of the set whose turn it is; latents are those of its rows, and of the windows of large ones."""
+    module = modules["material"]
+    names = ("small", "large", "sharp")
+    pictures = {name: np.zeros((6, *module.SIZES[name], 3), np.uint8) for name in names}
+    latents = {}
+    for index, name in enumerate(names):
+        height, width = (side // 8 for side in module.SIZES[name])
+        marks = (40 * index + np.arange(6)[:, None, None] + np.arange(width)).repeat(height, 1)
+        pictures[name][:] = marks.repeat(8, 1).repeat(8, 2)[..., None]
+        latents[name] = lambda rows, marks=marks: marks[rows, None]
+    turns = ("small", "sharp", "large", "sharp")
+    examples = module.Examples(pictures, latents, turns, ((24, 32),), 4, 0)
+    for name, (latents_Bchw, colours_B3hw, images_B3HW) in zip(turns * 2, examples, strict=False):
+        assert len(latents_Bchw) == (2 if name == "large" else 4)
+        assert latents_Bchw.shape[2:] == (24, 32)
+        assert colours_B3hw.shape[2:] == (12, 16)
+        shown = (images_B3HW[:, :1, ::8, ::8] + 1) * 127.5
+        torch.testing.assert_close(shown, latents_Bchw, rtol=0, atol=1e-3)
+        first = latents_Bchw[..., 0].min()
+        assert 40 * names.index(name) <= first < 40 * names.index(name) + 6 + (24 if name == "large" else 0)
+
+
+def test_encoder_error_counts_a_tokens_mean_twice(modules: dict[str, ModuleType]) -> None:
+    """An error of 0.5 everywhere costs 0.25 + 2 * 0.25; one of alternating sign has no mean and costs 0.25."""
+    module = modules["networks"]
+    training = module.EncoderTraining(module.build_autoencoder(), 10)
+    logged = {}
+    training.log = lambda name, value: logged.update({name: float(value)})
+    images = torch.rand(1, 3, 32, 48, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    with torch.no_grad():
+        given = training.network.encode(images).latent_dist.mean
+        signs = torch.tensor([[1.0, -1.0], [-1.0, 1.0]]).repeat(2, 3)
+        for error, expected in ((torch.tensor(0.5), 0.75), (0.5 * signs, 0.25)):
+            loss = training.training_step((given + error, torch.empty(0), images), 0)
+            assert float(loss) == pytest.approx(expected, rel=1e-4)
+            assert logged["squared_error"] == pytest.approx(0.25, rel=1e-4)

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 WINDOW = 50
-CURVES = (("encoder", "loss"), ("decoder", "squared_error"), ("unet", "velocity"), ("unet", "telling"))
+CURVES = (("encoder", "squared_error"), ("decoder", "squared_error"), ("unet", "velocity"), ("unet", "telling"))
 
 
 def read_curve(work: Path, stage: str, column: str) -> dict[int, float]:

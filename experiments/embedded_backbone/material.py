@@ -22,9 +22,11 @@ from torch import Tensor
 
 from zsvss.data.scenes import TRAIN_SEEDS, Scene
 
-SIZES = {"small": (192, 256), "large": (256, 448)}
+SIZES = {"small": (192, 256), "large": (256, 448), "sharp": (192, 256)}
 """Height and width of the pictures of each set; the networks see them whole, or windows of them."""
 SCENE_SIZE = (128, 224)
+SHARPEST = 6.0
+"""Scale, relative to the size that covers, at which a sharp cut of a wallpaper shows the least of it."""
 Picture = NDArray[np.uint8]
 
 
@@ -87,6 +89,21 @@ def large_pictures(sources: Sources, rng: np.random.Generator) -> Iterator[Pictu
     yield from (cover(image, size, rng) for image in _images(sources.wallpapers) if min(image.size) >= 600)
     for number in range(sources.num_scenes):
         yield from (cover(_scene_frame(number, delay), size, rng) for delay in (0, 5))
+
+
+def sharp_pictures(sources: Sources, rng: np.random.Generator) -> Iterator[Picture]:
+    """Cuts at up to the pictures' own sharpness: three of every other frame of the videos, 24 of every wallpaper.
+
+    The photographs are smaller than the pictures of a set; enlarged, they are less sharp than the frames of a camera.
+    """
+    size = SIZES["sharp"]
+    for number, image in enumerate(_images(sources.videos)):
+        if number % 2 == 0:
+            yield from (cover(image, size, rng, rng.uniform(1.2, 2.4)) for _ in range(3))
+    for image in _images(sources.wallpapers):
+        if min(image.size) >= 600:
+            own = min(SHARPEST, image.height / size[0], image.width / size[1])
+            yield from (cover(image, size, rng, own ** rng.uniform(0, 1)) for _ in range(24))
 
 
 def _scene_frame(number: int, delay: int) -> Image.Image:
@@ -153,13 +170,15 @@ def cell_colours(picture_HW3: NDArray[np.uint8], grid: tuple[int, int]) -> NDArr
 class Examples:
     """Batches of pictures with their latents, drawn at random without end; one set and one window a batch.
 
-    Two batches of three are small pictures, whole; the third has half as many windows of large ones. The window is
-    what the network sees, so places are counted within it.
+    The sets take turns. Small and sharp pictures are whole, of large ones there are half as many windows. The window
+    is what the network sees, so places are counted within it.
 
     Args:
         pictures: of each set, `NHW3`.
         latents: of each set; gives `Bchw` for row numbers.
-        batch: small pictures a batch.
+        turns: names of the sets, in the order of their batches, over and over.
+        windows: heights and widths of the windows of large pictures, in latent cells, multiples of eight.
+        batch: small or sharp pictures a batch.
         seed: of the draw.
     """
 
@@ -167,22 +186,25 @@ class Examples:
         self,
         pictures: dict[str, NDArray[np.uint8]],
         latents: dict[str, Callable[[NDArray[np.int64]], NDArray[np.floating]]],
+        turns: tuple[str, ...],
+        windows: tuple[tuple[int, int], ...],
         batch: int,
         seed: int,
     ) -> None:
-        self._pictures, self._latents, self._batch, self._seed = pictures, latents, batch, seed
+        self._pictures, self._latents, self._turns, self._windows = pictures, latents, turns, windows
+        self._batch, self._seed = batch, seed
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """Yield latents `Bchw`, colours of the token cells `B3hw`, and the pictures `B3HW`."""
         rng, step = np.random.default_rng(self._seed), 0
         while True:
-            name = "large" if step % 3 == 2 else "small"
+            name = self._turns[step % len(self._turns)]
             count = self._batch // 2 if name == "large" else self._batch
             rows = np.sort(rng.choice(len(self._pictures[name]), count, replace=False))
             pictures_BHW3 = np.array(self._pictures[name][rows])
             latents_Bchw = np.asarray(self._latents[name](rows), np.float32)
             if name == "large":
-                pictures_BHW3, latents_Bchw = window(pictures_BHW3, latents_Bchw, rng)
+                pictures_BHW3, latents_Bchw = window(pictures_BHW3, latents_Bchw, self._windows, rng)
             grid = (latents_Bchw.shape[2] // 2, latents_Bchw.shape[3] // 2)
             colours_B3hw = np.stack([cell_colours(picture, grid) for picture in pictures_BHW3])
             yield torch.from_numpy(latents_Bchw), torch.from_numpy(colours_B3hw), images_to_tensor(pictures_BHW3)
@@ -190,12 +212,16 @@ class Examples:
 
 
 def window(
-    pictures_BHW3: NDArray[np.uint8], latents_Bchw: NDArray[np.float32], rng: np.random.Generator
+    pictures_BHW3: NDArray[np.uint8],
+    latents_Bchw: NDArray[np.float32],
+    sizes: tuple[tuple[int, int], ...],
+    rng: np.random.Generator,
 ) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-    """Cut one window of a random size, multiples of eight latent cells, out of pictures and latents alike."""
-    height, width = ((32, 56), (32, 40), (24, 40), (32, 32))[rng.integers(4)]
+    """Cut one window, of one of `sizes` in latent cells, out of pictures and latents alike."""
+    height, width = sizes[rng.integers(len(sizes))]
     y, x = (
-        2 * int(rng.integers(0, (have - want) // 2 + 1)) for have, want in zip((32, 56), (height, width), strict=True)
+        2 * int(rng.integers(0, (have - want) // 2 + 1))
+        for have, want in zip(latents_Bchw.shape[2:], (height, width), strict=True)
     )
     pixels = pictures_BHW3[:, STRIDE * y : STRIDE * (y + height), STRIDE * x : STRIDE * (x + width)]
     return pixels, np.ascontiguousarray(latents_Bchw[:, :, y : y + height, x : x + width])

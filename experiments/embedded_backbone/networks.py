@@ -118,7 +118,7 @@ class _Training(LightningModule):
 
 
 class EncoderTraining(_Training):
-    """Stage A: give the teacher's latents of the same picture.
+    """Stage A: give the teacher's latents of the same picture, and their means over a token's cell.
 
     Args:
         autoencoder: whose encoder learns.
@@ -127,17 +127,19 @@ class EncoderTraining(_Training):
     """
 
     def __init__(self, autoencoder: AutoencoderKL, num_steps: int, learning_rate: float = 2e-3) -> None:
-        super().__init__(autoencoder, learning_rate, 100, num_steps, 0.996)
+        super().__init__(autoencoder, learning_rate, 100, num_steps, 0.997)
         for part in (autoencoder.decoder, autoencoder.post_quant_conv):
             part.requires_grad_(requires_grad=False)
 
     def training_step(self, batch: tuple[Tensor, Tensor, Tensor], batch_index: int) -> Tensor:
-        """Mean squared error of the latents, each channel of which has unit variance."""
+        """Mean squared error of the latents, each channel of which has unit variance, and that of 2x2 means, twice."""
         latents_Bchw, _, images_B3HW = batch
         fix_posterior(self.network)
-        loss = functional.mse_loss(self.network.encode(images_B3HW).latent_dist.mean.float(), latents_Bchw)
-        self.log("loss", loss)
-        return loss
+        given_Bchw = self.network.encode(images_B3HW).latent_dist.mean.float()
+        squared = functional.mse_loss(given_Bchw, latents_Bchw)
+        pooled = functional.mse_loss(functional.avg_pool2d(given_Bchw, 2), functional.avg_pool2d(latents_Bchw, 2))
+        self.log("squared_error", squared)
+        return squared + 2 * pooled
 
 
 class DecoderTraining(_Training):

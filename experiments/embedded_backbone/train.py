@@ -18,7 +18,17 @@ from export import export_autoencoder, export_denoiser
 from lightning import Trainer, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
-from material import Examples, Sources, gather, large_pictures, own_latents, projected, small_pictures, teacher_latents
+from material import (
+    Examples,
+    Sources,
+    gather,
+    large_pictures,
+    own_latents,
+    projected,
+    sharp_pictures,
+    small_pictures,
+    teacher_latents,
+)
 from networks import DecoderTraining, DenoiserTraining, EncoderTraining, _Training, build_autoencoder
 from numpy.typing import NDArray
 from readout import Reading, speak
@@ -31,6 +41,10 @@ from zsvss import backbones
 
 READING = Reading({"cell": 1.0, "around": 0.7, "colour": 0.5, "place": 1.2})
 """What the exported queries say, as chosen on generated validation videos and DAVIS (README.md)."""
+TURNS = {"autoencoder": ("small", "sharp", "large", "sharp"), "unet": ("small", "small", "large")}
+"""Sets of pictures in the order of their batches."""
+WINDOWS = {"autoencoder": ((24, 32),), "unet": ((32, 56), (32, 40), (24, 40), (32, 32))}
+"""Heights and widths of windows of large pictures, in latent cells."""
 
 
 def parse() -> argparse.Namespace:
@@ -46,12 +60,15 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--videos", type=Path, help="folder with a folder of frames for each video")
     parser.add_argument("--wallpapers", type=Path, help="folder of large photographs")
     parser.add_argument("--scenes", type=int, default=450, help="generated training scenes")
-    parser.add_argument("--small", type=int, default=1600, help="small pictures at most")
-    parser.add_argument("--large", type=int, default=150, help="large pictures at most")
-    parser.add_argument("--encoder-steps", type=int, default=1000)
-    parser.add_argument("--decoder-steps", type=int, default=1000)
-    parser.add_argument("--unet-steps", type=int, default=1600)
-    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--small", type=int, default=5000, help="small pictures at most")
+    parser.add_argument("--large", type=int, default=600, help="large pictures at most")
+    parser.add_argument("--sharp", type=int, default=3500, help="sharp cuts at most")
+    parser.add_argument("--encoder-steps", type=int, default=10000)
+    parser.add_argument("--decoder-steps", type=int, default=3000)
+    parser.add_argument("--unet-steps", type=int, default=3800)
+    parser.add_argument("--encoder-batch", type=int, default=6, help="pictures a step; of large ones half as many")
+    parser.add_argument("--decoder-batch", type=int, default=4, help="likewise")
+    parser.add_argument("--unet-batch", type=int, default=8, help="likewise")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--export-only", action="store_true", help="export the newest checkpoints and stop")
@@ -107,12 +124,13 @@ def sample_of(examples: Examples, count: int) -> tuple[Tensor, Tensor]:
 
 
 def gather_all(args: argparse.Namespace) -> dict[str, NDArray[np.uint8]]:
-    """Both sets of pictures."""
+    """All sets of pictures."""
     sources = Sources(args.photos, args.videos, args.wallpapers, args.scenes)
     rng = np.random.default_rng(args.seed)
     return {
         "small": gather(args.work / "small.npy", small_pictures(sources, rng), args.small, args.seed),
         "large": gather(args.work / "large.npy", large_pictures(sources, rng), args.large, args.seed),
+        "sharp": gather(args.work / "sharp.npy", sharp_pictures(sources, rng), args.sharp, args.seed),
     }
 
 
@@ -122,10 +140,11 @@ def train_autoencoder(pictures: dict[str, NDArray[np.uint8]], args: argparse.Nam
         name: teacher_latents(args.work / f"{name}_teacher.npy", part, args.teacher) for name, part in pictures.items()
     }
     projection = fit_projection(raw["small"][:400], NUM_LATENTS)
-    examples = Examples(
-        pictures, {name: projected(part, projection) for name, part in raw.items()}, args.batch, args.seed
-    )
+    latents = {name: projected(part, projection) for name, part in raw.items()}
+    turns, windows = TURNS["autoencoder"], WINDOWS["autoencoder"]
+    examples = Examples(pictures, latents, turns, windows, args.encoder_batch, args.seed)
     autoencoder = fit("encoder", EncoderTraining(build_autoencoder(), args.encoder_steps), examples, args)
+    examples = Examples(pictures, latents, turns, windows, args.decoder_batch, args.seed)
     return fit("decoder", DecoderTraining(autoencoder, args.decoder_steps), examples, args)
 
 
@@ -138,9 +157,9 @@ def main() -> None:
     pictures = gather_all(args)
     autoencoder = train_autoencoder(pictures, args)
     export_autoencoder(autoencoder, args.output)
-    own = {name: own_latents(args.work / f"{name}_own.npy", part, autoencoder) for name, part in pictures.items()}
+    own = {name: own_latents(args.work / f"{name}_own.npy", pictures[name], autoencoder) for name in set(TURNS["unet"])}
     rows = {name: (lambda chosen, part=part: part[chosen]) for name, part in own.items()}
-    examples = Examples(pictures, rows, args.batch, args.seed + 1)
+    examples = Examples(pictures, rows, TURNS["unet"], WINDOWS["unet"], args.unet_batch, args.seed + 1)
     latents_Bchw, colours_B3hw = sample_of(examples, 300)
     scales: dict[str, Scale] = fit_scales(latents_Bchw, colours_B3hw)
     denoiser: Any = fit("unet", DenoiserTraining(args.unet_steps, scales), examples, args)
