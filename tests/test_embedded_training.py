@@ -123,10 +123,10 @@ def test_sharp_cuts_are_as_near_as_is_said(modules: dict[str, ModuleType], tmp_p
             picture.save(tmp_path / name / "one" / f"{number}.png")
     sources = module.Sources(None, tmp_path / "videos", tmp_path / "wallpapers", 0)
     cuts = np.stack(list(module.sharp_pictures(sources, np.random.default_rng(0))))
-    assert cuts.shape == (2 * 3 + 24, *module.SIZES["sharp"], 3)
+    assert cuts.shape == (3 * 3 + 40, *module.SIZES["sharp"], 3)
     assert cuts.dtype == np.uint8
     edges = (np.diff((cuts[:, 0, :, 0] > 127).astype(int), axis=1) != 0).sum(1)
-    frames, wallpapers = 512 / 16 / edges[:6], 1024 / 16 / edges[6:]  # whole, the pictures have as many stripes
+    frames, wallpapers = 512 / 16 / edges[:9], 1024 / 16 / edges[9:]  # whole, the pictures have as many stripes
     assert 1.15 < frames.min() < frames.max() < 2.5
     assert 0.95 < wallpapers.min() < 1.4
     assert 2.9 < wallpapers.max() < 4.3  # four times the size that covers is this picture's own

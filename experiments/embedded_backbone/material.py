@@ -92,18 +92,17 @@ def large_pictures(sources: Sources, rng: np.random.Generator) -> Iterator[Pictu
 
 
 def sharp_pictures(sources: Sources, rng: np.random.Generator) -> Iterator[Picture]:
-    """Cuts at up to the pictures' own sharpness: three of every other frame of the videos, 24 of every wallpaper.
+    """Cuts at up to the pictures' own sharpness: three of every frame of the videos, 40 of every wallpaper.
 
     The photographs are smaller than the pictures of a set; enlarged, they are less sharp than the frames of a camera.
     """
     size = SIZES["sharp"]
-    for number, image in enumerate(_images(sources.videos)):
-        if number % 2 == 0:
-            yield from (cover(image, size, rng, rng.uniform(1.2, 2.4)) for _ in range(3))
+    for image in _images(sources.videos):
+        yield from (cover(image, size, rng, rng.uniform(1.2, 2.4)) for _ in range(3))
     for image in _images(sources.wallpapers):
         if min(image.size) >= 600:
             own = min(SHARPEST, image.height / size[0], image.width / size[1])
-            yield from (cover(image, size, rng, own ** rng.uniform(0, 1)) for _ in range(24))
+            yield from (cover(image, size, rng, own ** rng.uniform(0, 1)) for _ in range(40))
 
 
 def _scene_frame(number: int, delay: int) -> Image.Image:
