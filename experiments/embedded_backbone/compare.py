@@ -44,7 +44,7 @@ from zsvss.results.atomic_files import fill_in
 from zsvss.segmenter import VideoSegmenter
 from zsvss.stages.context import KNNSceneContext
 from zsvss.stages.features import AttentionFeatures, ColorPositionFeatures, Features
-from zsvss.stages.joint_features import JointFeatures, LabFeatures, LatentFeatures, PositionFeatures
+from zsvss.stages.joint_features import LatentFeatures
 from zsvss.stages.modulation import MaskedModulation, Modulation
 from zsvss.stages.per_frame import PerFrameClustering
 from zsvss.stages.refinement import CorrespondenceRefinement
@@ -81,13 +81,6 @@ BASELINE = COLOUR + CONTEXT
 THREE_STAGES = f"{COLOUR}, all three stages"
 WITH_POSITION = "bare latents and position" + CONTEXT
 latents_and_position = partial(LatentFeatures, position_weight=0.5)
-
-
-def enhanced_features() -> Features:
-    """As in `configs/ablations/enhanced.yaml`."""
-    return JointFeatures([AttentionFeatures(), LabFeatures(), PositionFeatures()], [1, 0.5, 0.5])
-
-
 enhanced_upsampling = partial(GuidedUpsampling, eps=0.003)
 SYSTEMS = [
     System(f"{COLOUR}, per frame", "trained", ColorPositionFeatures, context=False),
@@ -101,7 +94,7 @@ SYSTEMS = [
     System(TRAINED + CONTEXT, "trained", AttentionFeatures, context=True, before=BASELINE),
     System("... + refinement", "trained", AttentionFeatures, True, refinement=True, before=BASELINE),
     System("... + masked modulation", "trained", AttentionFeatures, True, True, MaskedModulation, before=BASELINE),
-    System("enhanced", "trained", enhanced_features, True, True, enhanced_upsampling, BASELINE, num_neighbors=12),
+    System("enhanced", "trained", AttentionFeatures, True, True, enhanced_upsampling, BASELINE, num_neighbors=12),
     System(THREE_STAGES, "trained", ColorPositionFeatures, True, True, MaskedModulation, before=BASELINE),
 ]
 

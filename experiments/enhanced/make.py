@@ -73,6 +73,7 @@ class Row:
     name: str
     features: str = "queries"
     ward: bool = False
+    num_neighbors: int = 4
     padding: int = 0
     upsampling: Callable[[], Modulation] | None = None
     novelty: bool = False
@@ -81,7 +82,7 @@ class Row:
 
 
 guided = partial(GuidedUpsampling, eps=0.003)
-ENHANCED = Row("enhanced: colour and position, guided upsampling", "color", upsampling=guided)
+ENHANCED = Row("enhanced: twelve neighbours, guided upsampling", num_neighbors=12, upsampling=guided)
 ROWS = [
     Row("the paper's, without masked modulation"),
     Row("+ Ward", ward=True),
@@ -90,8 +91,10 @@ ROWS = [
     Row("+ padding by 32 pixels", padding=32),
     Row("+ soft upsampling", upsampling=SoftUpsampling),
     Row("+ guided upsampling", upsampling=guided),
+    Row("+ twelve neighbours", num_neighbors=12),
     Row("+ novelty", novelty=True),
     ENHANCED,
+    replace(ENHANCED, name="enhanced + colour and position", features="color"),
     replace(ENHANCED, name="enhanced + Ward", ward=True),
     replace(ENHANCED, name="enhanced + padding", padding=32),
     replace(ENHANCED, name="enhanced + Ward, padding and novelty", ward=True, padding=32, novelty=True),
@@ -119,6 +122,7 @@ def every_key(backbone: Embedded) -> list[FeatureKey]:
 def build_segmenter(row: Row, backbones: dict[str, OnePassAClip], size: tuple[int, int] | None) -> VideoSegmenter:
     """A row as a composition of stages; ``size`` is that of the backbone's input."""
     context = KNNSceneContext(
+        num_neighbors=row.num_neighbors,
         initialization=WardInitialization() if row.ward else None,
         novelty=Novelty(row.settings.margin) if row.novelty else None,
     )
