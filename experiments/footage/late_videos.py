@@ -2,7 +2,7 @@
 
 Half are generated scenes, easy and hard ones in turn; half are DAVIS sequences into which objects of other sequences
 come in, cut out by their masks. Every other sequence, by name, is for validation. All have 35 frames of 128x224.
-Training has scenes of its own, and the sequences of validation, pasted otherwise.
+Training has scenes of its own, and the sequences of validation, turned and pasted otherwise.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from zsvss.data.scenes import Scene, scene_split
 HEIGHT, WIDTH, NUM_FRAMES, CLIP_LENGTH = 128, 224, 35, 14
 _NUM_GENERATED, _NUM_QUIET, _LATE_A_SCENE = 20, 8, 4
 _FIRST_SEED, _FIRST_QUIET_SEED = 100, 300  # within the split's seeds; no other experiment uses them
-_NUM_TO_TRAIN, _NUM_QUIET_TO_TRAIN, _NUM_PASTED_TO_TRAIN = 40, 12, 12
+_NUM_TO_TRAIN, _NUM_QUIET_TO_TRAIN, _NUM_DAVIS_TO_TRAIN = 48, 8, 32
+_NUM_MORE_TO_TRAIN, _NUM_MORE_DAVIS_TO_TRAIN = 24, 16
 _FIRST_SEED_TO_TRAIN, _FIRST_QUIET_SEED_TO_TRAIN = 5000, 6000
 
 UInt8 = npt.NDArray[np.uint8]
@@ -57,20 +58,21 @@ class Sequence(NamedTuple):
 
 def videos(root: Path, split: Split) -> Iterator[LateVideo]:
     """All videos of a split; ``root`` holds `frames/<sequence>/*.jpg` and `masks/<sequence>/*.png` of DAVIS."""
-    is_training = split == "train"
-    yield from _generated(
-        split, _FIRST_SEED_TO_TRAIN if is_training else _FIRST_SEED, _NUM_TO_TRAIN if is_training else _NUM_GENERATED
-    )
-    yield from _quiet(
-        split,
-        _FIRST_QUIET_SEED_TO_TRAIN if is_training else _FIRST_QUIET_SEED,
-        _NUM_QUIET_TO_TRAIN if is_training else _NUM_QUIET,
-    )
-    yield from (_pasted_to_train(root) if is_training else _davis(root, split))
+    if split == "train":
+        yield from _generated(split, _FIRST_SEED_TO_TRAIN, range(_NUM_TO_TRAIN))
+        yield from _quiet(split, _FIRST_QUIET_SEED_TO_TRAIN, _NUM_QUIET_TO_TRAIN)
+        yield from _davis_to_train(root, range(_NUM_DAVIS_TO_TRAIN))
+        yield from _generated(split, _FIRST_SEED_TO_TRAIN, range(_NUM_TO_TRAIN, _NUM_TO_TRAIN + _NUM_MORE_TO_TRAIN))
+        more = range(_NUM_DAVIS_TO_TRAIN, _NUM_DAVIS_TO_TRAIN + _NUM_MORE_DAVIS_TO_TRAIN)
+        yield from _davis_to_train(root, more)
+    else:
+        yield from _generated(split, _FIRST_SEED, range(_NUM_GENERATED))
+        yield from _quiet(split, _FIRST_QUIET_SEED, _NUM_QUIET)
+        yield from _davis(root, split)
 
 
-def _generated(split: Split, first_seed: int, num_scenes: int) -> Iterator[LateVideo]:
-    for number in range(num_scenes):
+def _generated(split: Split, first_seed: int, numbers: range) -> Iterator[LateVideo]:
+    for number in numbers:
         hard = number % 2 == 1
         scene = _scene(split, first_seed + number, hard, _LATE_A_SCENE)
         yield _rendered(f"generated_{number:02d}", "hard" if hard else "normal", scene)
@@ -117,17 +119,26 @@ def _davis(root: Path, split: Split) -> Iterator[LateVideo]:
             number += 1
 
 
-def _pasted_to_train(root: Path) -> Iterator[LateVideo]:
+def _davis_to_train(root: Path, numbers: range) -> Iterator[LateVideo]:
+    """Sequences of validation, mirrored or played backwards by chance, with objects pasted into three of four."""
     names = sorted(path.name for path in (root / "frames").iterdir())[::2]
     sequences = {name: read_sequence(root, name, (HEIGHT, WIDTH)) for name in names}
-    for number in range(_NUM_PASTED_TO_TRAIN):
+    for number in numbers:
         generator, name = np.random.default_rng([1000 + number]), names[number % len(names)]
-        own = sequences[name].inside_THW.astype(np.uint8)
-        frames, objects = sequences[name].frames_THW3.copy(), np.zeros_like(own)
-        pair = generator.permutation([other for other in names if other != name])[:2]
+        kind = "own" if number % 32 >= 24 else "davis"
+        ground = _turned(sequences[name], generator)
+        own = ground.inside_THW.astype(np.uint8)
+        frames, objects = ground.frames_THW3.copy(), np.zeros_like(own)
+        pair = generator.permutation([other for other in names if other != name])[:2] if kind == "davis" else ()
         for value, other in enumerate(pair, 1):
-            paste(frames, objects, sequences[str(other)], value, generator)
-        yield LateVideo(f"davis_{number:02d}_{name}", "davis", frames, own, objects)
+            paste(frames, objects, _turned(sequences[str(other)], generator), value, generator)
+        yield LateVideo(f"{kind}_{number:02d}_{name}", kind, frames, own, objects)
+
+
+def _turned(sequence: Sequence, generator: np.random.Generator) -> Sequence:
+    """By chance mirrored, and played backwards."""
+    across, in_time = (int(step) for step in generator.choice([-1, 1], 2))
+    return Sequence(*(np.ascontiguousarray(values[::in_time, :, ::across]) for values in sequence))
 
 
 def read_sequence(root: Path, name: str, size: tuple[int, int], num_frames: int = NUM_FRAMES) -> Sequence:

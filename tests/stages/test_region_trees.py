@@ -67,7 +67,7 @@ def views(inside):
     look = inside[..., None].astype(np.float32)
     score = np.where(inside, 3.0, -5.0).astype(np.float32)
     evidence = np.concatenate([look * number for number in range(1, 10)], -1)
-    return CellViews(score, evidence, look.repeat(2, -1), look.repeat(8, -1), look.repeat(3, -1))
+    return CellViews(score, evidence, look.repeat(2, -1), look.repeat(8, -1), look.repeat(3, -1), 0.9)
 
 
 def evidence_of(mask, inside, is_first=True):
@@ -86,7 +86,8 @@ def test_evidence_of_a_whole_object():
     #       at no side, 16 sides of cells, fills its box, is one part, first clip
     shape_of += [0, 0, 3 * 16 / np.sqrt(48 * 3), 1, 1, 1]
     assert shape == pytest.approx(shape_of, abs=1e-5)
-    assert evidence[25:] == pytest.approx([*range(1, 10), 1])
+    assert evidence[25:35] == pytest.approx([*range(1, 10), 1])
+    assert evidence[35:] == pytest.approx([48 / mask.size, 1, 0], abs=1e-6)  # all that is new in a clip of a pixel a frame
 
 
 def test_evidence_of_a_part_at_the_side():
@@ -97,3 +98,4 @@ def test_evidence_of_a_part_at_the_side():
     assert evidence[12 + 7] == 1
     assert evidence[12 + 8] == 1
     assert evidence[24] == 0
+    assert evidence[36] == 0.5  # of what is new

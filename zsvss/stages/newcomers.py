@@ -167,7 +167,8 @@ class Newcomers:
         lab = [cv2.cvtColor(frame_HW3, cv2.COLOR_RGB2LAB) for frame_HW3 in frames]
         lab_Thw3 = np.stack([cv2.resize(of_frame, size, interpolation=cv2.INTER_AREA) for of_frame in lab]) / 25
         looks_Thwc = leading_axes(features_Tnc * state.weight_c, state.grid, (size[1], size[0]))
-        views = CellViews(score_Thw, evidence_Thwe, smoothed_Thw2, looks_Thwc, lab_Thw3.astype(np.float32))
+        speed = float(np.median(np.linalg.norm(motion.flow_THW2[:, ::CELL, ::CELL], axis=-1)))
+        views = CellViews(score_Thw, evidence_Thwe, smoothed_Thw2, looks_Thwc, lab_Thw3.astype(np.float32), speed)
         return views, np.stack([of_cells(motion.flow_THW2[..., axis]) / CELL for axis in (0, 1)], -1)
 
     def candidates(self, views: CellViews, flow_Thw2: Floats) -> list[Region]:

@@ -26,6 +26,7 @@ class CellViews(NamedTuple):
         velocity_Thw2: against the background, in pixels a frame.
         features_Thwc: leading axes of the features.
         lab_Thw3: CIELAB (8 bits a channel) / 25.
+        speed: of most of the clip, in pixels a frame.
     """
 
     score_Thw: Floats
@@ -33,6 +34,7 @@ class CellViews(NamedTuple):
     velocity_Thw2: Floats
     features_Thwc: Floats
     lab_Thw3: Floats
+    speed: float
 
 
 def evidence_for(region: Region, views: CellViews, *, is_first: bool) -> Floats:
@@ -78,8 +80,16 @@ def evidence_for(region: Region, views: CellViews, *, is_first: bool) -> Floats:
             ],
             evidence_Me.mean(0),
             [np.quantile(evidence_Me[:, _NOVELTY], 0.75)],
+            _of_clip(region, views),
         ]
     ).astype(np.float32)
+
+
+def _of_clip(region: Region, views: CellViews) -> list[float]:
+    """Share of the clip's cells that are likely new, the region's part in them, and how fast the clip moves."""
+    is_new_Thw = views.score_Thw > 0
+    own = np.count_nonzero(is_new_Thw[tuple(region.places)]) / max(np.count_nonzero(is_new_Thw), 1)
+    return [float(is_new_Thw.mean()), own, float(np.log(views.speed + 0.1))]
 
 
 def _in_box(region: Region, shape: tuple[int, ...]) -> tuple[Bools, tuple[slice, ...]]:
