@@ -2,9 +2,10 @@
 
 On the videos of the training split. A cell is new if half of it is of objects that show no pixel in the first clip. A
 region is whole if half of its pixels and half of an object's, from the region's first frame on, are the same, or six
-tenths for half of the networks.
+tenths for half of the networks. Cells need few examples: every fifth of the first 88 videos.
 
-Shape legend: T frames of a clip, h w cells, R regions, E values of evidence, O objects.
+Shape legend: T frames of a clip, h w cells, R regions, E values of evidence, O objects, S networks of H hidden units, B
+regions of a batch.
 """
 
 from __future__ import annotations
@@ -15,9 +16,11 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from sklearn.linear_model import LogisticRegression
-from sklearn.neural_network import MLPClassifier
 from sklearn.preprocessing import StandardScaler
+from torch import Tensor
+from torch.nn.functional import binary_cross_entropy_with_logits
 
 from experiments.footage.late_videos import CLIP_LENGTH, LateVideo, videos
 from experiments.footage.newcomers import GRID, Case, cases
@@ -25,8 +28,9 @@ from zsvss.stages.motion import CELL, motion_of
 from zsvss.stages.newcomers import Newcomers, NewcomersState, cell_evidence, small
 from zsvss.stages.region_evidence import evidence_for
 
-_HIDDEN, _DECAY, _EPOCHS = 32, 1.0, 60
-_TARGETS = ((0.5, 0), (0.5, 1), (0.6, 0), (0.6, 1))  # share of pixels, and seed
+_FOR_CELLS = slice(0, 88, 5)
+_LEAST_SHARES = (0.5, 0.6) * 3  # of pixels, one a network
+_HIDDEN, _EPOCHS, _BATCH, _RATE, _DECAY = 48, 120, 512, 0.003, 0.01
 
 Floats = npt.NDArray[np.float32]
 
@@ -39,7 +43,7 @@ def main() -> None:
     arguments = parser.parse_args()
     pairs = list(zip(videos(arguments.root, "train"), cases(arguments.root, "train", arguments.cache), strict=True))
     newcomers = Newcomers()
-    newcomers.weights |= cell_weights(newcomers, pairs)
+    newcomers.weights |= cell_weights(newcomers, pairs[_FOR_CELLS])
     evidence, shares = zip(*(of_region for pair in pairs for of_region in judged(newcomers, *pair)), strict=True)
     newcomers.weights |= region_weights(np.stack(evidence), np.array(shares))
     np.savez(arguments.output, **newcomers.weights)
@@ -103,22 +107,46 @@ def judged(newcomers: Newcomers, video: LateVideo, case: Case) -> Iterator[tuple
 def region_weights(evidence_RE: Floats, share_R: npt.NDArray[np.float64]) -> dict[str, Floats]:
     """Of the networks that tell whole objects."""
     scaler = StandardScaler().fit(evidence_RE)
-    scaled_RE = scaler.transform(evidence_RE)
-    models = [
-        MLPClassifier(
-            (_HIDDEN,), alpha=_DECAY, max_iter=_EPOCHS, batch_size=512, learning_rate_init=0.003, random_state=seed
-        ).fit(scaled_RE, share_R >= least)
-        for least, seed in _TARGETS
-    ]
+    scaled_RE = torch.from_numpy(scaler.transform(evidence_RE).astype(np.float32))
+    is_whole_SR = torch.from_numpy(np.stack([share_R >= least for least in _LEAST_SHARES])).float()
+    hidden_SEH, hidden_bias_S1H, out_SH1, out_bias_S11 = fitted(scaled_RE, is_whole_SR)
     arrays = {
         "mean": scaler.mean_,
         "scale": scaler.scale_,
-        "hidden_weights": np.stack([model.coefs_[0] for model in models]),
-        "hidden_bias": np.stack([model.intercepts_[0] for model in models]),
-        "weights": np.stack([model.coefs_[1][:, 0] for model in models]),
-        "bias": np.stack([model.intercepts_[1][0] for model in models]),
+        "hidden_weights": hidden_SEH.numpy(),
+        "hidden_bias": hidden_bias_S1H[:, 0].numpy(),
+        "weights": out_SH1[..., 0].numpy(),
+        "bias": out_bias_S11[:, 0, 0].numpy(),
     }
     return {name: np.asarray(array, np.float32) for name, array in arrays.items()}
+
+
+def fitted(scaled_RE: Tensor, is_whole_SR: Tensor) -> list[Tensor]:
+    """Weights and biases of the hidden and of the output layer of each network, all trained at once."""
+    num_networks, (num_regions, num_values) = len(is_whole_SR), scaled_RE.shape
+    generator = torch.Generator().manual_seed(0)
+    sizes = ((num_values, _HIDDEN), (_HIDDEN, 1))
+    weights = [
+        (6 / sum(size)) ** 0.5 * (2 * torch.rand(num_networks, *size, generator=generator) - 1) for size in sizes
+    ]
+    biases = [torch.zeros(num_networks, 1, size[1]) for size in sizes]
+    for values in (*weights, *biases):
+        values.requires_grad_()
+    groups = [{"params": weights, "weight_decay": _DECAY}, {"params": biases, "weight_decay": 0}]
+    optimizer = torch.optim.AdamW(groups, lr=_RATE)
+    batches_an_epoch = -(-num_regions // _BATCH)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, _RATE, _EPOCHS * batches_an_epoch, pct_start=0.1)
+    for _ in range(_EPOCHS):
+        order_SR = torch.stack([torch.randperm(num_regions, generator=generator) for _ in range(num_networks)])
+        for batch_SB in order_SR.split(_BATCH, 1):
+            hidden_SBH = (scaled_RE[batch_SB] @ weights[0] + biases[0]).relu()
+            odds_SB = (hidden_SBH @ weights[1] + biases[1])[..., 0]
+            loss = binary_cross_entropy_with_logits(odds_SB, is_whole_SR.gather(1, batch_SB)) * num_networks
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+    return [values.detach() for values in (weights[0], biases[0], weights[1], biases[1])]
 
 
 if __name__ == "__main__":

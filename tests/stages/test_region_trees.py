@@ -87,7 +87,9 @@ def test_evidence_of_a_whole_object():
     shape_of += [0, 0, 3 * 16 / np.sqrt(48 * 3), 1, 1, 1]
     assert shape == pytest.approx(shape_of, abs=1e-5)
     assert evidence[25:35] == pytest.approx([*range(1, 10), 1])
-    assert evidence[35:] == pytest.approx([48 / mask.size, 1, 0], abs=1e-6)  # all that is new in a clip of a pixel a frame
+    assert evidence[35:] == pytest.approx(
+        [48 / mask.size, 1, 0], abs=1e-6
+    )  # all that is new in a clip of a pixel a frame
 
 
 def test_evidence_of_a_part_at_the_side():

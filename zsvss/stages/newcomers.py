@@ -71,7 +71,7 @@ class Newcomers:
             the package.
     """
 
-    def __init__(self, threshold: float = 0.3, known_frames: int = 4, weights: str | None = None) -> None:
+    def __init__(self, threshold: float = 0.4, known_frames: int = 4, weights: str | None = None) -> None:
         if not 0 <= threshold <= 1:
             raise ValueError(f"novelty.threshold = {threshold} must be between 0 and 1.")
         if known_frames < 1:
