@@ -88,8 +88,8 @@ def evidence_for(region: Region, views: CellViews, *, is_first: bool) -> Floats:
 def _of_clip(region: Region, views: CellViews) -> list[float]:
     """Share of the clip's cells that are likely new, the region's part in them, and how fast the clip moves."""
     is_new_Thw = views.score_Thw > 0
-    own = np.count_nonzero(is_new_Thw[tuple(region.places)]) / max(np.count_nonzero(is_new_Thw), 1)
-    return [float(is_new_Thw.mean()), own, float(np.log(views.speed + 0.1))]
+    num_new, num_own = int(is_new_Thw.sum()), int(is_new_Thw[tuple(region.places)].sum())
+    return [float(is_new_Thw.mean()), num_own / max(num_new, 1), float(np.log(views.speed + 0.1))]
 
 
 def _in_box(region: Region, shape: tuple[int, ...]) -> tuple[Bools, tuple[slice, ...]]:
