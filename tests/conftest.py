@@ -177,7 +177,7 @@ def pytest_collection() -> Iterator[None]:
 
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> Iterator[None]:
-    """Pass over what a file has left for good: a fork ends the passing over, and libraries import more when used."""
+    """Pass over what a file has left for good: libraries import more when used, and a reader's fork unfreezes."""
     yield
     if nextitem is not None and nextitem.path != item.path and len(gc.get_objects()) > MANY:
         pass_over_what_is_there()

@@ -66,8 +66,8 @@ class VideoSegmentation(LightningModule):
         refinement: correspondence-based refinement (stage 2); ``None`` leaves the coarse labels as they are.
         modulation: masked modulation (stage 3); ``None`` enlarges the refined labels to the frames' size.
         features: what is clustered; ``None`` takes the paper's.
-        input_size: height and width at which the backbone sees the frames; ``frames`` is the frames' own, and so is
-            ``None`` unless they are larger than what the backbone is made for.
+        input_size: height and width at which the backbone sees the frames; ``frames`` is the frames' own; ``None`` is
+            about as many pixels as the backbone is made for, in the frames' shape, or their own where any will do.
         padding: pixels by which the backbone's input is mirrored beyond each border.
         min_region: connected regions below this share of the frame's pixels take the labels of what surrounds them.
         naming: naming protocol, how clusters get their class names in ``test``; ``predict`` needs none.
@@ -152,7 +152,7 @@ class VideoSegmentation(LightningModule):
             self.segmenter.check(wanted, self.data.clip_length)
         if self.segmenter.network_size.native is not None:
             _log.info(
-                "%s: frames are resized to about %d x %d pixels (model.input_size: frames keeps them)",
+                "%s: frames are reduced or enlarged to about %d x %d pixels (model.input_size: frames keeps them)",
                 type(self.backbone).__name__,
                 *self.segmenter.network_size.native,
             )

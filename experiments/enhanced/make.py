@@ -287,8 +287,9 @@ class Records:
 def choose(args: argparse.Namespace) -> None:
     """Try feature weights and the margin of novelty on validation videos."""
     records = Records(args.results.with_name("enhanced_validation.jsonl"))
+    with_colour = replace(ENHANCED, features="color")
     features = {
-        settings: replace(ENHANCED, name=f"features {settings}", settings=settings)
+        settings: replace(with_colour, name=f"features {settings}", settings=settings)
         for settings in (Settings(*values) for values in product((0.25, 0.5, 1.0), (0.25, 0.5, 1.0)))
     }
     novelty = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import subprocess
 import sys
 from collections.abc import Callable
@@ -11,7 +12,7 @@ from typing import Any
 import jsonargparse
 import pytest
 
-from zsvss.commands import options, usage
+from zsvss.commands import before_torch, options, usage
 from zsvss.commands.config_files import PACKAGED_CONFIGS
 from zsvss.commands.early_checks import look, take_apart
 from zsvss.commands.lightning import CommandLine, slots
@@ -302,3 +303,19 @@ def test_a_path_is_text_whatever_it_looks_like(tmp_path: Path, monkeypatch: pyte
     monkeypatch.chdir(tmp_path)
     (tmp_path / name).mkdir()
     look("predict", take_apart(["--data.input", name, "--config", "predict_embedded.yaml"]))
+
+
+@pytest.mark.parametrize("was_enabled", [True, False])
+def test_garbage_is_collected_as_before_after_an_import_that_fails(
+    was_enabled: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "broken_module.py").write_text("import gc\nassert not gc.isenabled()\n1 / 0\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    before = gc.isenabled()
+    (gc.enable if was_enabled else gc.disable)()
+    try:
+        with pytest.raises(ZeroDivisionError):
+            before_torch._imported("broken_module")
+        assert gc.isenabled() == was_enabled
+    finally:
+        (gc.enable if before else gc.disable)()

@@ -43,18 +43,20 @@ def _run(command: str, arguments: Sequence[str]) -> int:
 
 
 def _imported(name: str) -> ModuleType:
-    """A module and all that it imports, without garbage collections: a third of the time, and they find nothing.
+    """A module and all that it imports, without garbage collections, which would take long and find nothing.
 
     Later ones pass over what is there now, which stays as long as the process.
     """
     if name in sys.modules:
         return sys.modules[name]
+    was_enabled = gc.isenabled()
     gc.disable()
     try:
         module = import_module(name)
         gc.freeze()
     finally:
-        gc.enable()
+        if was_enabled:
+            gc.enable()
     return module
 
 
