@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NamedTuple
+from weakref import ref
 
 import numpy as np
 import numpy.typing as npt
@@ -127,7 +128,7 @@ class Model:
         segmenter = self.ready().segmenter
         length = 14 if segmenter.backbone.couples_frames else CLIP
         start = number // length * length
-        key = (id(frames), start)
+        key = (ref(frames), start)  # an id would be given to other frames once these are gone
         seen = self._kept.get(key)
         if seen is None:
             numbers = range(start, min(start + length, num_frames))
