@@ -60,6 +60,7 @@ def test_other_ends_are_answered_though_the_terminal_is_gone(
     monkeypatch.setattr(interruption, "_last_acts", [lambda: acts.append("ended")])
     before = {other: signal.getsignal(other) for other in (signal.SIGTERM, signal.SIGHUP)}
     try:
+        signal.signal(number, signal.SIG_DFL)  # a caller may have it ignored, as nohup does
         with open("/dev/full", "w") as gone:
             monkeypatch.setattr(sys, "stderr", gone)
             answer_other_ends(lambda: "closed")

@@ -130,6 +130,7 @@ def test_the_segmentation_ends_with_the_studio(tmp_path: Path) -> None:
     write_video(tmp_path)
     code = (
         "import os, signal, sys; from argparse import Namespace; from pathlib import Path\n"
+        "signal.signal(signal.SIGHUP, signal.SIG_DFL)\n"  # a caller may have it ignored, as nohup does
         "from zsvss.commands.studio import _of_video\n"
         "video, output = map(Path, sys.argv[1:])\n"
         "_, segmenting = _of_video(Namespace(source=video, output=output), [])\n"
@@ -138,7 +139,7 @@ def test_the_segmentation_ends_with_the_studio(tmp_path: Path) -> None:
         "os.kill(os.getpid(), signal.SIGHUP); signal.pause()"
     )
     command = [sys.executable, "-c", code, str(tmp_path / "frames" / "bands"), str(tmp_path / "new")]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 128 + signal.SIGHUP, done.stderr
     assert "the studio is closed" in done.stderr
     pid, was_running, *slow = done.stdout.split()
