@@ -147,7 +147,7 @@ def build_segmenter(
 ) -> VideoSegmenter:
     """The system as a composition of stages."""
     return VideoSegmenter(
-        backbones[system.network],  # type: ignore[arg-type]
+        backbones[system.network],  # type: ignore[arg-type]  # a stand-in
         KNNSceneContext(num_neighbors=system.num_neighbors) if system.context else PerFrameClustering(),
         CorrespondenceRefinement() if system.refinement else None,
         system.modulation() if system.modulation else None,

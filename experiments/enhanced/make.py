@@ -128,7 +128,7 @@ def build_segmenter(row: Row, backbones: dict[str, OnePassAClip], size: tuple[in
     )
     rgb = row.features == "rgb"
     return VideoSegmenter(
-        backbones["padded" if row.padding else row.network],  # type: ignore[arg-type]
+        backbones["padded" if row.padding else row.network],  # type: ignore[arg-type]  # a stand-in
         context,
         None if rgb else CorrespondenceRefinement(),
         row.upsampling() if row.upsampling else None,
