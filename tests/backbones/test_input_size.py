@@ -26,6 +26,7 @@ from zsvss.segmenter import VideoSegmenter
         (NetworkSize(None, 64, 0, native=(256, 448)), (100, 4000), (64, 2112)),
         (NetworkSize(None, 64, 32, native=(256, 448)), (480, 853), (256, 448)),
         (NetworkSize(None, 64, 32, native=(256, 448)), (252, 448), (256, 448)),
+        (NetworkSize(None, 64, 32, native=(256, 448)), (20, 20000), (64, 10688)),  # no side that is all padding
         (NetworkSize(None, 64, 0, native=(256, 448)), (96, 160), (256, 448)),
         (NetworkSize((256, 256), 64, 0, native=(256, 448)), (480, 853), (256, 256)),
     ],

@@ -58,8 +58,10 @@ class NetworkSize(NamedTuple):
             return height, width
         scale = math.sqrt(self.native[0] * self.native[1] / (height * width))
         margin = 2 * self.padding
+        least = math.ceil((margin + max(1, self.padding)) / self.multiple)
         rows, columns = (
-            max(1, round((side * scale + margin) / self.multiple)) * self.multiple - margin for side in (height, width)
+            max(least, round((side * scale + margin) / self.multiple)) * self.multiple - margin
+            for side in (height, width)
         )
         return rows, columns
 
