@@ -28,8 +28,8 @@ PREFACE = """\
 `make ablation` runs `configs/sweeps/components.yaml` and writes this page from the run folders. Scores
 in per cent, of the tiny backbone that ships with the package: nothing is said about Stable Diffusion.
 Generated videos are the first of the test split, at 96x160, seen at 192x320; of CamVid val it is the
-first frames, seen at 256x320. So few frames tell the large effects, not a point or two; `make ablation
-ABLATION='--videos 20 --frames 42'` takes more.
+first frames, as `camvid_embedded.yaml` sees them. So few frames tell the large effects, not a point or
+two; `make ablation ABLATION='--videos 20 --frames 42'` takes more.
 """
 
 
