@@ -6,6 +6,7 @@ from pretend_device import DEVICE, running
 from stalls import segment_on_cpu, segment_on_device
 from toy_backbone import striped_video
 
+from zsvss.backbones.embedded import Embedded
 from zsvss.backbones.memory_format import image_format, lay_out
 from zsvss.backbones.stable_diffusion import StableDiffusion
 from zsvss.backbones.stable_video_diffusion import StableVideoDiffusion
@@ -87,6 +88,24 @@ def test_weights_over_time_are_left_alone():
     lay_out(network, torch.channels_last)
     assert is_channels_last(network[0].weight)
     assert network[1].weight.is_contiguous()
+
+
+@torch.inference_mode()
+def test_the_embedded_encoder_has_channels_last_on_a_cpu_and_is_as_exact():
+    """Its norms get contiguous input, so that latents are as near those of float64 as a contiguous encoder's."""
+    backbone = Embedded()
+    backbone.load()
+    backbone.to(torch.float64).to(torch.float32)  # as a module moves
+    frames, _ = striped_video(num_frames=1, height=64, width=96)
+    images = frames.permute(0, 3, 1, 2) / 127.5 - 1
+    found = watched_convolutions(backbone.vae.encoder)
+    latents = backbone.posterior(images).mean
+    assert {weight for weight, _ in found} == {True}
+    lay_out(backbone.vae.encoder, torch.contiguous_format)
+    contiguous = backbone.posterior(images).mean
+    exact = backbone.to(torch.float64).posterior(images).mean
+    errors = [float((given - exact).abs().max()) for given in (latents, contiguous)]
+    assert 0 < errors[0] < 2 * errors[1] < 1e-5
 
 
 @pytest.mark.parametrize(("kind", "is_last"), [("cpu", False), ("mps", False), ("cuda", True), ("xpu", True)])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 # On a CPU group norm loses four digits on channels-last input; Apple's devices gain nothing by it.
 _CONTIGUOUS = ("cpu", "mps")
@@ -19,3 +19,14 @@ def lay_out(network: nn.Module, memory_format: torch.memory_format) -> None:
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
             module.to(memory_format=memory_format)  # type: ignore[call-overload]
+
+
+def keep_norms_contiguous(network: nn.Module) -> None:
+    """Give every group norm contiguous input, so that convolutions before it may have channels last on a CPU too."""
+    for module in network.modules():
+        if isinstance(module, nn.GroupNorm):
+            module.register_forward_pre_hook(_contiguous)
+
+
+def _contiguous(_: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    return (inputs[0].contiguous(),)

@@ -5,6 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import torch
+from typing_extensions import Self, override
+
+from zsvss.backbones.memory_format import keep_norms_contiguous, lay_out
 from zsvss.backbones.stable_diffusion import StableDiffusion
 
 
@@ -32,3 +36,17 @@ class Embedded(StableDiffusion):
     ) -> None:
         super().__init__(weights or str(Path(__file__).parent), guidance=guidance, **settings)
         self.native_size = native_size if weights is None else None
+
+    @override
+    def load_networks(self) -> None:
+        super().load_networks()
+        keep_norms_contiguous(self.vae.encoder)
+        lay_out(self.vae.encoder, torch.channels_last)
+
+    @override
+    def _apply(self, fn: Any, recurse: bool = True) -> Self:
+        super()._apply(fn, recurse)
+        if hasattr(self, "vae"):
+            # With so few channels, bringing images into a convolution's own order takes as long as the convolution.
+            lay_out(self.vae.encoder, torch.channels_last)
+        return self
