@@ -29,8 +29,8 @@ from zsvss.stages.newcomers import Newcomers, NewcomersState, cell_evidence, cor
 from zsvss.stages.region_evidence import evidence_for
 
 _FOR_CELLS = slice(0, 88, 5)
-_LEAST_SHARES = (0.5, 0.6) * 3  # of pixels, one a network
-_HIDDEN, _EPOCHS, _BATCH, _RATE, _DECAY = 48, 120, 512, 0.003, 0.01
+_LEAST_SHARES = (0.5, 0.6) * 9  # of pixels, one a network
+_HIDDEN, _EPOCHS, _BATCH, _RATE, _DECAY = 48, 60, 512, 0.003, 0.01
 
 Floats = npt.NDArray[np.float32]
 

@@ -28,7 +28,7 @@ Ints = npt.NDArray[np.int64]
 
 _NUM_PIXELS = 128 * 224  # of the small frames, about
 _NUM_AXES = 8
-_SHARED, _SAME = 0.3, 0.3  # cells of the smaller of two regions; tokens of a region that an earlier label has
+_SHARED, _SAME = 0.3, 0.2  # cells of the smaller of two regions; tokens of a region that an earlier label has
 _HALO = 0.1  # share of a region's cells that is left out of its label
 _OLD = 3  # clips after which nothing is new any more
 # Least score of a cell, and weights of velocity, features and colour, of each tree.
@@ -72,7 +72,7 @@ class Newcomers:
             the package.
     """
 
-    def __init__(self, threshold: float = 0.4, known_frames: int = 4, weights: str | None = None) -> None:
+    def __init__(self, threshold: float = 0.25, known_frames: int = 4, weights: str | None = None) -> None:
         if not 0 <= threshold <= 1:
             raise ValueError(f"novelty.threshold = {threshold} must be between 0 and 1.")
         if known_frames < 1:
