@@ -96,7 +96,7 @@ RULES: dict[str, Callable[[], KNNSceneContext]] = {
     **{f"Novelty, margin {margin:g}": partial(distance, margin) for margin in (1, 1.25, 1.5, 2)},
     **{
         f"Newcomers, threshold {threshold:g}": partial(newcomers, threshold)
-        for threshold in (0.15, 0.2, 0.25, 0.3, 0.4)
+        for threshold in (0.2, 0.25, 0.3, 0.4)
     },
 }
 

@@ -1,8 +1,8 @@
 """Train the networks of `Newcomers`: `python -m experiments.footage.train_newcomers DAVIS --cache tokens`.
 
 On the videos of the training split. A cell is new if half of it is of objects that show no pixel in the first clip. A
-region is whole if half of its pixels and half of an object's, from the region's first frame on, are the same, or six
-tenths for half of the networks. Cells need few examples: every fifth of the first 88 videos.
+region is whole if half of its core's pixels and half of an object's, from the region's first frame on, are the same, or
+six tenths for half of the networks. Cells need few examples: every fifth of the first 88 videos.
 
 Shape legend: T frames of a clip, h w cells, R regions, E values of evidence, O objects, S networks of H hidden units, B
 regions of a batch.
@@ -25,12 +25,12 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from experiments.footage.late_videos import CLIP_LENGTH, LateVideo, videos
 from experiments.footage.newcomers import GRID, Case, cases
 from zsvss.stages.motion import CELL, motion_of
-from zsvss.stages.newcomers import Newcomers, NewcomersState, cell_evidence, small
+from zsvss.stages.newcomers import Newcomers, NewcomersState, cell_evidence, core, small
 from zsvss.stages.region_evidence import evidence_for
 
 _FOR_CELLS = slice(0, 88, 5)
-_LEAST_SHARES = (0.5, 0.6) * 3  # of pixels, one a network
-_HIDDEN, _EPOCHS, _BATCH, _RATE, _DECAY = 48, 120, 512, 0.003, 0.01
+_LEAST_SHARES = (0.5, 0.6) * 9  # of pixels, one a network
+_HIDDEN, _EPOCHS, _BATCH, _RATE, _DECAY = 48, 60, 512, 0.003, 0.01
 
 Floats = npt.NDArray[np.float32]
 
@@ -85,7 +85,7 @@ def late_pixels(video: LateVideo) -> npt.NDArray[np.int64]:
 
 
 def judged(newcomers: Newcomers, video: LateVideo, case: Case) -> Iterator[tuple[Floats, float]]:
-    """Evidence for each region of a video, and the lesser of the shares that tell whether it is a whole object."""
+    """Evidence for each region of a video, and the lesser of its core's shares that tell if it is a whole object."""
     state, pixels_ThwO = begun(newcomers, case), late_pixels(video)
     for start in range(CLIP_LENGTH, len(case.features_Tnc), CLIP_LENGTH):
         clip = slice(start, start + CLIP_LENGTH)
@@ -96,7 +96,7 @@ def judged(newcomers: Newcomers, video: LateVideo, case: Case) -> Iterator[tuple
         motion = motion_of([state.frame_HW3, *frames], state.age_HW)
         views, flow_Thw2 = newcomers.views(features_Tnc, frames, motion, state)
         for region in newcomers.candidates(views, flow_Thw2):
-            inside_O = truth_ThwO[tuple(region.places)].sum(0)
+            inside_O = truth_ThwO[tuple(core(region, views.score_Thw).places)].sum(0)
             later_O = truth_ThwO[region.places[0].min() :].sum((0, 1, 2))
             best = int(inside_O[1:].argmax()) + 1 if len(inside_O) > 1 else 0
             share = min(inside_O[best] / inside_O.sum(), inside_O[best] / max(later_O[best], 1)) if best else 0.0

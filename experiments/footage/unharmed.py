@@ -41,7 +41,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("root", type=Path, help="folder with frames/<sequence>/*.jpg and masks/<sequence>/*.png")
     parser.add_argument("--split", choices=["val", "test"], default="val")
-    parser.add_argument("--rules", nargs="+", default=["none", "Newcomers, threshold 0.4"])
+    parser.add_argument("--rules", nargs="+", default=["none", "Newcomers, threshold 0.25"])
     parser.add_argument("--cache", type=Path, help="folder to keep the tokens in")
     arguments = parser.parse_args()
     pairs = zip(

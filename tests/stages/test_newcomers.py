@@ -16,7 +16,9 @@ from zsvss.stages.context import KNNSceneContext, Memory
 from zsvss.stages.features import AttentionFeatures, FeaturePass
 from zsvss.stages.initialization import WardInitialization
 from zsvss.stages.joint_features import JointFeatures, LabFeatures, PositionFeatures
-from zsvss.stages.newcomers import Newcomers, small, weights_of, with_regions
+from zsvss.stages.motion import motion_of
+from zsvss.stages.newcomers import Newcomers, core, small, weights_of, with_regions
+from zsvss.stages.region_trees import Region
 from zsvss.stages.shots import ShotBank, ShotMatching
 
 CLIP = 14
@@ -58,6 +60,22 @@ def test_void_clusters_are_no_labels_that_opened():
     labels = grids([-2, -2, -1, -1])
     found = [grids([True, False, False, False]), grids([False, False, True, True])]
     assert with_regions(labels, labels, found, 256, 256).tolist() == [[[256, -2, 257, 257]]]
+
+
+@pytest.mark.parametrize(("num_cells", "num_left_out"), [(30, 3), (31, 3), (400, 40)])
+def test_a_core_is_a_region_without_the_tenth_of_its_cells_that_are_least_likely_new(num_cells, num_left_out):
+    random = np.random.default_rng(num_cells)
+    score = random.permutation(5 * 8 * 14).reshape(5, 8, 14).astype(np.float32) - 100
+    places = np.stack(np.unravel_index(np.sort(random.permutation(score.size)[:num_cells]), score.shape))
+    by_score = sorted(zip(*places.tolist(), strict=True), key=lambda place: score[place])
+    found = core(Region(places, 0.5, 2.0), score)
+    assert list(zip(*found.places.tolist(), strict=True)) == sorted(by_score[num_left_out:])
+    assert (found.merged_at, found.ends_at) == (0.5, 2.0)
+
+
+def test_a_core_of_equal_scores_is_the_whole_region():
+    places = np.stack(np.nonzero(np.ones((3, 4, 5))))
+    assert np.array_equal(core(Region(places, 0, 1), np.zeros((3, 4, 5), np.float32)).places, places)
 
 
 @pytest.mark.parametrize(
@@ -152,6 +170,25 @@ def test_a_clip_that_comes_again_leaves_the_state():
     begun = newcomers.begin(features, images_of(frames), (8, 14), 1)
     features, frames = random_clip(3, 1)
     assert newcomers.label(features, images_of(frames), labels, labels, 1, begun, 0)[1] is begun
+
+
+def test_only_the_core_of_a_region_gets_its_label(monkeypatch):
+    """Ten tokens of 4x4 cells, of which one, in the third frame, has less score than the others."""
+    newcomers, labels = Newcomers(), torch.zeros(5, 8 * 14, dtype=torch.int64)
+    features, frames = random_clip(5, 0)
+    state = newcomers.begin(features, images_of(frames), (8, 14), 1)
+    expected = np.zeros((5, 8, 14), np.int64)
+    expected[:, 2, 3:5] = 1
+    region = Region(np.stack(np.nonzero(expected.repeat(4, 1).repeat(4, 2))), 0, 1)
+    expected[2, 2, 4] = 0
+    views, flow = newcomers.views(
+        features, small(images_of(frames)), motion_of([frames[0], *frames], state.age_HW), state
+    )
+    views = views._replace(score_Thw=expected.repeat(4, 1).repeat(4, 2).astype(np.float32))
+    monkeypatch.setattr(newcomers, "views", lambda *_: (views, flow))
+    monkeypatch.setattr(newcomers, "accepted", lambda *_, **__: [region])
+    new, _ = newcomers.label(features, images_of(frames), labels, labels, 1, state)
+    assert np.array_equal(new.numpy().reshape(expected.shape), expected)
 
 
 @pytest.mark.parametrize("num_frames", [1, 2])

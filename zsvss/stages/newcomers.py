@@ -28,7 +28,8 @@ Ints = npt.NDArray[np.int64]
 
 _NUM_PIXELS = 128 * 224  # of the small frames, about
 _NUM_AXES = 8
-_SHARED, _SAME = 0.3, 0.3  # cells of the smaller of two regions; tokens of a region that an earlier label has
+_SHARED, _SAME = 0.3, 0.2  # cells of the smaller of two regions; tokens of a region that an earlier label has
+_HALO = 0.1  # share of a region's cells that is left out of its label
 _OLD = 3  # clips after which nothing is new any more
 # Least score of a cell, and weights of velocity, features and colour, of each tree.
 _TREES = ((-2.0, 0.5, 0.5, 0.3), (-1.0, 0.0, 1.0, 0.0), (0.0, 0.5, 1.0, 0.0))
@@ -61,8 +62,8 @@ class Newcomers:
     whether its way back through the clip leads out of the frame, and how it differs from what was there. Cells of a
     high score fall into regions: the nodes of Ward trees over motion, features and colour. Small networks, trained on
     generated scenes and pasted objects, tell from a region's evidence whether it is one whole object. What they accept
-    gets a label in every frame of the clip that shows it, or keeps the one that it got in the clip before. Clips of one
-    or two frames open none.
+    gets a label in every frame of the clip that shows it, or keeps the one that it got in the clip before; the tenth of
+    its cells that are least likely new is left out. Clips of one or two frames open none.
 
     Args:
         threshold: of the network, 0..1; more opens fewer labels.
@@ -71,7 +72,7 @@ class Newcomers:
             the package.
     """
 
-    def __init__(self, threshold: float = 0.4, known_frames: int = 4, weights: str | None = None) -> None:
+    def __init__(self, threshold: float = 0.25, known_frames: int = 4, weights: str | None = None) -> None:
         if not 0 <= threshold <= 1:
             raise ValueError(f"novelty.threshold = {threshold} must be between 0 and 1.")
         if known_frames < 1:
@@ -135,7 +136,8 @@ class Newcomers:
         views, flow_Thw2 = self.views(features_Tnc, frames, motion, state)
         accepted = self.accepted(views, flow_Thw2, is_first=not state.age_HW.any())
         labels_Tgk, old_Tgk = (labels.unflatten(1, state.grid).cpu().numpy() for labels in (labels_Tn, old_Tn))
-        tokens = [on_tokens(region, views.score_Thw.shape, state.grid) for region in accepted]
+        cores = [core(region, views.score_Thw) for region in accepted]
+        tokens = [on_tokens(region, views.score_Thw.shape, state.grid) for region in cores]
         new_Tgk = with_regions(labels_Tgk, old_Tgk, tokens, free, state.first_new)
         if num_wanted != 0:  # else the next clip is this one again
             before = slice(num_wanted)
@@ -277,6 +279,12 @@ def resized(values_Thw: Floats, size: tuple[int, ...]) -> Floats:
     shrinks = size[0] < values_Thw.shape[1]
     way = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
     return np.stack([cv2.resize(values_hw, (size[1], size[0]), interpolation=way) for values_hw in values_Thw])
+
+
+def core(region: Region, score_Thw: Floats) -> Region:
+    """A region without the tenth of its cells that have the least scores: most of them lie beside the object."""
+    score_M = score_Thw[tuple(region.places)]
+    return region._replace(places=region.places[:, score_M >= np.quantile(score_M, _HALO)])
 
 
 def on_tokens(region: Region, shape: tuple[int, ...], grid: tuple[int, int]) -> Bools:
