@@ -68,6 +68,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=ROOT / "docs")
     parser.add_argument("--only", choices=["shots", "late"])
     arguments = parser.parse_args()
+    arguments.output.mkdir(parents=True, exist_ok=True)
     if arguments.only != "late":
         Image.fromarray(overlays(cut_video(), (0, 14, 28))).save(arguments.output / "shots.png", optimize=True)
     if arguments.only != "shots":
