@@ -170,7 +170,7 @@ def score_video(dataset: str, number: int, systems: Sequence[System], args: argp
     data, taxonomy = source_of(dataset, number, args)
     (video,) = data.videos()
     backbones = build_backbones()
-    size = tuple(args.camvid_size) if dataset == CAMVID else None
+    size = size_of(dataset, args)
     segmenters = [build_segmenter(system, backbones, size) for system in systems]
     evaluators = [VideoEvaluator(video.name, taxonomy, FirstFrameNaming()) for _ in systems]
     seconds = [0.0] * len(systems)
@@ -189,9 +189,14 @@ def score_video(dataset: str, number: int, systems: Sequence[System], args: argp
             final = slice(clip.num_final)
             evaluators[i].update(labels_THW, clip.labels_THW[final], clip.labelled_T[final])
     return [
-        {"system": system.name, "dataset": dataset, "video": number, **evaluator.finish(spent).to_dict()}
+        {"system": system.name, "dataset": dataset, "video": number, "size": size, **evaluator.finish(spent).to_dict()}
         for system, evaluator, spent in zip(systems, evaluators, seconds, strict=True)
     ]
+
+
+def size_of(dataset: str, args: argparse.Namespace) -> tuple[int, int] | None:
+    """Height and width at which the backbone sees a data set's frames; ``None`` is its own size."""
+    return (args.camvid_size[0], args.camvid_size[1]) if dataset == CAMVID else None
 
 
 def clips_of(data: VideoDataModule) -> Iterator[Clip]:
@@ -203,7 +208,12 @@ def compute(args: argparse.Namespace) -> list[dict[str, Any]]:
     """All records, computing those that the results file lacks."""
     weights = Embedded().fingerprint()
     lines = args.results.read_text().splitlines() if args.results.exists() else []
-    records = [record for line in lines if (record := json.loads(line))["weights"] == weights]
+    records = [
+        record
+        for line in lines
+        if (record := json.loads(line))["weights"] == weights
+        and tuple(record.get("size") or ()) == (size_of(record["dataset"], args) or ())
+    ]
     done = {(record["system"], record["dataset"], record["video"]) for record in records}
     videos = [(CAMVID, seed) for seed in range(args.seeds if args.camvid else 0)]
     videos += [(GENERATED, number) for number in range(args.videos)]
@@ -326,9 +336,7 @@ def main() -> None:
     )
     parser.add_argument("--processes", type=int, default=os.cpu_count())
     parser.add_argument("--threads", type=int, default=1, help="of each process")
-    parser.add_argument(
-        "--results", type=Path, default=Path("runs/embedded_backbone.jsonl"), help="one size of CamVid in each file"
-    )
+    parser.add_argument("--results", type=Path, default=Path("runs/embedded_backbone.jsonl"))
     args = parser.parse_args()
     text = tables(compute(args), args)
     fill_in(HERE / "README.md", "comparison", text)

@@ -94,10 +94,7 @@ def newcomers(threshold: float) -> KNNSceneContext:
 RULES: dict[str, Callable[[], KNNSceneContext]] = {
     "none": lambda: KNNSceneContext(20, initialization=WardInitialization(0.03), memory_frames=4),
     **{f"Novelty, margin {margin:g}": partial(distance, margin) for margin in (1, 1.25, 1.5, 2)},
-    **{
-        f"Newcomers, threshold {threshold:g}": partial(newcomers, threshold)
-        for threshold in (0.2, 0.25, 0.3, 0.4)
-    },
+    **{f"Newcomers, threshold {threshold:g}": partial(newcomers, threshold) for threshold in (0.2, 0.25, 0.3, 0.4)},
 }
 
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import torch
 from typing_extensions import Self, override
 
-from zsvss.backbones.memory_format import keep_norms_contiguous, lay_out
+from zsvss.backbones.memory_format import last_on_a_cpu
 from zsvss.backbones.stable_diffusion import StableDiffusion
 
 
@@ -35,18 +34,20 @@ class Embedded(StableDiffusion):
         **settings: Any,
     ) -> None:
         super().__init__(weights or str(Path(__file__).parent), guidance=guidance, **settings)
-        self.native_size = native_size if weights is None else None
+        self._is_own = weights is None
+        self.native_size = native_size if self._is_own else None
 
     @override
     def load_networks(self) -> None:
         super().load_networks()
-        keep_norms_contiguous(self.vae.encoder)
-        lay_out(self.vae.encoder, torch.channels_last)
+        self._lay_out_encoder()
 
     @override
     def _apply(self, fn: Any, recurse: bool = True) -> Self:
         super()._apply(fn, recurse)
-        if hasattr(self, "vae"):
-            # With so few channels, bringing images into a convolution's own order takes as long as the convolution.
-            lay_out(self.vae.encoder, torch.channels_last)
+        self._lay_out_encoder()
         return self
+
+    def _lay_out_encoder(self) -> None:
+        if self._is_own and hasattr(self, "vae"):
+            last_on_a_cpu(self.vae.encoder)
