@@ -22,7 +22,7 @@ class NetworkSize(NamedTuple):
         multiple: what the padded height and width must be multiples of; they are rounded down.
         padding: pixels by which the frames will be mirrored beyond each border.
         native: height and width of what the backbone was trained on, if it can do little with frames of other sizes:
-            these are brought to about so many pixels, in their own shape.
+            these are brought to about so many pixels, in their own shape, and to more if a side would be all padding.
     """
 
     wanted: tuple[int, int] | None

@@ -62,8 +62,8 @@ class Newcomers:
     whether its way back through the clip leads out of the frame, and how it differs from what was there. Cells of a
     high score fall into regions: the nodes of Ward trees over motion, features and colour. Small networks, trained on
     generated scenes and pasted objects, tell from a region's evidence whether it is one whole object. What they accept
-    gets a label in every frame of the clip that shows it, or keeps the one that it got in the clip before; the tenth of
-    its cells that are least likely new is left out. Clips of one or two frames open none.
+    gets a label, or keeps the one that it got in the clip before, wherever the clip shows it but for the tenth of its
+    cells that are least likely new. Clips of one or two frames open none.
 
     Args:
         threshold: of the network, 0..1; more opens fewer labels.
