@@ -6,7 +6,6 @@ from pretend_device import DEVICE, running
 from stalls import segment_on_cpu, segment_on_device
 from toy_backbone import striped_video
 
-from zsvss.backbones.embedded import Embedded
 from zsvss.backbones.memory_format import image_format, lay_out
 from zsvss.backbones.stable_diffusion import StableDiffusion
 from zsvss.backbones.stable_video_diffusion import StableVideoDiffusion
@@ -88,28 +87,6 @@ def test_weights_over_time_are_left_alone():
     lay_out(network, torch.channels_last)
     assert is_channels_last(network[0].weight)
     assert network[1].weight.is_contiguous()
-
-
-@torch.inference_mode()
-def test_the_embedded_encoder_has_channels_last_on_a_cpu_and_exact_norms():
-    """Of a plain bright image, moments of channels-last input in one pass would move latents by 1e-3."""
-    backbone = Embedded()
-    backbone.load()
-    found = watched_convolutions(backbone.vae.encoder)
-    images = torch.full((1, 3, 256, 448), 0.9)
-    latents = backbone.posterior(images).mean
-    assert {weight for weight, _ in found} == {True}
-    found.clear()
-    exact = backbone.to(torch.float64).posterior(images.double()).mean
-    assert {weight for weight, _ in found} == {True}, "as the module moves"
-    torch.testing.assert_close(latents.double(), exact, rtol=0, atol=1e-5)
-
-
-def test_other_weights_of_the_embedded_kind_stay_as_they_are(tiny_weights):
-    other = Embedded(str(tiny_weights))
-    other.load()
-    assert not any(module._forward_pre_hooks for module in other.vae.encoder.modules())
-    assert not is_channels_last(other.vae.encoder.conv_in.weight)
 
 
 @pytest.mark.parametrize(("kind", "is_last"), [("cpu", False), ("mps", False), ("cuda", True), ("xpu", True)])

@@ -5,9 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from typing_extensions import Self, override
-
-from zsvss.backbones.memory_format import last_on_a_cpu
 from zsvss.backbones.stable_diffusion import StableDiffusion
 
 
@@ -34,20 +31,4 @@ class Embedded(StableDiffusion):
         **settings: Any,
     ) -> None:
         super().__init__(weights or str(Path(__file__).parent), guidance=guidance, **settings)
-        self._is_own = weights is None
-        self.native_size = native_size if self._is_own else None
-
-    @override
-    def load_networks(self) -> None:
-        super().load_networks()
-        self._lay_out_encoder()
-
-    @override
-    def _apply(self, fn: Any, recurse: bool = True) -> Self:
-        super()._apply(fn, recurse)
-        self._lay_out_encoder()
-        return self
-
-    def _lay_out_encoder(self) -> None:
-        if self._is_own and hasattr(self, "vae"):
-            last_on_a_cpu(self.vae.encoder)
+        self.native_size = native_size if weights is None else None
