@@ -217,7 +217,7 @@ def test_a_late_object_gets_a_label_at_its_frame(newcomers: dict[str, Any]) -> N
     assert newcomers["judge"](case, labels, first_new)[:4] == (1, 1, 0, 0)
 
 
-@pytest.mark.parametrize("rule", ["Novelty, margin 2", "Newcomers, threshold 0.4"])
+@pytest.mark.parametrize("rule", ["Novelty, margin 2", "Newcomers, threshold 0.25"])
 def test_where_nothing_enters_no_label_opens(rule: str, newcomers: dict[str, Any]) -> None:
     pixels = torch.full((35, 448, 1), 64).numpy()
     case = newcomers["Case"]("quiet", torch.zeros(35, 3, 128, 224), tokens_of(35, 1), pixels)

@@ -22,8 +22,8 @@ from zsvss.data.scenes import Scene, scene_split
 HEIGHT, WIDTH, NUM_FRAMES, CLIP_LENGTH = 128, 224, 35, 14
 _NUM_GENERATED, _NUM_QUIET, _LATE_A_SCENE = 20, 8, 4
 _FIRST_SEED, _FIRST_QUIET_SEED = 100, 300  # within the split's seeds; no other experiment uses them
-_NUM_TO_TRAIN, _NUM_QUIET_TO_TRAIN, _NUM_DAVIS_TO_TRAIN = 48, 8, 32
-_NUM_MORE_TO_TRAIN, _NUM_MORE_DAVIS_TO_TRAIN = 24, 16
+_NUM_TO_TRAIN, _NUM_QUIET_TO_TRAIN, _NUM_DAVIS_TO_TRAIN = 72, 8, 48
+_NOTHING_PASTED = range(24, 32)  # numbers of DAVIS videos to train on
 _FIRST_SEED_TO_TRAIN, _FIRST_QUIET_SEED_TO_TRAIN = 5000, 6000
 
 UInt8 = npt.NDArray[np.uint8]
@@ -59,20 +59,17 @@ class Sequence(NamedTuple):
 def videos(root: Path, split: Split) -> Iterator[LateVideo]:
     """All videos of a split; ``root`` holds `frames/<sequence>/*.jpg` and `masks/<sequence>/*.png` of DAVIS."""
     if split == "train":
-        yield from _generated(split, _FIRST_SEED_TO_TRAIN, range(_NUM_TO_TRAIN))
+        yield from _generated(split, _FIRST_SEED_TO_TRAIN, _NUM_TO_TRAIN)
         yield from _quiet(split, _FIRST_QUIET_SEED_TO_TRAIN, _NUM_QUIET_TO_TRAIN)
-        yield from _davis_to_train(root, range(_NUM_DAVIS_TO_TRAIN))
-        yield from _generated(split, _FIRST_SEED_TO_TRAIN, range(_NUM_TO_TRAIN, _NUM_TO_TRAIN + _NUM_MORE_TO_TRAIN))
-        more = range(_NUM_DAVIS_TO_TRAIN, _NUM_DAVIS_TO_TRAIN + _NUM_MORE_DAVIS_TO_TRAIN)
-        yield from _davis_to_train(root, more)
+        yield from _davis_to_train(root)
     else:
-        yield from _generated(split, _FIRST_SEED, range(_NUM_GENERATED))
+        yield from _generated(split, _FIRST_SEED, _NUM_GENERATED)
         yield from _quiet(split, _FIRST_QUIET_SEED, _NUM_QUIET)
         yield from _davis(root, split)
 
 
-def _generated(split: Split, first_seed: int, numbers: range) -> Iterator[LateVideo]:
-    for number in numbers:
+def _generated(split: Split, first_seed: int, num_scenes: int) -> Iterator[LateVideo]:
+    for number in range(num_scenes):
         hard = number % 2 == 1
         scene = _scene(split, first_seed + number, hard, _LATE_A_SCENE)
         yield _rendered(f"generated_{number:02d}", "hard" if hard else "normal", scene)
@@ -119,13 +116,13 @@ def _davis(root: Path, split: Split) -> Iterator[LateVideo]:
             number += 1
 
 
-def _davis_to_train(root: Path, numbers: range) -> Iterator[LateVideo]:
-    """Sequences of validation, mirrored or played backwards by chance, with objects pasted into three of four."""
+def _davis_to_train(root: Path) -> Iterator[LateVideo]:
+    """Sequences of validation, mirrored or played backwards by chance, with objects pasted into all but eight."""
     names = sorted(path.name for path in (root / "frames").iterdir())[::2]
     sequences = {name: read_sequence(root, name, (HEIGHT, WIDTH)) for name in names}
-    for number in numbers:
+    for number in range(_NUM_DAVIS_TO_TRAIN):
         generator, name = np.random.default_rng([1000 + number]), names[number % len(names)]
-        kind = "own" if number % 32 >= 24 else "davis"
+        kind = "own" if number in _NOTHING_PASTED else "davis"
         ground = _turned(sequences[name], generator)
         own = ground.inside_THW.astype(np.uint8)
         frames, objects = ground.frames_THW3.copy(), np.zeros_like(own)

@@ -103,7 +103,7 @@ def passes(backbone: Embedded, size: int) -> dict[str, Callable[[], Tensor]]:
     noised = torch.randn(
         1, backbone.vae.config.latent_channels, size // 8, size // 8, generator=torch.Generator().manual_seed(0)
     )
-    recording = backbone.record(noised, backbone.condition(noised, None), [])  # type: ignore[arg-type]
+    recording = backbone.record(noised, backbone.condition(noised, None), [])  # type: ignore[arg-type]  # noise is not read
     rows = noised.expand(2 * _LABELS, -1, -1, -1)
     frames = torch.zeros(len(rows), dtype=torch.int64)
     offset = torch.ones(len(rows), recording.grids[7][0] * recording.grids[7][1])
@@ -124,8 +124,8 @@ def main() -> None:
     parser.add_argument("--names", action="store_true", help="print how often each operation was started")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    AsyncCompile.cpp_pybinding = _Merged.kernel  # type: ignore[method-assign, assignment]
-    UNetBackbone._shared_maps = lambda *_: None  # type: ignore[method-assign, assignment]
+    AsyncCompile.cpp_pybinding = _Merged.kernel  # type: ignore[method-assign, assignment]  # counts
+    UNetBackbone._shared_maps = lambda *_: None  # type: ignore[method-assign, assignment]  # plain
     found: dict[str, list[int]] = {}
     for is_compiled in (False, True):
         backbone = Embedded(first_step=23, max_batch=4 * _LABELS)

@@ -18,4 +18,4 @@ def lay_out(network: nn.Module, memory_format: torch.memory_format) -> None:
     """Store the weights of two-dimensional convolutions in this format, in which they then compute."""
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
-            module.to(memory_format=memory_format)  # type: ignore[call-overload]
+            module.to(memory_format=memory_format)  # type: ignore[call-overload]  # not in the stubs

@@ -131,7 +131,7 @@ def run(options: argparse.Namespace) -> int:
     try:
         from playwright.sync_api import sync_playwright
     except ImportError:
-        sync_playwright = None  # type: ignore[assignment]
+        sync_playwright = None  # type: ignore[assignment]  # absent, as told below
     if browser is None or sync_playwright is None or find_spec("psutil") is None:
         print(
             "error: the studio's page is measured in a browser: pip install playwright psutil, "
@@ -203,7 +203,7 @@ def measure(page: Any, desk: Desk) -> tuple[list[Wait], dict[str, float]]:
 
 def _memory() -> dict[str, float]:
     """Bytes that belong to this process, which is the server and its network, and to the browser's processes."""
-    import psutil  # type: ignore[import-untyped]
+    import psutil  # type: ignore[import-untyped]  # it has no stubs here
 
     here = psutil.Process()
     browser = [one for one in here.children(recursive=True) if "chrom" in one.name()]

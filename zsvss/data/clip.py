@@ -34,7 +34,7 @@ class Clip(NamedTuple):
     """
 
     video: str
-    index: int  # type: ignore[assignment]
+    index: int  # type: ignore[assignment]  # in place of a tuple's own
     start: int
     frames_THW3: Tensor
     labels_THW: Tensor | None

@@ -51,7 +51,7 @@ class Cutout(NamedTuple):
         place: With what `ClipPlanner.at` goes on after it.
     """
 
-    index: int  # type: ignore[assignment]
+    index: int  # type: ignore[assignment]  # in place of a tuple's own
     start: int
     frames: tuple[Frame, ...]
     num_final: int

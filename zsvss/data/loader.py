@@ -29,7 +29,7 @@ class PlannedClip(NamedTuple):
     """A clip yet to be read: number ``index`` of ``video``, ``length`` frames from ``start``."""
 
     video: Video
-    index: int  # type: ignore[assignment]
+    index: int  # type: ignore[assignment]  # in place of a tuple's own
     start: int
     length: int
     num_final: int

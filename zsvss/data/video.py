@@ -84,7 +84,7 @@ class OpenVideo(ABC):
             for t, name in enumerate(names[first:last]):
                 yield Frame(name, frames_THW3[t], labels_THW[t] if labels_THW is not None and labelled_T[t] else None)
 
-    def close(self) -> None:  # noqa: B027
+    def close(self) -> None:  # noqa: B027 - not all hold something
         """Free what is held."""
 
 

@@ -55,7 +55,7 @@ class FrameReader(ABC):
             ValueError: If a frame cannot be decoded.
         """
 
-    def close(self) -> None:  # noqa: B027
+    def close(self) -> None:  # noqa: B027 - not all hold something
         """Free what the reader holds; it cannot be used afterwards."""
 
     def _check_range(self, start: int, stop: int) -> None:
