@@ -124,6 +124,17 @@ def test_two_processes_give_the_same_bits(tested: tuple[Path, str], tmp_path: Pa
     assert metrics["numbers"] == json.loads((output / "metrics.json").read_text())["numbers"]
 
 
+def test_several_processes_say_once_what_is_missing(tmp_path: Path) -> None:
+    """Before there is a second process, which would wait for the first one and end in a traceback."""
+    options = ["--config", "vspw_embedded.yaml", "--data.root", "nowhere", "--trainer.devices", "2"]
+    command = [sys.executable, "-m", "zsvss.run", "test", *options, "--trainer.accelerator", "cpu"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 1
+    [line] = done.stderr.splitlines()
+    assert line.startswith("error: nowhere/val.txt not found; the VSPW 480p release has ")
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize(("device", "times"), [("cpu", 1), ("cuda", 0)])
 def test_freed_memory_is_kept_on_a_cpu_alone(
     parsing_quietly: None, config: Path, monkeypatch: pytest.MonkeyPatch, device: str, times: int

@@ -14,7 +14,8 @@ import importlib
 import logging
 import os
 import pkgutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NoReturn, get_args, get_type_hints
@@ -168,17 +169,24 @@ class CommandLine(LightningCLI):
 
     def test(self, **kwargs: Any) -> None:
         """Score; `ResultWriter` prints the table."""
-        with log_to_file(self.trainer.default_root_dir, self.trainer.global_rank):
+        with self._begun():
             self.trainer.test(**kwargs, verbose=False)
         self._say("results", self.trainer.default_root_dir)
 
     def predict(self, **kwargs: Any) -> None:
         """Segment; `PredictionWriter` writes clip by clip, nothing is kept."""
-        with log_to_file(self.trainer.default_root_dir, self.trainer.global_rank):
+        with self._begun():
             self.trainer.predict(**kwargs, return_predictions=False)
         if self.trainer.is_global_zero and self.model.failures:
             show(failure_rows(self.model.failures))
         self._say("predictions", self.config_init[self.subcommand].predictions.folder)
+
+    @contextmanager
+    def _begun(self) -> Iterator[None]:
+        """The log is kept, and the videos are there: others of several processes would wait for one that finds none."""
+        with log_to_file(self.trainer.default_root_dir, self.trainer.global_rank):
+            self.datamodule.prepare_data()
+            yield
 
     def _say(self, what: str, folder: object) -> None:
         if self.trainer.is_global_zero:
