@@ -135,6 +135,17 @@ def test_several_processes_say_once_what_is_missing(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("command", ["test", "predict", "sweep"])
+def test_a_python_without_the_packages_says_so(command: str) -> None:
+    """As the command line of a clone is met by who has not activated its environment; ``-S`` leaves packages out."""
+    line = [sys.executable, "-S", "-m", "zsvss.run", command, "--config", "demo.yaml"]
+    done = subprocess.run(line, cwd=Path(__file__).parents[1], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"error: {sys.executable} has no ")
+    assert "zsvss is not installed for this Python" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
 @pytest.mark.parametrize(("device", "times"), [("cpu", 1), ("cuda", 0)])
 def test_freed_memory_is_kept_on_a_cpu_alone(
     parsing_quietly: None, config: Path, monkeypatch: pytest.MonkeyPatch, device: str, times: int

@@ -10,6 +10,7 @@ import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from importlib.util import find_spec
 from typing import NamedTuple
 
 from zsvss.commands.interruption import EXIT_CODE, Interrupted, answer_from_now_on, end_process, leaving, tell
@@ -67,7 +68,16 @@ def _run(arguments: Sequence[str]) -> int:
     if name not in COMMANDS:
         fail(f"unknown command {name}.{did_you_mean(name, COMMANDS)}", 2)
     command = COMMANDS[name]
-    code: int = getattr(import_module(command.module), command.function)(rest)
+    try:
+        code: int = getattr(import_module(command.module), command.function)(rest)
+    except ModuleNotFoundError as error:
+        if find_spec("lightning") is not None:
+            raise
+        fail(
+            f"{sys.executable} has no {error.name}: zsvss is not installed for this Python. In a clone of the "
+            "repository run `make install`, then `. .venv/bin/activate`",
+            1,
+        )
     return code
 
 

@@ -87,8 +87,8 @@ def component_classes() -> Mapping[str, ClassSource]:
 def groups() -> Mapping[str, Mapping[str, Parameter]]:
     """The arguments below each of the keys ``trainer``, ``model``, ``results`` ..., without those of components."""
     lightning = find_spec("lightning")
-    assert lightning is not None
-    assert lightning.origin is not None
+    if lightning is None or lightning.origin is None:
+        raise ModuleNotFoundError("No module named 'lightning'", name="lightning")
     trainer = Path(lightning.origin).parent / "pytorch" / "trainer" / "trainer.py", "Trainer"
     return {
         key: dict(_read(path))[name].parameters or {} for key, (path, name) in {"trainer": trainer, **_GROUPS}.items()
