@@ -1,4 +1,4 @@
-"""Channels last in the autoencoder on a device, contiguous on a CPU: the same images and latents."""
+"""Channels last in the autoencoder on a device, and in bfloat16 on a CPU: the same images and latents."""
 
 import pytest
 import torch
@@ -89,6 +89,38 @@ def test_weights_over_time_are_left_alone():
     assert network[1].weight.is_contiguous()
 
 
-@pytest.mark.parametrize(("kind", "is_last"), [("cpu", False), ("mps", False), ("cuda", True), ("xpu", True)])
-def test_which_devices_have_it(kind, is_last):
-    assert (image_format(torch.device(kind)) == torch.channels_last) == is_last
+@pytest.mark.parametrize(
+    ("kind", "dtype", "is_last"),
+    [
+        ("cpu", torch.float32, False),
+        ("cpu", torch.bfloat16, True),
+        ("mps", torch.bfloat16, False),
+        ("cuda", torch.float32, True),
+        ("xpu", torch.float16, True),
+    ],
+)
+def test_which_devices_have_it(kind, dtype, is_last):
+    assert (image_format(torch.device(kind), dtype) == torch.channels_last) == is_last
+
+
+@torch.inference_mode()
+def test_the_autoencoder_has_channels_last_in_bfloat16_on_a_cpu(tiny_weights):
+    generator = torch.Generator().manual_seed(0)
+    backbone = StableDiffusion.from_pretrained(str(tiny_weights))
+    images = torch.rand(2, 3, 64, 64, generator=generator) * 2 - 1
+    noise = backbone.sample_noise(2, 64, 64, generator)
+    latents = backbone.encode(images, noise)
+    decoded = backbone.decode(latents)
+    backbone.bfloat16()
+    found = watched_convolutions(backbone.vae)
+    latents_halved = backbone.encode(images, noise)
+    decoded_halved = backbone.decode(latents)
+    assert set(found) == {(True, True)}
+    assert latents_halved.is_contiguous()
+    assert decoded_halved.is_contiguous()
+    for halved, exact in ((latents_halved, latents), (decoded_halved, decoded)):
+        assert halved.dtype == torch.float32
+        assert 0 < (halved - exact).std() < 0.05 * exact.std()  # some dozens of roundings to 2**-9
+    found.clear()
+    backbone.float().decode(latents)
+    assert not any(weight for weight, _ in found)

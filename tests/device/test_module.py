@@ -65,7 +65,7 @@ def data_of(**settings):
 @pytest.fixture
 def make(tiny_weights, monkeypatch):
     """A module without masked modulation, the slowest stage, which the segmenter's tests have."""
-    monkeypatch.setattr(latent_diffusion, "image_format", lambda _: torch.contiguous_format)
+    monkeypatch.setattr(latent_diffusion, "image_format", lambda *_: torch.contiguous_format)
 
     def module(naming, **settings):
         context = KNNSceneContext(num_clusters=3, num_restarts=2)

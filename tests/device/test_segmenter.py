@@ -96,7 +96,7 @@ def loaded(settings_of):
 def make(loaded, monkeypatch):
     """Make a segmenter on a backbone of a kind."""
     monkeypatch.setattr(UNetBackbone, "_shared_maps", lambda *_: None)
-    monkeypatch.setattr(latent_diffusion, "image_format", lambda _: torch.contiguous_format)
+    monkeypatch.setattr(latent_diffusion, "image_format", lambda *_: torch.contiguous_format)
 
     def segmenter(kind, num_clusters=3, modulation=None, **settings):
         context = KNNSceneContext(num_clusters, num_restarts=2)

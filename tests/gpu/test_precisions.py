@@ -138,6 +138,6 @@ def test_channels_last_gives_the_contiguous_images(
     assert weight.is_contiguous(memory_format=torch.channels_last)
     with torch.inference_mode():
         found = backbone.decode(latents)
-        monkeypatch.setattr(latent_diffusion, "image_format", lambda _: torch.contiguous_format)
+        monkeypatch.setattr(latent_diffusion, "image_format", lambda *_: torch.contiguous_format)
         expected = make_segmenter().backbone.decode(latents)
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-3)

@@ -240,7 +240,7 @@ class LatentDiffusion(TurnTaking):
             nn.Module._apply(self, sparing(convert, network), recurse)
             for images in (getattr(self, name, None) for name in ("vae", "tiny_decoder")):
                 if images is not None:
-                    lay_out(images, image_format(self.device))
+                    lay_out(images, image_format(self.device, next(images.parameters()).dtype))
         return self
 
     @override
@@ -279,7 +279,7 @@ class LatentDiffusion(TurnTaking):
         ):
             dtype = next(encoder.parameters()).dtype
             is_video = images_b3HW.ndim == 5
-            layout = torch.contiguous_format if is_video else image_format(self.device)
+            layout = torch.contiguous_format if is_video else image_format(self.device, dtype)
             images_b3HW = images_b3HW.to(self.device, dtype).contiguous(memory_format=layout)
             return self.vae.encode(images_b3HW).latent_dist
 
@@ -306,7 +306,7 @@ class LatentDiffusion(TurnTaking):
         with in_float32((decoder, convolution), self.device, needed=upcast):
             dtype = next(decoder.parameters()).dtype
             scaled = (latents_Bchw / self.vae.config.scaling_factor + self._shift).to(dtype)
-            scaled = scaled.contiguous(memory_format=image_format(self.device))
+            scaled = scaled.contiguous(memory_format=image_format(self.device, dtype))
             num_pixels = scaled[0, 0].numel() * self.latent_stride**2
             return self._in_image_batches(
                 lambda part: self.decode_images(scaled[part]).float(), len(scaled), num_pixels

@@ -28,6 +28,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, Logger
 
 import zsvss
+from zsvss.backbones.half_precision import multiplies_bfloat16
 from zsvss.callbacks.empty_run import RunFolder
 from zsvss.callbacks.media import MediaStore
 from zsvss.callbacks.prediction_writer import PredictionWriter
@@ -64,6 +65,7 @@ _TRAINER_DEFAULTS: dict[str, Any] = {
     "enable_model_summary": False,
 }
 _FLOAT16 = ("16-true", "16-mixed", "16")
+_BFLOAT16 = ("bf16-true", "bf16-mixed", "bf16")
 # What changes where and how fast a run is computed, but not its numbers.
 _NOT_IN_RUN_NAME = ("trainer", "output", "results", "predictions", "media", "config")
 
@@ -314,6 +316,13 @@ def choose_device(trainer: Any) -> None:
         _log.warning(
             "trainer.precision %s is many times slower than float32 on a CPU; computing in 32-true",
             trainer.precision,
+        )
+        trainer.precision = "32-true"
+    if str(trainer.precision) in _BFLOAT16 and not multiplies_bfloat16(on_cpu=on_cpu):
+        _log.info(
+            "trainer.precision %s: this %s has no instructions for it; computing in 32-true",
+            trainer.precision,
+            "processor" if on_cpu else "GPU",
         )
         trainer.precision = "32-true"
 

@@ -26,10 +26,10 @@ def mirror(tensor_HW: Tensor, margins: tuple[int, int]) -> Tensor:
     if margins == (0, 0):
         return tensor_HW
     for dim, margin in zip((-2, -1), margins, strict=True):
-        side = tensor_HW.shape[dim]
-        index = torch.arange(-margin, side + margin, device=tensor_HW.device)
-        index = torch.where(index < 0, -1 - index, index)
-        tensor_HW = tensor_HW.index_select(dim, torch.where(index >= side, 2 * side - 1 - index, index))
+        if margin:
+            before = tensor_HW.narrow(dim, 0, margin).flip(dim)
+            after = tensor_HW.narrow(dim, -margin, margin).flip(dim)
+            tensor_HW = torch.cat([before, tensor_HW, after], dim)
     return tensor_HW
 
 
