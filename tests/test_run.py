@@ -10,7 +10,6 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import SimpleNamespace
 
 import av
 import numpy as np
@@ -22,10 +21,9 @@ from lightning.pytorch.strategies import SingleDeviceStrategy
 from PIL import Image
 from warm_python import WarmPython, command_line
 
-from zsvss.commands import lightning as lightning_command
 from zsvss.commands.config_files import find_config
 from zsvss.commands.default_config import with_config
-from zsvss.commands.lightning import Rehearsal, choose_device, import_components
+from zsvss.commands.lightning import Rehearsal, import_components
 from zsvss.results.predictions import Predictions
 from zsvss.run import main
 from zsvss.viz.browser_video import BrowserVideo
@@ -485,51 +483,6 @@ def test_apples_gpu_lacks_float64(
             Rehearsal(arguments)
     else:
         assert Rehearsal(arguments).config["test"].trainer.accelerator == chosen
-
-
-@pytest.mark.parametrize(
-    ("accelerator", "has_gpu", "precision", "chosen"),
-    [
-        ("cpu", True, "16-true", "32-true"),
-        ("auto", False, "16-true", "32-true"),
-        ("auto", False, "16-mixed", "32-true"),
-        ("auto", True, "16-true", "16-true"),
-    ],
-)
-def test_a_cpu_computes_in_float32_where_a_gpu_would_in_float16(
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
-    accelerator: str,
-    has_gpu: bool,
-    precision: str,
-    chosen: str,
-) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: has_gpu)
-    trainer = SimpleNamespace(accelerator=accelerator, precision=precision)
-    choose_device(trainer)
-    assert trainer.precision == chosen
-    assert ("many times slower than float32 on a CPU; computing in 32-true" in caplog.text) == (chosen != precision)
-
-
-@pytest.mark.parametrize("precision", ["bf16-true", "bf16-mixed"])
-@pytest.mark.parametrize("multiplies", [False, True])
-@pytest.mark.parametrize(("has_gpu", "device"), [(False, "processor"), (True, "GPU")])
-def test_float32_where_the_device_has_no_instructions_for_bfloat16(
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
-    precision: str,
-    multiplies: bool,
-    has_gpu: bool,
-    device: str,
-) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: has_gpu)
-    monkeypatch.setattr(lightning_command, "multiplies_bfloat16", lambda *, on_cpu: multiplies and on_cpu != has_gpu)
-    caplog.set_level("INFO")
-    trainer = SimpleNamespace(accelerator="auto", precision=precision)
-    choose_device(trainer)
-    assert trainer.precision == (precision if multiplies else "32-true")
-    told = f"trainer.precision {precision}: this {device} has no instructions for it; computing in 32-true"
-    assert (told in caplog.text) == (not multiplies)
 
 
 def test_missing_weights_offline(mistake: Mistake, config: Path) -> None:

@@ -66,8 +66,9 @@ def fast(clip: Clip, dataset: str, folder: Path) -> torch.Tensor:
     """Labels of the whole clip by the settings of `predict`, with the random numbers that it draws."""
     import_components()
     config = str(find_config("predict_embedded.yaml"))
-    model = Rehearsal(["predict", "--config", config, "--data.input", str(folder)]).build().model
-    model.backbone.load()
+    built = Rehearsal(["predict", "--config", config, "--data.input", str(folder)]).build()
+    built.model.backbone.load()
+    model = built.trainer.strategy.precision_plugin.convert_module(built.model.eval())
     return model.segmenter(clip.frames_THW3, generator=clip_generator(model.seed, dataset, clip.video, 0)).labels_THW
 
 

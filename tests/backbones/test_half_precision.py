@@ -7,7 +7,7 @@ import pytest
 import torch
 from pretend_device import DEVICE, running
 
-from zsvss.backbones.half_precision import in_float32, multiplies_bfloat16
+from zsvss.backbones.half_precision import in_float32
 from zsvss.backbones.stable_diffusion import StableDiffusion
 from zsvss.backbones.stable_video_diffusion import StableVideoDiffusion
 from zsvss.backbones.wan import Wan
@@ -129,30 +129,3 @@ def test_rotations_and_norms_of_wan_stay_in_float32(settings_of, dtype):
     assert torch.equal(transformer.blocks[2].scale_shift_table, whole.blocks[2].scale_shift_table)
     time = "condition_embedder.time_embedder.linear_1.weight"
     assert torch.equal(transformer.get_parameter(time), whole.get_parameter(time))
-
-
-@pytest.mark.parametrize(
-    ("capabilities", "has_them"),
-    [
-        ({"avx2": True, "avx512_bf16": False, "amx_bf16": False}, False),
-        ({"avx2": True, "avx512_bf16": True, "amx_bf16": False}, True),
-        ({"avx2": True, "avx512_bf16": False, "amx_bf16": True}, True),
-        ({"neon": True, "bf16": True}, False),  # not measured
-    ],
-)
-def test_which_processors_multiply_bfloat16(monkeypatch, capabilities, has_them):
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
-    assert multiplies_bfloat16(on_cpu=True) == has_them
-
-
-def test_older_torch_does_not_tell_whether_the_processor_multiplies_bfloat16(monkeypatch):
-    monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
-    assert not multiplies_bfloat16(on_cpu=True)
-
-
-def test_a_gpu_that_only_emulates_bfloat16_does_not_multiply_it(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation)
-    assert not multiplies_bfloat16(on_cpu=False)
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: True)
-    assert multiplies_bfloat16(on_cpu=False)

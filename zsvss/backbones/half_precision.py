@@ -2,25 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import chain
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-
-# Of x86 processors; on others bfloat16 has not been measured.
-_BFLOAT16 = ("avx512_bf16", "amx_bf16")
-
-
-def multiplies_bfloat16(*, on_cpu: bool) -> bool:
-    """Whether the processor, or else the GPU, has instructions for bfloat16; without them it is slow, or refused."""
-    if not on_cpu:
-        return not torch.cuda.is_available() or bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    # Older torch does not tell.
-    capabilities: Mapping[str, Any] = getattr(torch.cpu, "get_capabilities", dict[str, Any])()
-    return any(capabilities.get(name, False) for name in _BFLOAT16)
 
 
 @contextmanager

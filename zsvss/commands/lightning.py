@@ -28,7 +28,6 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, Logger
 
 import zsvss
-from zsvss.backbones.half_precision import multiplies_bfloat16
 from zsvss.callbacks.empty_run import RunFolder
 from zsvss.callbacks.media import MediaStore
 from zsvss.callbacks.prediction_writer import PredictionWriter
@@ -40,6 +39,7 @@ from zsvss.callbacks.tracking import WandbRecord
 from zsvss.commands.allocator import keep_freed_memory
 from zsvss.commands.config_files import config_paths
 from zsvss.commands.default_config import with_config
+from zsvss.commands.device import choose_device, choose_precision
 from zsvss.commands.interruption import Interrupted, ending_in_order
 from zsvss.commands.logs import log_to_file, quiet_console
 from zsvss.commands.options import COMPONENTS, DEFAULT_CLASSES
@@ -64,8 +64,6 @@ _TRAINER_DEFAULTS: dict[str, Any] = {
     "enable_checkpointing": False,
     "enable_model_summary": False,
 }
-_FLOAT16 = ("16-true", "16-mixed", "16")
-_BFLOAT16 = ("bf16-true", "bf16-mixed", "bf16")
 # What changes where and how fast a run is computed, but not its numbers.
 _NOT_IN_RUN_NAME = ("trainer", "output", "results", "predictions", "media", "config")
 
@@ -96,6 +94,7 @@ class CommandLine(LightningCLI):
 
     folder: RunFolder | None = None
     """The run's; known when the settings are."""
+    _precision_note: tuple[int, str] | None = None
 
     def __init__(self, arguments: Sequence[str]) -> None:
         self.config_names = [Path(path).stem for path in config_paths(arguments)]
@@ -139,9 +138,10 @@ class CommandLine(LightningCLI):
             self.config[self.config.subcommand][key] = path
 
     def before_instantiate_classes(self) -> None:
-        """Choose the run folder and, where the choice is left open, a device that can compute in float64."""
+        """Choose the run folder, a device that can compute in float64, and a precision that suits the device."""
         config = self.config[self.subcommand]
         choose_device(config.trainer)
+        self._precision_note = choose_precision(config.trainer, config.model.backbone)
         config.output = str(Path(config.output).expanduser() if config.output else Path("runs") / self._run_name())
         check_folder(Path(config.output), "output")
         config.trainer.default_root_dir = config.output
@@ -187,6 +187,8 @@ class CommandLine(LightningCLI):
     def _begun(self) -> Iterator[None]:
         """The log is kept, and the videos are there: others of several processes would wait for one that finds none."""
         with log_to_file(self.trainer.default_root_dir, self.trainer.global_rank):
+            if self._precision_note is not None:
+                _log.log(*self._precision_note)
             self.datamodule.prepare_data()
             yield
 
@@ -303,28 +305,6 @@ def import_components() -> None:
         package = importlib.import_module(f"{zsvss.__name__}.{name}")
         for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
             importlib.import_module(module.name)
-
-
-def choose_device(trainer: Any) -> None:
-    """A device that can compute in float64, where the choice is left open, and a precision that suits it."""
-    if trainer.accelerator == "mps":
-        raise ValueError("trainer.accelerator = mps has no float64, which votes and ties need; use cpu or cuda")
-    if trainer.accelerator == "auto" and torch.backends.mps.is_available():
-        trainer.accelerator = "cpu"
-    on_cpu = trainer.accelerator == "cpu" or (trainer.accelerator == "auto" and not torch.cuda.is_available())
-    if on_cpu and str(trainer.precision) in _FLOAT16:
-        _log.warning(
-            "trainer.precision %s is many times slower than float32 on a CPU; computing in 32-true",
-            trainer.precision,
-        )
-        trainer.precision = "32-true"
-    if str(trainer.precision) in _BFLOAT16 and not multiplies_bfloat16(on_cpu=on_cpu):
-        _log.info(
-            "trainer.precision %s: this %s has no instructions for it; computing in 32-true",
-            trainer.precision,
-            "processor" if on_cpu else "GPU",
-        )
-        trainer.precision = "32-true"
 
 
 def slots() -> dict[str, type]:
