@@ -187,11 +187,11 @@ class PretendTensor(torch.Tensor):
 
     @property
     def data(self) -> Tensor:
-        return torch.Tensor.data.__get__(self)  # type: ignore[attr-defined]
+        return torch.Tensor.data.__get__(self)  # type: ignore[attr-defined]  # a descriptor in C
 
     @data.setter
     def data(self, value: PretendTensor) -> None:  # by which a module changes the type of its weights
-        torch.Tensor.data.__set__(self, value)  # type: ignore[attr-defined]
+        torch.Tensor.data.__set__(self, value)  # type: ignore[attr-defined]  # a descriptor in C
         self.raw = value.raw
 
     def tolist(self) -> Any:

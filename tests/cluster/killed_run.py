@@ -93,18 +93,18 @@ def arm(phase: str, count: int, fraction: float) -> None:
     """Arm this process."""
     clock = Clock(Moment(count, fraction))
     if phase == "decoding":
-        _PlannedClips._read = around(_PlannedClips._read, clock.begin, clock.end)  # type: ignore[method-assign]
+        _PlannedClips._read = around(_PlannedClips._read, clock.begin, clock.end)  # type: ignore[method-assign]  # timed
     elif phase == "clip":
-        VideoSegmenter.forward = around(VideoSegmenter.forward, clock.begin, clock.end)  # type: ignore[method-assign]
+        VideoSegmenter.forward = around(VideoSegmenter.forward, clock.begin, clock.end)  # type: ignore[method-assign]  # timed
     elif phase == "record":
         zsvss.results.records.write_atomically = cut_short(clock)
     elif phase == "between":
-        ResultStore._write = around(ResultStore._write, nothing, clock.begin)  # type: ignore[method-assign]
-        VideoSegmenter.forward = around(VideoSegmenter.forward, clock.end, nothing)  # type: ignore[method-assign]
+        ResultStore._write = around(ResultStore._write, nothing, clock.begin)  # type: ignore[method-assign]  # timed
+        VideoSegmenter.forward = around(VideoSegmenter.forward, clock.end, nothing)  # type: ignore[method-assign]  # timed
     elif phase == "end":
         clock.seconds = 0.5  # about what gathering, folding, writing and printing take
         end = VideoSegmentation.on_test_epoch_end
-        VideoSegmentation.on_test_epoch_end = around(end, clock.begin, nothing)  # type: ignore[method-assign]
+        VideoSegmentation.on_test_epoch_end = around(end, clock.begin, nothing)  # type: ignore[method-assign]  # timed
     else:
         raise ValueError(phase)
 
@@ -129,7 +129,7 @@ def cut_short(clock: Clock) -> Callable[[Path, str], None]:
                 clock.kill()
             fsync(handle)
 
-        zsvss.results.records.os.fsync = killed_fsync  # type: ignore[attr-defined]
+        zsvss.results.records.os.fsync = killed_fsync  # type: ignore[attr-defined]  # of the imported os
         whole(path, text)
 
     return write

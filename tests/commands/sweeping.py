@@ -15,7 +15,7 @@ from zsvss.commands import sweep_cells
 
 def fork_cells() -> None:
     """Let cells be forks, which import nothing anew."""
-    sweep_cells.subprocess = SimpleNamespace(run=run_fork, DEVNULL=subprocess.DEVNULL)  # type: ignore[assignment]
+    sweep_cells.subprocess = SimpleNamespace(run=run_fork, DEVNULL=subprocess.DEVNULL)  # type: ignore[assignment]  # a fork
 
 
 def run_fork(command: list[str], *, stdout: IO[str], **_: Any) -> subprocess.CompletedProcess[str]:

@@ -23,7 +23,7 @@ from zsvss.studio.open_video import Desk
 uvicorn = pytest.importorskip("uvicorn", reason="needs uvicorn (pip install 'zsvss[studio]')")
 pycocotools = pytest.importorskip("pycocotools.coco", reason="needs pycocotools (pip install 'zsvss[export]')")
 
-from zsvss.studio.server import Studio, application  # noqa: E402
+from zsvss.studio.server import Studio, application  # noqa: E402 - needs what is asked for above
 
 SWAN = Path(__file__).parents[2] / "docs" / "swan"
 NUM_FRAMES, HEIGHT, WIDTH = 5, 120, 214

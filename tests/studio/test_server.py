@@ -27,7 +27,7 @@ from zsvss.studio.session import Session
 
 testclient = pytest.importorskip("starlette.testclient", reason="needs starlette (pip install 'zsvss[studio]')")
 
-from zsvss.studio.server import Studio, application  # noqa: E402
+from zsvss.studio.server import Studio, application  # noqa: E402 - needs what is asked for above
 
 TOKEN, PORT = "a-token_of-40-letters", 8123
 HOME = f"http://127.0.0.1:{PORT}"
