@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,7 +13,6 @@ import torch
 
 from zsvss.commands import device
 from zsvss.commands.device import choose_precision, has_bfloat16
-from zsvss.commands.lightning import main
 
 SMALL = SimpleNamespace(class_path="zsvss.backbones.embedded.Embedded")
 LARGE = SimpleNamespace(class_path="zsvss.backbones.flux.Flux")
@@ -99,14 +100,16 @@ def test_a_gpu_that_only_emulates_them_has_none(monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.mark.parametrize("has_instructions", [False, True])
-def test_the_log_of_a_run_tells(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, has_instructions: bool) -> None:
-    """`predict` as it is without settings, on a processor of either kind."""
-    monkeypatch.setattr(device, "has_bfloat16", lambda *, on_cpu: has_instructions)
-    monkeypatch.setattr("sys.argv", ["zsvss"])
-    swan = Path(__file__).parents[2] / "docs" / "swan"
-    options = ["--data.limit_frames", "2", "--predictions.video", "false", "--output", str(tmp_path / "run")]
-    config = Path(__file__).parents[2] / "configs" / "predict_embedded.yaml"
-    assert main(["predict", "--config", str(config), "--data.input", str(swan), *options]) == 0
+def test_the_log_of_a_run_tells(tmp_path: Path, has_instructions: bool) -> None:
+    """`predict` as it is without settings, on a processor of either kind; in a process of its own."""
+    root = Path(__file__).parents[2]
+    code = (
+        "import sys; from zsvss.commands import device, lightning; "
+        f"device.has_bfloat16 = lambda *, on_cpu: {has_instructions}; sys.exit(lightning.main(sys.argv[1:]))"
+    )
+    words = ["predict", "--config", root / "configs" / "predict_embedded.yaml", "--data.input", root / "docs" / "swan"]
+    options = ["--data.limit_frames", "2", "--predictions.video", "false", "--output", tmp_path / "run"]
+    subprocess.run([sys.executable, "-c", code, *words, *options], cwd=tmp_path, check=True)
     told = "has no instructions for it, as far as PyTorch tells; computing in 32-true"
     assert (told in (tmp_path / "run" / "log.txt").read_text()) == (not has_instructions)
     chosen = "bf16-true" if has_instructions else "32-true"
