@@ -117,6 +117,7 @@ def _clips_of_rank(rank, num_ranks, folder):
     except ValueError as error:
         result = str(error)
     torch.save(result, folder / f"{rank}.pt")
+    torch.distributed.barrier()  # A rank that leaves early closes its connections to those that still open theirs.
     torch.distributed.destroy_process_group()
 
 
