@@ -22,7 +22,7 @@ from zsvss.data.scenes import Scene, scene_split
 HEIGHT, WIDTH, NUM_FRAMES, CLIP_LENGTH = 128, 224, 35, 14
 _NUM_GENERATED, _NUM_QUIET, _LATE_A_SCENE = 20, 8, 4
 _FIRST_SEED, _FIRST_QUIET_SEED = 100, 300  # within the split's seeds; no other experiment uses them
-_NUM_TO_TRAIN, _NUM_QUIET_TO_TRAIN, _NUM_DAVIS_TO_TRAIN = 72, 8, 48
+_NUM_TO_TRAIN, _NUM_QUIET_TO_TRAIN, _NUM_DAVIS_TO_TRAIN = 472, 8, 48
 _NOTHING_PASTED = range(24, 32)  # numbers of DAVIS videos to train on
 _FIRST_SEED_TO_TRAIN, _FIRST_QUIET_SEED_TO_TRAIN = 5000, 6000
 

@@ -28,9 +28,10 @@ from zsvss.stages.motion import CELL, motion_of
 from zsvss.stages.newcomers import Newcomers, NewcomersState, cell_evidence, core, small
 from zsvss.stages.region_evidence import evidence_for
 
-_FOR_CELLS = (*range(0, 50, 5), *range(74, 110, 5))
+_FOR_CELLS = (*range(0, 50, 5), *range(474, 510, 5))  # numbers of videos
 _LEAST_SHARES = (0.5, 0.6) * 9  # of pixels, one a network
-_HIDDEN, _EPOCHS, _BATCH, _RATE, _DECAY = 48, 60, 512, 0.003, 0.01
+_HIDDEN, _EPOCHS, _BATCH, _RATE, _DECAY = 96, 20, 512, 0.003, 0.01
+_OF_DAVIS, _DAVIS_COUNTS = ("davis", "own"), 4  # kinds, and how many times as much they count as a generated scene
 
 Floats = npt.NDArray[np.float32]
 
@@ -44,7 +45,12 @@ def main() -> None:
     pairs = list(zip(videos(arguments.root, "train"), cases(arguments.root, "train", arguments.cache), strict=True))
     newcomers = Newcomers()
     newcomers.weights |= cell_weights(newcomers, [pairs[number] for number in _FOR_CELLS])
-    evidence, shares = zip(*(of_region for pair in pairs for of_region in judged(newcomers, *pair)), strict=True)
+    rows = [
+        of_region
+        for video, case in pairs
+        for of_region in list(judged(newcomers, video, case)) * (_DAVIS_COUNTS if video.kind in _OF_DAVIS else 1)
+    ]
+    evidence, shares = zip(*rows, strict=True)
     newcomers.weights |= region_weights(np.stack(evidence), np.array(shares))
     np.savez(arguments.output, **newcomers.weights)
 

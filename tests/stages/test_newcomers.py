@@ -17,7 +17,8 @@ from zsvss.stages.features import AttentionFeatures, FeaturePass
 from zsvss.stages.initialization import WardInitialization
 from zsvss.stages.joint_features import JointFeatures, LabFeatures, PositionFeatures
 from zsvss.stages.motion import motion_of
-from zsvss.stages.newcomers import Newcomers, core, small, weights_of, with_regions
+from zsvss.stages.newcomers import Newcomers, agreed, common_cells, core, small, weights_of, with_regions
+from zsvss.stages.region_evidence import CellViews
 from zsvss.stages.region_trees import Region
 from zsvss.stages.shots import ShotBank, ShotMatching
 
@@ -76,6 +77,46 @@ def test_a_core_is_a_region_without_the_tenth_of_its_cells_that_are_least_likely
 def test_a_core_of_equal_scores_is_the_whole_region():
     places = np.stack(np.nonzero(np.ones((3, 4, 5))))
     assert np.array_equal(core(Region(places, 0, 1), np.zeros((3, 4, 5), np.float32)).places, places)
+
+
+def regions_of(*masks):
+    return [Region(np.stack(np.nonzero(mask)), 0, 1) for mask in masks]
+
+
+def test_cells_that_regions_have_in_common():
+    masks = np.random.default_rng(0).random((7, 3, 8, 10)) < 0.4
+    common = common_cells(regions_of(*masks), masks.shape[1:])
+    assert common.tolist() == [[(one & other).sum() for other in masks] for one in masks]
+
+
+def test_sureness_is_averaged_over_regions_of_nearly_the_same_cells():
+    """Against sets: each region's own counts once, another's by the fifth power of their intersection over union."""
+    cells = [set(range(20)), set(range(19)), set(range(10, 20)), set(range(50, 60))]
+    sure = np.array([0.9, 0.1, 0.5, 0.7])
+    common = np.array([[len(one & other) for other in cells] for one in cells], np.float32)
+    weights = [[(len(one & other) / len(one | other)) ** 5 for other in cells] for one in cells]
+    expected = [np.average(sure, weights=of_region) for of_region in weights]
+    assert agreed(sure, common) == pytest.approx(expected)
+    assert expected[0] < 0.6
+    assert expected[3] == 0.7
+
+
+def test_regions_are_accepted_by_what_they_are_sure_of_together(monkeypatch):
+    """Four copies of the surest region are not sure at all; two that are alike are fairly sure."""
+    masks = np.zeros((9, 3, 8, 30), np.bool_)
+    for number in range(5):
+        masks[number, :, :, : 6 + (number == 0)] = True
+    masks[5:7, :, :, 10:15] = True
+    masks[7, :, :, 14:20] = True  # a fifth of the two lies in it, less than three tenths
+    masks[8, :, :, 11:14] = True  # lies within the two
+    newcomers, found = Newcomers(threshold=0.4), regions_of(*masks)
+    sure = np.array([0.95, 0.1, 0.1, 0.1, 0.1, 0.6, 0.6, 0.45, 0.5])
+    monkeypatch.setattr(newcomers, "candidates", lambda *_: found)
+    monkeypatch.setattr(newcomers, "sureness", lambda _: sure)
+    zeros = [np.zeros((*masks.shape[1:], size), np.float32) for size in (9, 2, 8, 3)]
+    views = CellViews(np.zeros(masks.shape[1:], np.float32), *zeros, 1.0)
+    accepted = newcomers.accepted(views, views.velocity_Thw2, is_first=True)
+    assert [next(number for number in range(9) if found[number] is region) for region in accepted] == [5, 7]
 
 
 @pytest.mark.parametrize(

@@ -175,8 +175,9 @@ def _background(flow_HW2: Floats, is_reliable_HW: Bools) -> Floats:
 
 def _within(place_HW2: Floats) -> Bools:
     """Whether places lie in the frame, whose border pixels reach half a pixel further."""
-    last = np.array([place_HW2.shape[1] - 1, place_HW2.shape[0] - 1])
-    return np.asarray(((place_HW2 >= -0.5) & (place_HW2 <= last + 0.5)).all(-1))
+    height, width = place_HW2.shape[:2]
+    x, y = place_HW2[..., 0], place_HW2[..., 1]
+    return np.asarray((x >= -0.5) & (x <= width - 0.5) & (y >= -0.5) & (y <= height - 0.5))
 
 
 def _sampled(values: Floats, place_HW2: Floats) -> Floats:

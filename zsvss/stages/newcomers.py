@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from scipy import ndimage
+from scipy.sparse import csr_array
 from scipy.special import expit
 from torch import Tensor
 
@@ -30,6 +31,7 @@ _NUM_PIXELS = 128 * 224  # of the small frames, about
 _NUM_AXES = 8
 _SHARED, _SAME = 0.3, 0.2  # cells of the smaller of two regions; tokens of a region that an earlier label has
 _HALO = 0.1  # share of a region's cells that is left out of its label
+_ALIKE = 5  # power of the intersection over union with which a region's neighbours tell how sure it is
 _OLD = 3  # clips after which nothing is new any more
 # Least score of a cell, and weights of velocity, features and colour, of each tree.
 _TREES = ((-2.0, 0.5, 0.5, 0.3), (-1.0, 0.0, 1.0, 0.0), (0.0, 0.5, 1.0, 0.0))
@@ -61,7 +63,8 @@ class Newcomers:
     Each cell of 4x4 pixels gets a score: how far it is from all that is known, how it moves against the background,
     whether its way back through the clip leads out of the frame, and how it differs from what was there. Cells of a
     high score fall into regions: the nodes of Ward trees over motion, features and colour. Small networks, trained on
-    generated scenes and pasted objects, tell from a region's evidence whether it is one whole object. What they accept
+    generated scenes and pasted objects, tell from a region's evidence whether it is one whole object. How sure they are
+    is averaged over regions of nearly the same cells, as those are likely to show the same object. What is accepted
     gets a label, or keeps the one that it got in the clip before, wherever the clip shows it but for the tenth of its
     cells that are least likely new. Clips of one or two frames open none.
 
@@ -192,18 +195,17 @@ class Newcomers:
         found = self.candidates(views, flow_Thw2)
         if not found:
             return []
-        sure = self.sureness(np.stack([evidence_for(region, views, is_first=is_first) for region in found]))
-        kept: list[Region] = []
-        taken: list[Ints] = []
-        for index in np.argsort(-sure, kind="stable"):
-            if sure[index] < self.threshold:
+        alone_R = self.sureness(np.stack([evidence_for(region, views, is_first=is_first) for region in found]))
+        common_RR = common_cells(found, views.score_Thw.shape)
+        sure_R = agreed(alone_R, common_RR)
+        size_R = common_RR.diagonal()
+        kept: list[int] = []
+        for index in np.argsort(-sure_R, kind="stable"):
+            if sure_R[index] < self.threshold:
                 break
-            places = np.ravel_multi_index(tuple(found[index].places), views.score_Thw.shape)
-            shared = (np.isin(places, other).sum() / min(len(places), len(other)) for other in taken)
-            if all(share <= _SHARED for share in shared):
-                kept.append(found[index])
-                taken.append(places)
-        return kept
+            if (common_RR[index, kept] <= _SHARED * np.minimum(size_R[index], size_R[kept])).all():
+                kept.append(int(index))
+        return [found[index] for index in kept]
 
     def sureness(self, evidence_RE: Floats) -> Floats:
         """How sure the networks are, 0..1, that regions are whole objects that have come in."""
@@ -212,6 +214,21 @@ class Newcomers:
         hidden_SRH = np.maximum(scaled_RE @ weights["hidden_weights"] + weights["hidden_bias"][:, None], 0)
         odds_SR = np.einsum("srh,sh->sr", hidden_SRH, weights["weights"]) + weights["bias"][:, None]
         return np.asarray(expit(odds_SR).mean(0))
+
+
+def common_cells(found: list[Region], shape: tuple[int, ...]) -> Floats:
+    """How many cells each two regions have in common, [R, R]."""
+    cells = [np.ravel_multi_index(tuple(region.places), shape) for region in found]
+    ends = np.cumsum([0, *map(len, cells)])
+    inside = csr_array((np.ones(ends[-1], np.float32), np.concatenate(cells), ends), (len(found), int(np.prod(shape))))
+    return np.asarray((inside @ inside.T).toarray())
+
+
+def agreed(sure_R: Floats, common_RR: Floats) -> Floats:
+    """How sure regions are together: the mean over all, weighted by a high power of the intersection over union."""
+    size_R = common_RR.diagonal()
+    weight_RR = (common_RR / (size_R[:, None] + size_R - common_RR)) ** _ALIKE
+    return np.asarray(weight_RR @ sure_R / weight_RR.sum(1))
 
 
 def cell_evidence(features_Tnc: Tensor, motion: Motion, state: NewcomersState) -> Floats:
@@ -267,11 +284,14 @@ def small(images_T3HW: Tensor) -> list[UInt8]:
     height, width = images_T3HW.shape[-2:]
     scale = (_NUM_PIXELS / (height * width)) ** 0.5
     rows, columns = (max(8, round(side * scale / CELL)) * CELL for side in (height, width))
-    frames = ((images_T3HW + 1) * 127.5).round().clamp(0, 255).byte().movedim(1, -1).cpu().numpy()
-    if (rows, columns) == (height, width):
-        return list(frames)
     way = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
-    return [np.asarray(cv2.resize(frame_HW3, (columns, rows), interpolation=way)) for frame_HW3 in frames]
+    frames = []
+    for image_3HW in images_T3HW:
+        channels = image_3HW.add(1).mul_(127.5).round_().clamp_(0, 255).byte().cpu().numpy()
+        if (rows, columns) != (height, width):
+            channels = [cv2.resize(channel_HW, (columns, rows), interpolation=way) for channel_HW in channels]
+        frames.append(np.stack(channels, -1))
+    return frames
 
 
 def resized(values_Thw: Floats, size: tuple[int, ...]) -> Floats:
