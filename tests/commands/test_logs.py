@@ -22,3 +22,13 @@ def test_a_message_is_said_once_and_never_to_a_closed_stream(
     quiet_console()
     logging.getLogger("zsvss.somewhere").warning("said")
     assert capsys.readouterr().err == "said\n"
+
+
+def test_lightning_is_silenced_on_the_screen_alone(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
+    """What others attach to its loggers still gets all, such as a file of a notebook, or pytest's own handlers."""
+    monkeypatch.setattr(logging.getLogger("zsvss"), "handlers", [])
+    screen, file = logging.StreamHandler(), logging.FileHandler(tmp_path / "own.txt")
+    monkeypatch.setattr(logging.getLogger("lightning.pytorch"), "handlers", [screen, file])
+    quiet_console()
+    file.close()
+    assert (screen.level, file.level) == (logging.ERROR, logging.NOTSET)

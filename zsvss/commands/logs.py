@@ -34,7 +34,8 @@ def quiet_console() -> None:
     package.addHandler(console)
     for name in ("lightning", "lightning.pytorch", "lightning.fabric"):
         for handler in logging.getLogger(name).handlers:
-            handler.setLevel(logging.ERROR)
+            if type(handler) is logging.StreamHandler:  # Lightning's own; files and others may want to know all
+                handler.setLevel(logging.ERROR)
 
 
 @contextmanager
