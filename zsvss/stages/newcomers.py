@@ -31,7 +31,7 @@ _NUM_PIXELS = 128 * 224  # of the small frames, about
 _NUM_AXES = 8
 _SHARED, _SAME = 0.3, 0.2  # cells of the smaller of two regions; tokens of a region that an earlier label has
 _HALO = 0.1  # share of a region's cells that is left out of its label
-_ALIKE = 5  # power of the intersection over union with which a region's neighbours tell how sure it is
+_ALIKE = 8  # power of the intersection over union with which a region's neighbours tell how sure it is
 _OLD = 3  # clips after which nothing is new any more
 # Least score of a cell, and weights of velocity, features and colour, of each tree.
 _TREES = ((-2.0, 0.5, 0.5, 0.3), (-1.0, 0.0, 1.0, 0.0), (0.0, 0.5, 1.0, 0.0))
