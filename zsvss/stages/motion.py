@@ -123,9 +123,9 @@ def step_between(before_HW3: UInt8, now_HW3: UInt8) -> Step:
 
 def of_cells(values_THW: npt.NDArray[np.generic]) -> Floats:
     """Mean over each cell: [T, H, W] to [T, h, w]."""
-    num_frames, height, width = values_THW.shape
-    cells = values_THW.reshape(num_frames, height // CELL, CELL, width // CELL, CELL)
-    return np.asarray(cells.mean((2, 4), dtype=np.float32))
+    size = (values_THW.shape[2] // CELL, values_THW.shape[1] // CELL)
+    values_THW = values_THW.astype(np.float32)
+    return np.stack([cv2.resize(values_HW, size, interpolation=cv2.INTER_AREA) for values_HW in values_THW])
 
 
 def grid_of(shape: tuple[int, ...]) -> tuple[Floats, Floats]:

@@ -12,7 +12,7 @@ import torch
 from scipy import ndimage
 from torch import Tensor
 
-from zsvss.stages.neighbors import nearest_neighbors
+from zsvss.stages.neighbors import MEMORY_BOUND, squared_distances
 
 FIRST_UNNAMED_LABEL = 256
 """Where labels are class ids, which fit 8 bits, new labels begin here: no ground truth can name them."""
@@ -89,6 +89,10 @@ class Novelty:
 
 
 def nearest_distances(queries_Mc: Tensor, points_Nc: Tensor) -> Tensor:
-    """Euclidean distance [M] of each query to its nearest point."""
-    nearest_M = nearest_neighbors(queries_Mc, points_Nc, 1)[:, 0]
-    return (queries_Mc - points_Nc[nearest_M]).square().sum(1).sqrt()
+    """Euclidean distance [M] of each query to its nearest point; of points that float32 cannot tell apart to any."""
+    centered_Nc = points_Nc - points_Nc.mean(0)
+    found = []
+    for chunk_Mc in queries_Mc.split(max(1, MEMORY_BOUND // (len(points_Nc) * points_Nc.element_size()))):
+        nearest_M = squared_distances(chunk_Mc - points_Nc.mean(0), centered_Nc).argmin(1)
+        found.append((chunk_Mc - points_Nc[nearest_M]).square().sum(1).sqrt())
+    return torch.cat(found)
