@@ -25,7 +25,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from experiments.footage.late_videos import CLIP_LENGTH, LateVideo, videos
 from experiments.footage.newcomers import GRID, Case, cases
 from zsvss.stages.motion import CELL, motion_of
-from zsvss.stages.newcomers import Newcomers, NewcomersState, cell_evidence, core, small
+from zsvss.stages.newcomers import Newcomers, NewcomersState, cell_evidence, core, distances, small
 from zsvss.stages.region_evidence import evidence_for
 
 _FOR_CELLS = (*range(0, 50, 5), *range(474, 510, 5))  # numbers of videos
@@ -69,7 +69,8 @@ def cell_weights(newcomers: Newcomers, pairs: list[tuple[LateVideo, Case]]) -> d
         frames = small(case.images_T3HW[CLIP_LENGTH : 2 * CLIP_LENGTH])
         assert state.frame_HW3 is not None
         motion = motion_of([state.frame_HW3, *frames], state.age_HW)
-        cells_Thwe = cell_evidence(case.features_Tnc[CLIP_LENGTH : 2 * CLIP_LENGTH], motion, state)
+        distance_Tn = distances(case.features_Tnc[CLIP_LENGTH : 2 * CLIP_LENGTH], state)
+        cells_Thwe = cell_evidence(distance_Tn, motion, GRID)
         is_late_Thw = late_pixels(video)[: len(cells_Thwe), ..., 1:].sum(-1) >= CELL * CELL / 2
         evidence.append(cells_Thwe[1::5].reshape(-1, cells_Thwe.shape[-1]))
         truth.append(is_late_Thw[1::5].ravel())
@@ -100,7 +101,7 @@ def judged(newcomers: Newcomers, video: LateVideo, case: Case) -> Iterator[tuple
         frames = small(images_T3HW)
         assert state.frame_HW3 is not None
         motion = motion_of([state.frame_HW3, *frames], state.age_HW)
-        views, flow_Thw2 = newcomers.views(features_Tnc, frames, motion, state)
+        views, flow_Thw2 = newcomers.views(features_Tnc, distances(features_Tnc, state), frames, motion, state)
         for region in newcomers.candidates(views, flow_Thw2):
             inside_O = truth_ThwO[tuple(core(region, views.score_Thw).places)].sum(0)
             later_O = truth_ThwO[region.places[0].min() :].sum((0, 1, 2))

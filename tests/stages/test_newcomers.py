@@ -17,7 +17,7 @@ from zsvss.stages.features import AttentionFeatures, FeaturePass
 from zsvss.stages.initialization import WardInitialization
 from zsvss.stages.joint_features import JointFeatures, LabFeatures, PositionFeatures
 from zsvss.stages.motion import motion_of
-from zsvss.stages.newcomers import Newcomers, agreed, common_cells, core, small, weights_of, with_regions
+from zsvss.stages.newcomers import Newcomers, agreed, common_cells, core, distances, small, weights_of, with_regions
 from zsvss.stages.region_evidence import CellViews
 from zsvss.stages.region_trees import Region
 from zsvss.stages.shots import ShotBank, ShotMatching
@@ -213,6 +213,36 @@ def test_a_clip_that_comes_again_leaves_the_state():
     assert newcomers.label(features, images_of(frames), labels, labels, 1, begun, 0)[1] is begun
 
 
+@pytest.mark.parametrize("num_wanted", [None, 3, 0])
+def test_where_no_frame_has_much_that_is_far_from_the_known_motion_is_not_measured(monkeypatch, num_wanted):
+    """Of 112 tokens three are 2 %; two of a frame are far, and its neighbour has another one."""
+    newcomers, labels = Newcomers(known_frames=2), torch.arange(5 * 112).view(5, 112)
+    features, frames = random_clip(5, 0)
+    state = newcomers.begin(features, images_of(frames), (8, 14), 560)
+    later = features[-1:].repeat(5, 1, 1)
+    later[1, :2] += 100
+    later[2, 2] += 100
+    monkeypatch.setattr("zsvss.stages.newcomers.motion_of", None)
+    new, found = newcomers.label(later, images_of(frames), labels, labels, 560, state, num_wanted)
+    assert torch.equal(new, labels)
+    if num_wanted == 0:
+        assert found is state
+    else:
+        before = slice(num_wanted)
+        assert np.array_equal(found.frame_HW3, small(images_of(frames))[before][-1])
+        assert torch.equal(found.known_Nc, later[before][-2:].flatten(0, 1))
+        assert not found.age_HW.any()
+    later[1, 2] += 100
+    with pytest.raises(TypeError):  # measured now
+        newcomers.label(later, images_of(frames), labels, labels, 560, state, num_wanted)
+
+
+@pytest.mark.parametrize("least_distance", [-0.1, float("nan")])
+def test_a_least_distance_that_cannot_be(least_distance):
+    with pytest.raises(ValueError, match=f"novelty.least_distance = {least_distance} must be at least 0"):
+        Newcomers(least_distance=least_distance)
+
+
 def test_only_the_core_of_a_region_gets_its_label(monkeypatch):
     """Ten tokens of 4x4 cells, of which one, in the third frame, has less score than the others."""
     newcomers, labels = Newcomers(), torch.zeros(5, 8 * 14, dtype=torch.int64)
@@ -222,9 +252,8 @@ def test_only_the_core_of_a_region_gets_its_label(monkeypatch):
     expected[:, 2, 3:5] = 1
     region = Region(np.stack(np.nonzero(expected.repeat(4, 1).repeat(4, 2))), 0, 1)
     expected[2, 2, 4] = 0
-    views, flow = newcomers.views(
-        features, small(images_of(frames)), motion_of([frames[0], *frames], state.age_HW), state
-    )
+    motion = motion_of([frames[0], *frames], state.age_HW)
+    views, flow = newcomers.views(features, distances(features, state), small(images_of(frames)), motion, state)
     views = views._replace(score_Thw=expected.repeat(4, 1).repeat(4, 2).astype(np.float32))
     monkeypatch.setattr(newcomers, "views", lambda *_: (views, flow))
     monkeypatch.setattr(newcomers, "accepted", lambda *_, **__: [region])

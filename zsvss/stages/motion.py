@@ -6,8 +6,9 @@ Shape legend: T frames of a clip, H W pixels, h w cells of 4x4 pixels. Frames ar
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
 from typing import NamedTuple
 
 import cv2
@@ -19,6 +20,7 @@ Floats = npt.NDArray[np.float32]
 Bools = npt.NDArray[np.bool_]
 
 CELL = 4
+_MAX_THREADS = 4
 _CONSISTENT, _LOST = 1.0, 1.5  # pixels between a pixel and where the way to its counterpart and back leads
 
 
@@ -76,7 +78,8 @@ def motion_of(frames: Sequence[UInt8], age_HW: UInt8) -> Motion:
         frames: the frame before the clip and those of the clip, all of one size.
         age_HW: of the frame before the clip: for how many clips a pixel has been pending, 0 where it is not.
     """
-    steps = [step_between(*pair) for pair in itertools.pairwise(frames)]
+    with ThreadPoolExecutor(min(_MAX_THREADS, max(1, cv2.getNumThreads()))) as pool:
+        steps = list(pool.map(step_between, frames[:-1], frames[1:]))
     seen = _lab(frames[0])
     place_HW2: Floats | None = None
     status_HW, pending_HW = (age_HW > 0).astype(np.uint8), (age_HW > 0).astype(np.uint8)
@@ -128,16 +131,15 @@ def of_cells(values_THW: npt.NDArray[np.generic]) -> Floats:
     return np.stack([cv2.resize(values_HW, size, interpolation=cv2.INTER_AREA) for values_HW in values_THW])
 
 
-def grid_of(shape: tuple[int, ...]) -> tuple[Floats, Floats]:
-    """Row and column of each pixel."""
-    rows, columns = np.mgrid[: shape[0], : shape[1]].astype(np.float32)
-    return rows, columns
-
-
 def place_at(flow_HW2: Floats) -> Floats:
     """Where a flow leads, x and y."""
-    rows_HW, columns_HW = grid_of(flow_HW2.shape)
-    return np.stack([columns_HW + flow_HW2[..., 0], rows_HW + flow_HW2[..., 1]], -1)
+    return np.asarray(_places(flow_HW2.shape[:2]) + flow_HW2)
+
+
+@lru_cache(maxsize=2)
+def _places(size: tuple[int, int]) -> Floats:
+    """Column and row of each pixel."""
+    return np.asarray(np.moveaxis(np.indices(size, np.float32)[::-1], 0, -1)).copy()
 
 
 def _search() -> cv2.DISOpticalFlow:
@@ -168,7 +170,7 @@ def _background(flow_HW2: Floats, is_reliable_HW: Bools) -> Floats:
     matrix, _ = cv2.findHomography(places, places + flow_HW2[rows, columns], cv2.RANSAC, 0.7, maxIters=500)
     if matrix is None:
         return np.zeros_like(flow_HW2)
-    place_HW2 = place_at(np.zeros_like(flow_HW2))
+    place_HW2 = _places(flow_HW2.shape[:2])
     moved = cv2.perspectiveTransform(place_HW2.reshape(1, -1, 2), matrix).reshape(place_HW2.shape)
     return np.asarray(moved - place_HW2, np.float32)
 

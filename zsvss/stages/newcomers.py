@@ -7,6 +7,7 @@ token grid, H W pixels of the small frames on which motion is measured, R region
 from __future__ import annotations
 
 import itertools
+import math
 from typing import NamedTuple
 
 import cv2
@@ -30,6 +31,7 @@ Ints = npt.NDArray[np.int64]
 _NUM_PIXELS = 128 * 224  # of the small frames, about
 _NUM_AXES = 8
 _SHARED, _SAME = 0.3, 0.2  # cells of the smaller of two regions; tokens of a region that an earlier label has
+_LEAST_SHARE = 0.02  # of a frame's tokens: less is too small an object
 _HALO = 0.1  # share of a region's cells that is left out of its label
 _ALIKE = 8  # power of the intersection over union with which a region's neighbours tell how sure it is
 _OLD = 3  # clips after which nothing is new any more
@@ -66,22 +68,34 @@ class Newcomers:
     generated scenes and pasted objects, tell from a region's evidence whether it is one whole object. How sure they are
     is averaged over regions of nearly the same cells, as those are likely to show the same object. What is accepted
     gets a label, or keeps the one that it got in the clip before, wherever the clip shows it but for the tenth of its
-    cells that are least likely new. Clips of one or two frames open none.
+    cells that are least likely new. Clips of one or two frames open none, nor do those in which no frame has many
+    tokens that are far from all that is known; these take little time.
 
     Args:
         threshold: of the network, 0..1; more opens fewer labels.
         known_frames: frames at a clip's end whose tokens are known from then on, 1 or more.
+        least_distance: from what is known, beyond which 2 % of some frame's tokens must lie before motion is measured
+            in a clip, in units of the features (those of `predict_embedded.yaml`); 0 measures it in every clip.
         weights: file of other networks, as `experiments/footage/train_newcomers.py` writes it; ``None`` takes those of
             the package.
     """
 
-    def __init__(self, threshold: float = 0.25, known_frames: int = 4, weights: str | None = None) -> None:
+    def __init__(
+        self,
+        threshold: float = 0.25,
+        known_frames: int = 4,
+        least_distance: float = 0.42,
+        weights: str | None = None,
+    ) -> None:
         if not 0 <= threshold <= 1:
             raise ValueError(f"novelty.threshold = {threshold} must be between 0 and 1.")
         if known_frames < 1:
             raise ValueError(f"novelty.known_frames = {known_frames} must be at least 1.")
+        if not least_distance >= 0:
+            raise ValueError(f"novelty.least_distance = {least_distance} must be at least 0.")
         self.threshold = threshold
         self.known_frames = known_frames
+        self.least_distance = least_distance
         self.weights = read_networks(weights)
 
     def begin(
@@ -101,12 +115,17 @@ class Newcomers:
             first_new: smallest label that may be opened.
             num_wanted: the first so many frames are not in the next clip; ``None`` is all.
         """
-        last = slice(num_wanted or None)
-        frame_HW3 = small(images_T3HW[last][-1:])[0]
-        age_HW = np.zeros(frame_HW3.shape[:2], np.uint8)
-        known_Nc = features_Tnc[last][-self.known_frames :].flatten(0, 1).clone()
-        before_HW3 = None if num_wanted == 0 else frame_HW3
-        return NewcomersState(before_HW3, age_HW, known_Nc, weights_of(features_Tnc), first_new, grid)
+        nothing = np.zeros((0, 0), np.uint8)
+        state = NewcomersState(None, nothing, features_Tnc[0, :0], weights_of(features_Tnc), first_new, grid)
+        before = slice(num_wanted or None)
+        state = self.all_known(features_Tnc[before], images_T3HW[before], state)
+        return state._replace(frame_HW3=None) if num_wanted == 0 else state
+
+    def all_known(self, features_Tnc: Tensor, images_T3HW: Tensor, state: NewcomersState) -> NewcomersState:
+        """State for the next clip where nothing is pending."""
+        frame_HW3 = small(images_T3HW[-1:])[0]
+        known_Nc = features_Tnc[-self.known_frames :].flatten(0, 1).clone()
+        return state._replace(frame_HW3=frame_HW3, age_HW=np.zeros(frame_HW3.shape[:2], np.uint8), known_Nc=known_Nc)
 
     def label(
         self,
@@ -134,19 +153,29 @@ class Newcomers:
         """
         if state.frame_HW3 is None:
             return labels_Tn, self.begin(features_Tnc, images_T3HW, state.grid, state.first_new, num_wanted)
+        before = slice(num_wanted)
+        distance_Tn = distances(features_Tnc, state)
+        if not self.may_show_newcomers(distance_Tn):
+            # Where the next clip is this one again, the state stays.
+            known = state if num_wanted == 0 else self.all_known(features_Tnc[before], images_T3HW[before], state)
+            return labels_Tn, known
         frames = small(images_T3HW)
         motion = motion_of([state.frame_HW3, *frames], state.age_HW)
-        views, flow_Thw2 = self.views(features_Tnc, frames, motion, state)
+        views, flow_Thw2 = self.views(features_Tnc, distance_Tn, frames, motion, state)
         accepted = self.accepted(views, flow_Thw2, is_first=not state.age_HW.any())
         labels_Tgk, old_Tgk = (labels.unflatten(1, state.grid).cpu().numpy() for labels in (labels_Tn, old_Tn))
         cores = [core(region, views.score_Thw) for region in accepted]
         tokens = [on_tokens(region, views.score_Thw.shape, state.grid) for region in cores]
         new_Tgk = with_regions(labels_Tgk, old_Tgk, tokens, free, state.first_new)
-        if num_wanted != 0:  # else the next clip is this one again
-            before = slice(num_wanted)
+        if num_wanted != 0:
             views = views._replace(score_Thw=views.score_Thw[before])
             state = self.carried(features_Tnc[before], frames[before], views, motion.age_THW[before], state)
         return torch.from_numpy(new_Tgk).flatten(1).to(labels_Tn.device), state
+
+    def may_show_newcomers(self, distance_Tn: Tensor) -> bool:
+        """Whether some frame has as many tokens far from what is known as an object that matters."""
+        num_tokens = math.ceil(_LEAST_SHARE * distance_Tn.shape[1])
+        return bool((distance_Tn.topk(num_tokens, 1).values[:, -1] >= self.least_distance).any())
 
     def carried(
         self, features_Tnc: Tensor, frames: list[UInt8], views: CellViews, age_THW: UInt8, state: NewcomersState
@@ -161,10 +190,10 @@ class Newcomers:
         return state._replace(frame_HW3=frames[-1].copy(), age_HW=age_HW, known_Nc=known_Nc)
 
     def views(
-        self, features_Tnc: Tensor, frames: list[UInt8], motion: Motion, state: NewcomersState
+        self, features_Tnc: Tensor, distance_Tn: Tensor, frames: list[UInt8], motion: Motion, state: NewcomersState
     ) -> tuple[CellViews, Floats]:
         """What is known of each cell, and the flow of cells to the frame before."""
-        evidence_Thwe = cell_evidence(features_Tnc, motion, state)
+        evidence_Thwe = cell_evidence(distance_Tn, motion, state.grid)
         score_Thw = evidence_Thwe @ self.weights["cell_weights"] + self.weights["cell_bias"]
         velocity_Thw2 = np.stack([of_cells(motion.own_THW2[..., axis]) for axis in (0, 1)], -1)
         smoothed_Thw2 = ndimage.gaussian_filter(velocity_Thw2, (0.7, 0.7, 0.7, 0), mode="nearest")
@@ -231,10 +260,15 @@ def agreed(sure_R: Floats, common_RR: Floats) -> Floats:
     return np.asarray(weight_RR @ sure_R / weight_RR.sum(1))
 
 
-def cell_evidence(features_Tnc: Tensor, motion: Motion, state: NewcomersState) -> Floats:
+def distances(features_Tnc: Tensor, state: NewcomersState) -> Tensor:
+    """Weighted distance [T, n] of each token to the nearest one that is known."""
+    weighted_Mc = (features_Tnc * state.weight_c).flatten(0, 1)
+    return nearest_distances(weighted_Mc, state.known_Nc * state.weight_c).view(features_Tnc.shape[:2])
+
+
+def cell_evidence(distance_Tn: Tensor, motion: Motion, grid: tuple[int, int]) -> Floats:
     """What a cell's score is told from [T, h, w, 9]; the first is its novelty."""
-    distance_M = nearest_distances((features_Tnc * state.weight_c).flatten(0, 1), state.known_Nc * state.weight_c)
-    distance_Tgk = distance_M.view(-1, *state.grid).cpu().numpy()
+    distance_Tgk = distance_Tn.unflatten(1, grid).cpu().numpy()
     distance_Tgk = distance_Tgk / max(float(np.quantile(distance_Tgk, 0.75)), 1e-6) ** 0.5
     distance_Tgk = ndimage.gaussian_filter(distance_Tgk, (1, 0, 0), mode="nearest")
     slower_THW = np.minimum(motion.backward_THW, motion.forward_THW)
@@ -254,7 +288,12 @@ def cell_evidence(features_Tnc: Tensor, motion: Motion, state: NewcomersState) -
 
 def smoothed_log(speed_THW: Floats, width: float = 2) -> Floats:
     """Logarithm of a speed, smoothed over pixels and a frame."""
-    return np.asarray(ndimage.gaussian_filter(np.log(speed_THW + 0.1), (1, width, width), mode="nearest"))
+    side = 2 * round(4 * width) + 1
+    blurred = [
+        cv2.GaussianBlur(log_HW, (side, side), width, borderType=cv2.BORDER_REPLICATE)
+        for log_HW in np.log(speed_THW + 0.1)
+    ]
+    return np.asarray(ndimage.gaussian_filter1d(np.stack(blurred), 1, axis=0, mode="nearest"))
 
 
 def weights_of(features_Tnc: Tensor) -> Tensor:
