@@ -24,6 +24,7 @@ from warm_python import WarmPython, command_line
 from zsvss.commands.config_files import find_config
 from zsvss.commands.default_config import with_config
 from zsvss.commands.lightning import Rehearsal, import_components
+from zsvss.data.scenes import Scene, scene_split
 from zsvss.results.predictions import Predictions
 from zsvss.run import main
 from zsvss.viz.browser_video import BrowserVideo
@@ -249,6 +250,40 @@ def test_print_config_shows_paths_as_they_are(
         printed = yaml.safe_load(capsys.readouterr().out)
         assert (printed["data"]["init_args"]["input"], printed["data"]["init_args"]["masks"]) == ("#1", "[x]")
         assert printed["output"] == "a: b"
+
+
+def test_predict_gives_what_enters_late_an_id_of_its_own(warm_python: WarmPython, tmp_path: Path) -> None:
+    """Without a config or a setting."""
+    scene, clip = Scene(scene_split("val")[116], num_frames=35, num_late=4), 14
+    (tmp_path / "scene").mkdir()
+    for number in range(2 * clip):
+        Image.fromarray(scene.render(number)[0]).save(tmp_path / "scene" / f"{number:02d}.png")
+    objects = np.stack([scene.objects(number) for number in range(2 * clip)])
+    entered = np.setdiff1d(objects[clip:], objects[:clip])
+    (done,) = warm_python.run(command_line(["predict", "scene", "--output", "out"], tmp_path))
+    assert done.returncode == 0, done.stderr
+    masks = sorted((tmp_path / "out" / "predictions" / "scene" / "masks").iterdir())
+    ids = np.stack([np.asarray(Image.open(path)) for path in masks])
+    opened = np.setdiff1d(ids[clip:], ids[:clip])
+    wholes = [
+        (is_id & is_object).sum() >= 0.5 * max(is_id.sum(), is_object.sum())
+        for is_id in (ids == number for number in opened)
+        for is_object in (objects == number for number in entered)
+    ]
+    assert sum(wholes) >= 1
+    assert len(opened) <= sum(wholes) + 1
+
+
+@pytest.mark.usefixtures("parsing_quietly")
+@pytest.mark.parametrize(
+    ("options", "opens"),
+    [([], True), (["--config", str(find_config("paper"))], False), (["--data.masks", "masks"], False)],
+    ids=["default", "paper", "masks"],
+)
+def test_where_predict_opens_labels(options: list[str], opens: bool) -> None:
+    """By default it does; the paper's method does not, nor do masks that are given."""
+    config = Rehearsal(with_config(["predict", "--data.input", "scene", *options])).config["predict"]
+    assert bool(config["model"]["context"]["init_args"].get("novelty")) == opens
 
 
 @pytest.mark.parametrize(

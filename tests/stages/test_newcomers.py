@@ -264,7 +264,7 @@ def test_only_the_core_of_a_region_gets_its_label(monkeypatch):
 @pytest.mark.parametrize("num_frames", [1, 2])
 @pytest.mark.parametrize("size", [(128, 224), (224, 128), (40, 2000), (97, 61)])
 def test_clips_of_one_or_two_frames_open_nothing(num_frames, size):
-    newcomers, labels = Newcomers(threshold=0), torch.zeros(num_frames, 6, dtype=torch.int64)
+    newcomers, labels = Newcomers(threshold=0, least_distance=0), torch.zeros(num_frames, 6, dtype=torch.int64)
     features = torch.randn(num_frames, 6, 3, generator=generator())
     images = torch.rand(num_frames, 3, *size, generator=generator()) * 2 - 1
     state = newcomers.begin(features, images, (2, 3), 1)
@@ -300,7 +300,9 @@ def test_networks_are_read_from_a_file(tmp_path):
 def segmenter():
     backbone = Embedded(num_steps=100, first_step=99)
     backbone.load()
-    context = KNNSceneContext(20, initialization=WardInitialization(0.03), memory_frames=4, novelty=Newcomers())
+    context = KNNSceneContext(
+        20, initialization=WardInitialization(0.03), memory_frames=4, novelty=Newcomers(least_distance=0)
+    )
     features = JointFeatures([AttentionFeatures(), LabFeatures(), PositionFeatures()], [1, 1, 0.25])
     return VideoSegmenter(backbone, context, features=features, padding=32)
 
