@@ -21,7 +21,7 @@ from lightning.pytorch.strategies import SingleDeviceStrategy
 from PIL import Image
 from warm_python import WarmPython, command_line
 
-from zsvss.commands.config_files import find_config
+from zsvss.commands.config_files import PACKAGED_CONFIGS, find_config
 from zsvss.commands.default_config import with_config
 from zsvss.commands.lightning import Rehearsal, import_components
 from zsvss.data.scenes import Scene, scene_split
@@ -277,7 +277,7 @@ def test_predict_gives_what_enters_late_an_id_of_its_own(warm_python: WarmPython
 @pytest.mark.usefixtures("parsing_quietly")
 @pytest.mark.parametrize(
     ("options", "opens"),
-    [([], True), (["--config", str(find_config("paper"))], False), (["--data.masks", "masks"], False)],
+    [([], True), (["--config", str(PACKAGED_CONFIGS / "paper.yaml")], False), (["--data.masks", "masks"], False)],
     ids=["default", "paper", "masks"],
 )
 def test_where_predict_opens_labels(options: list[str], opens: bool) -> None:
