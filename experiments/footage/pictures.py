@@ -2,7 +2,7 @@
 
 Both are frames of the overlay that `zsvss predict --config predict_embedded.yaml` writes. The first video is the swan
 of `docs/swan`, a generated scene and the swan again; the second is a DAVIS sequence into which the object of another
-one comes, with labels for what enters. DAVIS 2016 (Perazzi et al.) is CC BY 4.0.
+one comes. DAVIS 2016 (Perazzi et al.) is CC BY 4.0.
 """
 
 from __future__ import annotations
@@ -49,13 +49,13 @@ def late_video(davis: Path, ground: str, late: str, seed: int) -> list[UInt8]:
     return list(frames)
 
 
-def overlays(frames: Sequence[UInt8], wanted: Sequence[int], *options: str) -> UInt8:
-    """Frames of the overlay that `predict` makes of a video with options, side by side."""
+def overlays(frames: Sequence[UInt8], wanted: Sequence[int]) -> UInt8:
+    """Frames of the overlay that `predict` makes of a video, side by side."""
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "video").mkdir()
         for number, frame_HW3 in enumerate(frames):
             Image.fromarray(frame_HW3).save(Path(folder) / "video" / f"{number:05d}.png")
-        command = ["predict", "--config", "predict_embedded.yaml", "--data.input", "video", "--output", "run", *options]
+        command = ["predict", "--config", "predict_embedded.yaml", "--data.input", "video", "--output", "run"]
         subprocess.run([sys.executable, "-m", "zsvss.run", *command], cwd=folder, check=True)
         with av.open(str(Path(folder) / "run" / "predictions" / "video" / "overlay.mp4")) as container:
             drawn = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
@@ -73,8 +73,7 @@ def main() -> None:
         Image.fromarray(overlays(cut_video(), (0, 14, 28))).save(arguments.output / "shots.png", optimize=True)
     if arguments.only != "shots":
         video = late_video(arguments.davis, "blackswan", "car-roundabout", 0)
-        options = ("--model.context.novelty", "Newcomers")
-        Image.fromarray(overlays(video, (13, 22, 34), *options)).save(arguments.output / "late.png", optimize=True)
+        Image.fromarray(overlays(video, (13, 22, 34))).save(arguments.output / "late.png", optimize=True)
 
 
 if __name__ == "__main__":
