@@ -28,6 +28,16 @@ def test_the_threshold_is_a_quantile_of_distances_to_the_first_frame():
     state = Novelty(margin=2.0, quantile=0.5).calibrate(features, GRID, named=False)
     assert state.threshold == pytest.approx(2 * float(distances.quantile(0.5)), rel=1e-5)
     torch.testing.assert_close(nearest_distances(features[1], features[0]), distances[:24].float())
+    halves = nearest_distances(features[1].half(), features[0].half())
+    torch.testing.assert_close(halves, distances[:24].float(), rtol=0, atol=1e-2)
+
+
+def test_nearest_distances_are_the_same_in_parts(monkeypatch):
+    queries, points = torch.randn(40, 7, generator=generator(1)), torch.randn(30, 7, generator=generator(2))
+    whole = nearest_distances(queries, points)
+    monkeypatch.setattr("zsvss.stages.novelty.MEMORY_BOUND", 1000)
+    torch.testing.assert_close(nearest_distances(queries, points), whole)
+    torch.testing.assert_close(whole, torch.cdist(queries, points).min(1).values)
 
 
 def test_connected_far_tokens_are_one_region_and_small_ones_none():

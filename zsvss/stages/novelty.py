@@ -90,9 +90,11 @@ class Novelty:
 
 def nearest_distances(queries_Mc: Tensor, points_Nc: Tensor) -> Tensor:
     """Euclidean distance [M] of each query to its nearest point; of points that float32 cannot tell apart to any."""
-    centered_Nc = points_Nc - points_Nc.mean(0)
+    points_Nc = points_Nc.to(torch.promote_types(points_Nc.dtype, torch.float32))
+    offset_c = points_Nc.mean(0)
+    centered_Nc = points_Nc - offset_c
     found = []
     for chunk_Mc in queries_Mc.split(max(1, MEMORY_BOUND // (len(points_Nc) * points_Nc.element_size()))):
-        nearest_M = squared_distances(chunk_Mc - points_Nc.mean(0), centered_Nc).argmin(1)
+        nearest_M = squared_distances(chunk_Mc - offset_c, centered_Nc).argmin(1)
         found.append((chunk_Mc - points_Nc[nearest_M]).square().sum(1).sqrt())
     return torch.cat(found)
