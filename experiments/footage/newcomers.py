@@ -15,7 +15,7 @@ Shape legend: T frames, n tokens of a frame, h w token grid, c channels, O objec
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -177,19 +177,19 @@ def pixels(objects_THW: npt.NDArray[np.uint8]) -> Ints:
     return np.stack(counts, -1)
 
 
-def cases(root: Path, split: Split, cache: Path | None) -> list[Case]:
+def cases(root: Path, split: Split, cache: Path | None) -> Iterator[Case]:
     """All videos of a split, from the cache where they are there."""
-    found, tools = [], None
+    tools = None
     for video in videos(root, split):
         path = None if cache is None else cache / f"{split}__{video.name}.npz"
         if path is not None and path.exists():
-            found.append(case_of(video, torch.from_numpy(np.load(path)["features"])))
+            yield case_of(video, torch.from_numpy(np.load(path)["features"]))
             continue
         tools = tools or make_reader()
-        found.append(read(video, *tools))
+        case = read(video, *tools)
         if path is not None:
-            np.savez(path, features=found[-1].features_Tnc.numpy())
-    return found
+            np.savez(path, features=case.features_Tnc.numpy())
+        yield case
 
 
 def row(name: str, scores: list[tuple[str, Score]]) -> str:
@@ -212,7 +212,7 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, help="folder that keeps the tokens")
     parser.add_argument("--rules", nargs="*", default=list(RULES), choices=list(RULES), metavar="RULE")
     arguments = parser.parse_args()
-    all_cases = cases(arguments.root, arguments.split, arguments.cache)
+    all_cases = list(cases(arguments.root, arguments.split, arguments.cache))
     print("| rule | normal | hard | DAVIS | quiet | DAVIS, quiet | frames until then |\n|---|---|---|---|---|---|---:|")
     for name in arguments.rules:
         scores = [(case.kind, judge(case, *labels_of(case, RULES[name]()))) for case in all_cases]

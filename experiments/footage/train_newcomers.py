@@ -39,20 +39,25 @@ Floats = npt.NDArray[np.float32]
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("root", type=Path, help="folder with frames/<sequence>/*.jpg and masks/<sequence>/*.png")
-    parser.add_argument("--cache", type=Path, help="folder to keep the tokens in")
+    parser.add_argument("--cache", type=Path, required=True, help="folder to keep the tokens in, 3 GB")
     parser.add_argument("--output", type=Path, default=Path("zsvss/stages/newcomers.npz"))
     arguments = parser.parse_args()
-    pairs = list(zip(videos(arguments.root, "train"), cases(arguments.root, "train", arguments.cache), strict=True))
     newcomers = Newcomers()
-    newcomers.weights |= cell_weights(newcomers, [pairs[number] for number in _FOR_CELLS])
+    for_cells = [pair for number, pair in enumerate(pairs(arguments.root, arguments.cache)) if number in _FOR_CELLS]
+    newcomers.weights |= cell_weights(newcomers, for_cells)
     rows = [
         of_region
-        for video, case in pairs
+        for video, case in pairs(arguments.root, arguments.cache)
         for of_region in list(judged(newcomers, video, case)) * (_DAVIS_COUNTS if video.kind in _OF_DAVIS else 1)
     ]
     evidence, shares = zip(*rows, strict=True)
     newcomers.weights |= region_weights(np.stack(evidence), np.array(shares))
     np.savez(arguments.output, **newcomers.weights)
+
+
+def pairs(root: Path, cache: Path) -> Iterator[tuple[LateVideo, Case]]:
+    """Videos of the training split and their tokens, one at a time: all of them do not fit into memory."""
+    return zip(videos(root, "train"), cases(root, "train", cache), strict=True)
 
 
 def begun(newcomers: Newcomers, case: Case) -> NewcomersState:
@@ -61,10 +66,10 @@ def begun(newcomers: Newcomers, case: Case) -> NewcomersState:
     return newcomers.begin(case.features_Tnc[first], case.images_T3HW[first], GRID, 0)
 
 
-def cell_weights(newcomers: Newcomers, pairs: list[tuple[LateVideo, Case]]) -> dict[str, Floats]:
+def cell_weights(newcomers: Newcomers, examples: list[tuple[LateVideo, Case]]) -> dict[str, Floats]:
     """Of the linear score of a cell, by logistic regression."""
     evidence, truth = [], []
-    for video, case in pairs:
+    for video, case in examples:
         state = begun(newcomers, case)
         frames = small(case.images_T3HW[CLIP_LENGTH : 2 * CLIP_LENGTH])
         assert state.frame_HW3 is not None
