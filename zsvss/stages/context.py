@@ -147,7 +147,7 @@ class KNNSceneContext(SceneContext):
 
     K-means over the first clip labels the first frame; a KNN classifier fitted on that frame labels every frame of
     the clip. Each later clip is labelled by a KNN fitted on all frames of the clip before it with their refined
-    labels (the autoregressive update), so the label set never changes within a video.
+    labels (the autoregressive update), so the label set never changes within a video unless ``novelty`` opens labels.
 
     Args:
         num_clusters: K.
@@ -273,7 +273,11 @@ class KNNSceneContext(SceneContext):
 
     @override
     def of_last_frame(self, memory: Memory, tokens_nc: Tensor) -> Memory:
-        return memory._replace(points_Nc=tokens_nc, labels_N=memory.labels_N[-len(tokens_nc) :].clone())
+        novelty = memory.novelty
+        if isinstance(novelty, NewcomersState):
+            novelty = novelty.of_ended_shot()
+        labels_N = memory.labels_N[-len(tokens_nc) :].clone()
+        return memory._replace(points_Nc=tokens_nc, labels_N=labels_N, novelty=novelty)
 
     def _clusters(
         self,

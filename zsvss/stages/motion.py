@@ -14,13 +14,14 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 import numpy.typing as npt
+import torch
 
 UInt8 = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
 Bools = npt.NDArray[np.bool_]
 
 CELL = 4
-_MAX_THREADS = 4
+_MAX_THREADS = 4  # one step of motion each; a clip has few
 _CONSISTENT, _LOST = 1.0, 1.5  # pixels between a pixel and where the way to its counterpart and back leads
 
 
@@ -78,7 +79,7 @@ def motion_of(frames: Sequence[UInt8], age_HW: UInt8) -> Motion:
         frames: the frame before the clip and those of the clip, all of one size.
         age_HW: of the frame before the clip: for how many clips a pixel has been pending, 0 where it is not.
     """
-    with ThreadPoolExecutor(min(_MAX_THREADS, max(1, cv2.getNumThreads()))) as pool:
+    with ThreadPoolExecutor(min(_MAX_THREADS, torch.get_num_threads(), max(1, cv2.getNumThreads()))) as pool:
         steps = list(pool.map(step_between, frames[:-1], frames[1:]))
     seen = _lab(frames[0])
     place_HW2: Floats | None = None
@@ -138,8 +139,10 @@ def place_at(flow_HW2: Floats) -> Floats:
 
 @lru_cache(maxsize=2)
 def _places(size: tuple[int, int]) -> Floats:
-    """Column and row of each pixel."""
-    return np.asarray(np.moveaxis(np.indices(size, np.float32)[::-1], 0, -1)).copy()
+    """Column and row of each pixel, to read only."""
+    places_HW2 = np.stack(np.indices(size, np.float32)[::-1], -1)
+    places_HW2.flags.writeable = False
+    return places_HW2
 
 
 def _search() -> cv2.DISOpticalFlow:

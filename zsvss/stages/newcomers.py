@@ -31,7 +31,8 @@ Ints = npt.NDArray[np.int64]
 _NUM_PIXELS = 128 * 224  # of the small frames, about
 _NUM_AXES = 8
 _SHARED, _SAME = 0.3, 0.2  # cells of the smaller of two regions; tokens of a region that an earlier label has
-_LEAST_SHARE = 0.02  # of a frame's tokens: less is too small an object
+_LEAST_SHARE = 0.02  # of a frame's tokens, the size of a late object that counts
+_MOST_NEW = 0.5  # of a clip's cells; where more are new, all has changed, and nothing has come in
 _HALO = 0.1  # share of a region's cells that is left out of its label
 _ALIKE = 8  # power of the intersection over union with which a region's neighbours tell how sure it is
 _OLD = 3  # clips after which nothing is new any more
@@ -58,6 +59,10 @@ class NewcomersState(NamedTuple):
     first_new: int
     grid: tuple[int, int]
 
+    def of_ended_shot(self) -> NewcomersState:
+        """Without what the shot, should it come back, cannot use any more."""
+        return self._replace(frame_HW3=None, age_HW=self.age_HW[:0], known_Nc=self.known_Nc[:0].clone())
+
 
 class Newcomers:
     """Opens a label for each region that is likely to be one whole object that has come in.
@@ -72,10 +77,11 @@ class Newcomers:
     tokens that are far from all that is known; these take little time.
 
     Args:
-        threshold: of the network, 0..1; more opens fewer labels.
+        threshold: how sure the networks must be together, 0..1; more opens fewer labels.
         known_frames: frames at a clip's end whose tokens are known from then on, 1 or more.
         least_distance: from what is known, beyond which 2 % of some frame's tokens must lie before motion is measured
-            in a clip, in units of the features (those of `predict_embedded.yaml`); 0 measures it in every clip.
+            in a clip. It is in units of the features, and chosen for those of `predict_embedded.yaml`: with others it
+            may leave out too many clips, or none. 0 measures motion in every clip.
         weights: file of other networks, as `experiments/footage/train_newcomers.py` writes it; ``None`` takes those of
             the package.
     """
@@ -115,17 +121,26 @@ class Newcomers:
             first_new: smallest label that may be opened.
             num_wanted: the first so many frames are not in the next clip; ``None`` is all.
         """
+        before = slice(num_wanted or None)
         nothing = np.zeros((0, 0), np.uint8)
         state = NewcomersState(None, nothing, features_Tnc[0, :0], weights_of(features_Tnc), first_new, grid)
-        before = slice(num_wanted or None)
-        state = self.all_known(features_Tnc[before], images_T3HW[before], state)
+        is_known_Tn = torch.ones(features_Tnc[before].shape[:2], dtype=torch.bool, device=features_Tnc.device)
+        state = self.nothing_pending(features_Tnc[before], images_T3HW[before], is_known_Tn, state)
         return state._replace(frame_HW3=None) if num_wanted == 0 else state
 
-    def all_known(self, features_Tnc: Tensor, images_T3HW: Tensor, state: NewcomersState) -> NewcomersState:
-        """State for the next clip where nothing is pending."""
+    def nothing_pending(
+        self, features_Tnc: Tensor, images_T3HW: Tensor, is_known_Tn: Tensor, state: NewcomersState
+    ) -> NewcomersState:
+        """State for the next clip, of one without motion: what is far, but too little to count, stays unknown."""
         frame_HW3 = small(images_T3HW[-1:])[0]
-        known_Nc = features_Tnc[-self.known_frames :].flatten(0, 1).clone()
-        return state._replace(frame_HW3=frame_HW3, age_HW=np.zeros(frame_HW3.shape[:2], np.uint8), known_Nc=known_Nc)
+        state = state._replace(frame_HW3=frame_HW3, age_HW=np.zeros(frame_HW3.shape[:2], np.uint8))
+        return self.knowing(features_Tnc, is_known_Tn, state)
+
+    def knowing(self, features_Tnc: Tensor, is_known_Tn: Tensor, state: NewcomersState) -> NewcomersState:
+        """State with the known tokens of the last frames, or those before where there is none."""
+        last = slice(-self.known_frames, None)
+        known_Nc = features_Tnc[last][is_known_Tn[last]]
+        return state._replace(known_Nc=known_Nc) if len(known_Nc) else state
 
     def label(
         self,
@@ -156,9 +171,10 @@ class Newcomers:
         before = slice(num_wanted)
         distance_Tn = distances(features_Tnc, state)
         if not self.may_show_newcomers(distance_Tn):
-            # Where the next clip is this one again, the state stays.
-            known = state if num_wanted == 0 else self.all_known(features_Tnc[before], images_T3HW[before], state)
-            return labels_Tn, known
+            if num_wanted != 0:
+                is_near_Tn = distance_Tn[before] < self.least_distance
+                state = self.nothing_pending(features_Tnc[before], images_T3HW[before], is_near_Tn, state)
+            return labels_Tn, state
         frames = small(images_T3HW)
         motion = motion_of([state.frame_HW3, *frames], state.age_HW)
         views, flow_Thw2 = self.views(features_Tnc, distance_Tn, frames, motion, state)
@@ -167,13 +183,13 @@ class Newcomers:
         cores = [core(region, views.score_Thw) for region in accepted]
         tokens = [on_tokens(region, views.score_Thw.shape, state.grid) for region in cores]
         new_Tgk = with_regions(labels_Tgk, old_Tgk, tokens, free, state.first_new)
-        if num_wanted != 0:
+        if num_wanted != 0:  # else the next clip is this one again
             views = views._replace(score_Thw=views.score_Thw[before])
             state = self.carried(features_Tnc[before], frames[before], views, motion.age_THW[before], state)
         return torch.from_numpy(new_Tgk).flatten(1).to(labels_Tn.device), state
 
     def may_show_newcomers(self, distance_Tn: Tensor) -> bool:
-        """Whether some frame has as many tokens far from what is known as an object that matters."""
+        """Whether some frame has as many tokens far from what is known as a late object that counts."""
         num_tokens = math.ceil(_LEAST_SHARE * distance_Tn.shape[1])
         return bool((distance_Tn.topk(num_tokens, 1).values[:, -1] >= self.least_distance).any())
 
@@ -184,10 +200,9 @@ class Newcomers:
         is_new_Thw = (views.score_Thw > 0) & (of_cells(age_THW) < _OLD)
         is_new_HW = np.kron(is_new_Thw[-1], np.ones((CELL, CELL), np.bool_))
         age_HW = np.where(is_new_HW, age_THW[-1] + 1, 0).astype(np.uint8)
-        last_Tnc, last_Thw = features_Tnc[-self.known_frames :], is_new_Thw[-self.known_frames :]
-        is_known_Tn = (resized(last_Thw.astype(np.float32), state.grid) < 0.5).reshape(last_Tnc.shape[:2])
-        known_Nc = last_Tnc[torch.from_numpy(is_known_Tn).to(last_Tnc.device)] if is_known_Tn.any() else state.known_Nc
-        return state._replace(frame_HW3=frames[-1].copy(), age_HW=age_HW, known_Nc=known_Nc)
+        is_known_Tn = torch.from_numpy(resized(is_new_Thw.astype(np.float32), state.grid) < 0.5).flatten(1)
+        state = state._replace(frame_HW3=frames[-1].copy(), age_HW=age_HW)
+        return self.knowing(features_Tnc, is_known_Tn.to(features_Tnc.device), state)
 
     def views(
         self, features_Tnc: Tensor, distance_Tn: Tensor, frames: list[UInt8], motion: Motion, state: NewcomersState
@@ -221,6 +236,8 @@ class Newcomers:
 
     def accepted(self, views: CellViews, flow_Thw2: Floats, *, is_first: bool) -> list[Region]:
         """Regions that are objects, the surest first, none of which has much of another."""
+        if (views.score_Thw > 0).mean() > _MOST_NEW:
+            return []
         found = self.candidates(views, flow_Thw2)
         if not found:
             return []
@@ -232,7 +249,8 @@ class Newcomers:
         for index in np.argsort(-sure_R, kind="stable"):
             if sure_R[index] < self.threshold:
                 break
-            if (common_RR[index, kept] <= _SHARED * np.minimum(size_R[index], size_R[kept])).all():
+            common_R = common_RR[[index]].toarray()[0]
+            if (common_R[kept] <= _SHARED * np.minimum(size_R[index], size_R[kept])).all():
                 kept.append(int(index))
         return [found[index] for index in kept]
 
@@ -245,19 +263,21 @@ class Newcomers:
         return np.asarray(expit(odds_SR).mean(0))
 
 
-def common_cells(found: list[Region], shape: tuple[int, ...]) -> Floats:
+def common_cells(found: list[Region], shape: tuple[int, ...]) -> csr_array:
     """How many cells each two regions have in common, [R, R]."""
     cells = [np.ravel_multi_index(tuple(region.places), shape) for region in found]
     ends = np.cumsum([0, *map(len, cells)])
     inside = csr_array((np.ones(ends[-1], np.float32), np.concatenate(cells), ends), (len(found), int(np.prod(shape))))
-    return np.asarray((inside @ inside.T).toarray())
+    return csr_array(inside @ inside.T)
 
 
-def agreed(sure_R: Floats, common_RR: Floats) -> Floats:
+def agreed(sure_R: Floats, common_RR: csr_array) -> Floats:
     """How sure regions are together: the mean over all, weighted by a high power of the intersection over union."""
-    size_R = common_RR.diagonal()
-    weight_RR = (common_RR / (size_R[:, None] + size_R - common_RR)) ** _ALIKE
-    return np.asarray(weight_RR @ sure_R / weight_RR.sum(1))
+    common, size_R = common_RR.tocoo(), common_RR.diagonal()
+    rows, columns = common.coords
+    weights = (common.data / (size_R[rows] + size_R[columns] - common.data)) ** _ALIKE
+    weight_RR = csr_array((weights, common.coords), common.shape)
+    return np.asarray((weight_RR @ sure_R) / weight_RR.sum(1))
 
 
 def distances(features_Tnc: Tensor, state: NewcomersState) -> Tensor:
