@@ -1,8 +1,8 @@
 """Videos in which objects enter late, and such in which none does, with the truth of every pixel.
 
-Half are generated scenes, easy and hard ones in turn; half are DAVIS sequences into which objects of other sequences
-come in, cut out by their masks. Every other sequence, by name, is for validation. All have 35 frames of 128x224.
-Training has scenes of its own, and the sequences of validation, turned and pasted otherwise.
+Some are generated scenes, easy and hard ones in turn; the others are DAVIS sequences into which objects of other
+sequences come in, cut out by their masks. Every other sequence, by name, is for validation. All have 35 frames of
+128x224. Training has scenes of its own, and the sequences of validation, turned and pasted otherwise.
 """
 
 from __future__ import annotations

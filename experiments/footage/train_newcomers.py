@@ -2,7 +2,10 @@
 
 On the videos of the training split. A cell is new if half of it is of objects that show no pixel in the first clip. A
 region is whole if half of its core's pixels and half of an object's, from the region's first frame on, are the same, or
-six tenths for half of the networks. Cells need few examples: 18 of the videos.
+six tenths for half of the networks. Cells need few examples: 18 of the videos. The DAVIS videos count four times.
+
+`zsvss/stages/newcomers.npz` was written from the same evidence, collected by this code in several sittings; this
+command was not run from start to end.
 
 Shape legend: T frames of a clip, h w cells, R regions, E values of evidence, O objects, S networks of H hidden units, B
 regions of a batch.

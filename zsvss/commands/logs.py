@@ -34,7 +34,7 @@ def quiet_console() -> None:
     package.addHandler(console)
     for name in ("lightning", "lightning.pytorch", "lightning.fabric"):
         for handler in logging.getLogger(name).handlers:
-            if type(handler) is logging.StreamHandler:  # Lightning's own; files and others may want to know all
+            if type(handler) is logging.StreamHandler:  # as Lightning's own is; files may want to know all
                 handler.setLevel(logging.ERROR)
 
 

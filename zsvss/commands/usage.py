@@ -33,7 +33,7 @@ _METHOD = (
     ("config", "NAME", "a config by name or path; given again: one more, such as fast.yaml or ablations/ward.yaml"),
     ("model.backbone", "CLASS", "the frozen diffusion model; Embedded ships with the package"),
     ("model.backbone.weights", "FOLDER", "a diffusers folder or a hub id"),
-    ("model.context.num_clusters", "K", "the maximum number of segments; fewer are larger"),
+    ("model.context.num_clusters", "K", "the maximum number of segments at first; fewer are larger"),
     ("model.input_size", "[H,W]", "size at which the network sees the frames; larger is finer and slower"),
     ("model.modulation", "CLASS", "the third stage; null leaves it out: blocky borders, many times faster"),
     ("output", "FOLDER", "run folder (default: runs/<names of the configs>-<hash of the settings>)"),

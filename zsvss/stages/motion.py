@@ -140,7 +140,8 @@ def place_at(flow_HW2: Floats) -> Floats:
 @lru_cache(maxsize=2)
 def _places(size: tuple[int, int]) -> Floats:
     """Column and row of each pixel, to read only."""
-    places_HW2 = np.stack(np.indices(size, np.float32)[::-1], -1)
+    rows_HW, columns_HW = np.indices(size, np.float32)
+    places_HW2: Floats = np.stack([columns_HW, rows_HW], -1)
     places_HW2.flags.writeable = False
     return places_HW2
 

@@ -131,7 +131,7 @@ class Newcomers:
     def nothing_pending(
         self, features_Tnc: Tensor, images_T3HW: Tensor, is_known_Tn: Tensor, state: NewcomersState
     ) -> NewcomersState:
-        """State for the next clip, of one without motion: what is far, but too little to count, stays unknown."""
+        """State for the next clip where motion was not measured: what is far, but too little, stays unknown."""
         frame_HW3 = small(images_T3HW[-1:])[0]
         state = state._replace(frame_HW3=frame_HW3, age_HW=np.zeros(frame_HW3.shape[:2], np.uint8))
         return self.knowing(features_Tnc, is_known_Tn, state)
@@ -171,10 +171,13 @@ class Newcomers:
         before = slice(num_wanted)
         distance_Tn = distances(features_Tnc, state)
         if not self.may_show_newcomers(distance_Tn):
-            if num_wanted != 0:
-                is_near_Tn = distance_Tn[before] < self.least_distance
-                state = self.nothing_pending(features_Tnc[before], images_T3HW[before], is_near_Tn, state)
-            return labels_Tn, state
+            is_near_Tn = distance_Tn < self.least_distance
+            known = (
+                state
+                if num_wanted == 0  # the next clip is this one again
+                else self.nothing_pending(features_Tnc[before], images_T3HW[before], is_near_Tn[before], state)
+            )
+            return labels_Tn, known
         frames = small(images_T3HW)
         motion = motion_of([state.frame_HW3, *frames], state.age_HW)
         views, flow_Thw2 = self.views(features_Tnc, distance_Tn, frames, motion, state)
@@ -183,7 +186,7 @@ class Newcomers:
         cores = [core(region, views.score_Thw) for region in accepted]
         tokens = [on_tokens(region, views.score_Thw.shape, state.grid) for region in cores]
         new_Tgk = with_regions(labels_Tgk, old_Tgk, tokens, free, state.first_new)
-        if num_wanted != 0:  # else the next clip is this one again
+        if num_wanted != 0:
             views = views._replace(score_Thw=views.score_Thw[before])
             state = self.carried(features_Tnc[before], frames[before], views, motion.age_THW[before], state)
         return torch.from_numpy(new_Tgk).flatten(1).to(labels_Tn.device), state

@@ -117,7 +117,8 @@ def _benchmark(session: Session, names: list[str]) -> dict[str, Any]:
     source = session.original.source.path
     naming = [] if session.state.given[0] == 0 else ["--model.naming", "HungarianNaming"]
     words = [
-        *("zsvss", "test", "--config", "predict_embedded.yaml", "--data.input", source),
+        *("zsvss", "test", "--config", "predict_embedded.yaml", "--model.context.novelty", "null"),
+        *("--data.input", source),
         *("--data.masks", str(folder), "--data.class_names", json.dumps(names, ensure_ascii=False)),
         *("--data.ignore_value", str(UNLABELLED), *naming),
     ]
