@@ -277,11 +277,17 @@ def test_predict_gives_what_enters_late_an_id_of_its_own(warm_python: WarmPython
 @pytest.mark.usefixtures("parsing_quietly")
 @pytest.mark.parametrize(
     ("options", "opens"),
-    [([], True), (["--config", str(PACKAGED_CONFIGS / "paper.yaml")], False), (["--data.masks", "masks"], False)],
-    ids=["default", "paper", "masks"],
+    [
+        ([], True),
+        (["--config", str(PACKAGED_CONFIGS / "paper.yaml")], False),
+        (["--config", str(PACKAGED_CONFIGS / "predict.yaml")], False),
+        (["--data.masks", "masks"], False),
+        (["--model.context.novelty", "null"], False),
+    ],
+    ids=["default", "paper", "Stable Diffusion", "masks", "off"],
 )
 def test_where_predict_opens_labels(options: list[str], opens: bool) -> None:
-    """By default it does; the paper's method does not, nor do masks that are given."""
+    """By default it does; the paper's method and other models do not, nor do masks that are given."""
     config = Rehearsal(with_config(["predict", "--data.input", "scene", *options])).config["predict"]
     assert bool(config["model"]["context"]["init_args"].get("novelty")) == opens
 
