@@ -171,7 +171,7 @@ def movie(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_predict_from_a_movie(config: Path, movie: Path, warm_python: WarmPython, tmp_path: Path) -> None:
     overlay = tmp_path / "overlay.yaml"
     overlay.write_text("model: {refinement: null}\n")
-    options = ["--config", config, "--config", overlay, "--data", "VideoFolder", "--data.input", movie]
+    options = ["--data", "VideoFolder", "--data.input", movie, "--config", config, "--config", overlay]  # any order
     (done,) = warm_python.run(command_line(["predict", *options, "--output", "out:1"], tmp_path))
     assert "out:1/predictions" in done.stdout
     folder = tmp_path / "out:1" / "predictions" / "take:1"
@@ -288,7 +288,7 @@ def test_predict_gives_what_enters_late_an_id_of_its_own(warm_python: WarmPython
 )
 def test_where_predict_opens_labels(options: list[str], opens: bool) -> None:
     """By default it does; the paper's method and other models do not, nor do masks that are given."""
-    config = Rehearsal(with_config(["predict", "--data.input", "scene", *options])).config["predict"]
+    config = Rehearsal(with_config(["predict", *options, "--data.input", "scene"])).config["predict"]
     assert bool(config["model"]["context"]["init_args"].get("novelty")) == opens
 
 

@@ -319,3 +319,9 @@ def test_garbage_is_collected_as_before_after_an_import_that_fails(
         assert gc.isenabled() == was_enabled
     finally:
         (gc.enable if before else gc.disable)()
+
+
+def test_configs_come_first_in_their_order() -> None:
+    words = take_apart(["--data.input", "b", "--config=one", "--model.padding", "3", "-c", "two", "--config", "three"])
+    expected = ["--config", "one", "-c", "two", "--config", "three", "--data.input", "b", "--model.padding", "3"]
+    assert words.with_configs_first().arguments() == expected

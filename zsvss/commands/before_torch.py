@@ -35,7 +35,7 @@ def _run(command: str, arguments: Sequence[str]) -> int:
     if words.wants_help:
         print(usage.command(command, words.others[0] if words.others else ""))
         return 0
-    words = _with_input(command, words)
+    words = _with_input(command, words).with_configs_first()
     look(command, words, _assumed(command, words))
     with leaving(lambda: "stopped before the run began: nothing was written; start the same command again"):
         run: Callable[[list[str]], int] = _imported("zsvss.commands.lightning").main

@@ -45,6 +45,10 @@ class CommandLineWords(NamedTuple):
             words += [f"{name}={value}" if value else name] if is_flag else [name, value]
         return words
 
+    def with_configs_first(self) -> CommandLineWords:
+        """The same with the configs in front, in their order: an option counts more than a config, wherever it is."""
+        return self._replace(given=sorted(self.given, key=lambda option: option[0] not in ("--config", "-c")))
+
     @property
     def wants_help(self) -> bool:
         """Whether help was asked for."""
