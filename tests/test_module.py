@@ -22,6 +22,9 @@ from zsvss.data.video import UnsegmentedVideoError
 from zsvss.metrics import FirstFrameNaming, HungarianNaming, VideoResult
 from zsvss.module import VideoSegmentation, clip_generator
 from zsvss.stages.context import KNNSceneContext
+from zsvss.stages.features import AttentionFeatures, Features
+from zsvss.stages.joint_features import JointFeatures, LabFeatures, PositionFeatures
+from zsvss.stages.newcomers import Newcomers
 from zsvss.stages.refinement import CorrespondenceRefinement
 
 
@@ -197,3 +200,35 @@ def test_without_a_store_what_is_not_finite_ends_the_run(tiny_weights: Path, tmp
     for task in ("test", "predict"):
         with pytest.raises(UnsegmentedVideoError, match="latents after step 22 of the feature pass are not finite"):
             getattr(quiet_trainer(tmp_path), task)(module, datamodule=_data(num_videos=1))
+
+
+@pytest.mark.parametrize(
+    ("backbone", "parts", "unknown"),
+    [
+        (Embedded, [AttentionFeatures, LabFeatures, PositionFeatures], None),
+        (Embedded, [LabFeatures, PositionFeatures], "LabFeatures and PositionFeatures of Embedded"),
+        (StableDiffusion, [AttentionFeatures, LabFeatures, PositionFeatures], "PositionFeatures of StableDiffusion"),
+        (StableDiffusion, [], "AttentionFeatures of StableDiffusion"),
+    ],
+)
+def test_newcomers_with_features_that_they_were_not_trained_on_are_told(
+    tiny_weights: Path,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    backbone: type[Embedded] | type[StableDiffusion],
+    parts: list[type[Features]],
+    unknown: str | None,
+) -> None:
+    for novelty in (None, Newcomers()):
+        caplog.clear()
+        segmentation = VideoSegmentation(
+            Embedded() if backbone is Embedded else StableDiffusion(str(tiny_weights)),
+            *(KNNSceneContext(2, num_restarts=1, novelty=novelty), None, None),
+            features=JointFeatures([part() for part in parts]) if parts else None,
+            naming=HungarianNaming(),
+        )
+        quiet_trainer(tmp_path).predict(segmentation, datamodule=_data(num_videos=1, num_frames=1))
+        if novelty is None or unknown is None:
+            assert "Newcomers" not in caplog.text
+        else:
+            assert f"{unknown} it may open too many labels or none" in caplog.text

@@ -18,6 +18,7 @@ from lightning.pytorch import LightningModule
 from torch import Tensor, distributed
 
 from zsvss.backbones.base import Backbone
+from zsvss.backbones.embedded import Embedded
 from zsvss.data.clip import Clip
 from zsvss.data.datamodule import VideoDataModule, datamodule
 from zsvss.data.taxonomy import IGNORE_INDEX
@@ -41,11 +42,13 @@ from zsvss.metrics.objects import check_protocol
 from zsvss.results.summary import percent
 from zsvss.segmenter import VideoSegmenter
 from zsvss.stages.context import SceneContext
-from zsvss.stages.features import Features
+from zsvss.stages.features import AttentionFeatures, Features
 from zsvss.stages.finiteness import NotFiniteError
 from zsvss.stages.given_labels import GivenLabels
+from zsvss.stages.joint_features import JointFeatures, LabFeatures, PositionFeatures
 from zsvss.stages.modulation import Modulation
 from zsvss.stages.nearest_resizing import nearest
+from zsvss.stages.newcomers import Newcomers
 from zsvss.stages.refinement import Refinement
 from zsvss.stages.trace import SegmentedClip
 
@@ -145,6 +148,7 @@ class VideoSegmentation(LightningModule):
         if stage == "test":
             tell_scored_zero(self.consistency, self.data.taxonomy)
         self._check_given_labels(stage)
+        self._tell_unknown_features()
         self.backbone.check()
         self.segmenter.check_places()
         wanted = self.segmenter.network_size.wanted
@@ -304,6 +308,20 @@ class VideoSegmentation(LightningModule):
             for video in self.data.videos():
                 if not video.begins_labelled:
                     _log.warning("%s: frames before the first one with a mask get no label", video.name)
+
+    def _tell_unknown_features(self) -> None:
+        """Say so where `Newcomers` reads other features than those that its networks were trained on."""
+        features, context = self.segmenter.features, self.segmenter.context
+        if not isinstance(getattr(context, "novelty", None), Newcomers):
+            return
+        parts = [type(part) for part in features.parts] if isinstance(features, JointFeatures) else [type(features)]
+        if not isinstance(self.backbone, Embedded) or parts != [AttentionFeatures, LabFeatures, PositionFeatures]:
+            _log.warning(
+                "model.context.novelty Newcomers was trained on the features of predict_embedded.yaml; with %s of %s "
+                "it may open too many labels or none (--model.context.novelty null opens none)",
+                " and ".join(part.__name__ for part in parts),
+                type(self.backbone).__name__,
+            )
 
     def _first_frame_missing(self, video: str) -> str:
         return (
