@@ -225,7 +225,11 @@ def test_where_no_frame_has_much_that_is_far_from_the_known_motion_is_not_measur
     later = features[-1:].repeat(5, 1, 1)
     later[1, :2] += 100
     later[2, 2] += 100
-    monkeypatch.setattr("zsvss.stages.newcomers.motion_of", None)
+
+    def measured(*_):
+        raise RuntimeError("motion was measured")
+
+    monkeypatch.setattr("zsvss.stages.newcomers.motion_of", measured)
     new, found = newcomers.label(later, images_of(frames), labels, labels, 560, state, num_wanted)
     assert torch.equal(new, labels)
     if num_wanted == 0:
@@ -238,7 +242,7 @@ def test_where_no_frame_has_much_that_is_far_from_the_known_motion_is_not_measur
         assert torch.equal(found.known_Nc, later[before][-2:][~is_far[before][-2:]])
         assert not found.age_HW.any()
     later[1, 2] += 100
-    with pytest.raises(TypeError):  # measured now
+    with pytest.raises(RuntimeError, match="motion was measured"):
         newcomers.label(later, images_of(frames), labels, labels, 560, state, num_wanted)
 
 

@@ -204,7 +204,7 @@ class Newcomers:
         is_new_HW = np.kron(is_new_Thw[-1], np.ones((CELL, CELL), np.bool_))
         age_HW = np.where(is_new_HW, age_THW[-1] + 1, 0).astype(np.uint8)
         is_known_Tn = torch.from_numpy(resized(is_new_Thw.astype(np.float32), state.grid) < 0.5).flatten(1)
-        state = state._replace(frame_HW3=frames[-1].copy(), age_HW=age_HW)
+        state = state._replace(frame_HW3=frames[-1], age_HW=age_HW)
         return self.knowing(features_Tnc, is_known_Tn.to(features_Tnc.device), state)
 
     def views(
